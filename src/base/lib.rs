@@ -1,0 +1,28 @@
+//! Tier 0, the vocabulary every member shares: [ids](id), [time], [randomness](random),
+//! [limits](limit), [redaction](redact), [events](event) and the catalogue of call
+//! [outcomes](outcome).
+//!
+//! This member does no I/O, reads no clock and depends on nothing above `alloc`.
+
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+pub mod event;
+pub mod id;
+pub mod limit;
+pub mod outcome;
+pub mod random;
+pub mod redact;
+pub mod time;
+
+pub use event::Event;
+pub use id::{CallId, LegId, SessionId, TrunkName, VoiceAgentName, WorkspaceId};
+pub use limit::Limit;
+pub use outcome::{Blame, Reason};
+pub use random::{Random, SeededRandom};
+pub use redact::{Personal, Secret};
+pub use time::{Clock, Date, Instant, ManualClock, WallTime};

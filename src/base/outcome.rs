@@ -1,0 +1,208 @@
+//! The catalogue of call outcomes: one row per reason why a request was refused, a call ended
+//! or a packet was dropped at call level. Codes are stable forever; `Display` is the code.
+
+use core::fmt;
+
+/// Who has to act for the outcome to change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Blame {
+    /// Nobody: this is how a call ends well.
+    Nobody,
+    /// The far end sent what it must not, or what is not supported here.
+    Peer,
+    /// The operator's policy says so.
+    Policy,
+    /// This edge: a limit reached, a resource missing, a fault.
+    Edge,
+}
+
+macro_rules! outcomes {
+    ($($(#[$doc:meta])* $name:ident $code:literal $sip:literal $http:literal $blame:ident $hint:literal,)*) => {
+        /// A catalogued outcome.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[non_exhaustive]
+        pub enum Reason { $($(#[$doc])* $name,)* }
+
+        impl Reason {
+            /// Every row of the catalogue.
+            pub const ALL: &[Self] = &[$(Self::$name,)*];
+
+            /// The stable code, `area.cause`.
+            #[must_use]
+            pub const fn code(self) -> &'static str {
+                match self { $(Self::$name => $code,)* }
+            }
+
+            /// The SIP status that carries it (RFC 3261 section 21).
+            #[must_use]
+            pub const fn sip_status(self) -> u16 {
+                match self { $(Self::$name => $sip,)* }
+            }
+
+            /// The HTTP status that carries it.
+            #[must_use]
+            pub const fn http_status(self) -> u16 {
+                match self { $(Self::$name => $http,)* }
+            }
+
+            /// Who has to act.
+            #[must_use]
+            pub const fn blame(self) -> Blame {
+                match self { $(Self::$name => Blame::$blame,)* }
+            }
+
+            /// What an operator should look at first.
+            #[must_use]
+            pub const fn hint(self) -> &'static str {
+                match self { $(Self::$name => $hint,)* }
+            }
+        }
+    };
+}
+
+outcomes! {
+    // calls that end as they should
+    /// The caller hung up.
+    CallerHungUp "call.caller_hung_up" 200 200 Nobody "the caller sent BYE",
+    /// The voice agent ended the call.
+    AgentHungUp "call.agent_hung_up" 200 200 Nobody "the voice agent's flow ended the call",
+    /// The caller gave up before the answer.
+    Cancelled "call.cancelled" 487 499 Nobody "the caller sent CANCEL before the answer",
+    /// The call was carried to another party.
+    Transferred "call.transferred" 200 200 Nobody "the call was transferred away",
+    /// An operator ended the call.
+    OperatorHungUp "call.operator_hung_up" 200 200 Nobody "ended by an operator or by drain",
+
+    // policy
+    /// Plaintext signalling from a source that no trunk exempts.
+    PlaintextSignalling "policy.plaintext_signalling" 403 403 Policy "the source may not use this transport; see exempt.signalling of its trunk",
+    /// The exemption that allowed plaintext has ended.
+    ExemptionExpired "policy.exemption_expired" 403 403 Policy "the trunk's exemption passed its expiry date; renew it or move the peer to TLS",
+    /// No trunk matches the source.
+    UnknownPeer "policy.unknown_peer" 403 403 Policy "no trunk's `from` matches this source address or certificate",
+    /// The trunk does not list this transport.
+    TransportNotAllowed "policy.transport_not_allowed" 403 403 Policy "add the transport to the trunk's `transports`",
+    /// The offer has plain RTP only and the trunk does not exempt it.
+    PlaintextMedia "policy.plaintext_media" 488 488 Policy "the offer has no SRTP; ask the peer to enable it or exempt media on the trunk",
+    /// A route of the policy refuses the call.
+    RefusedByRoute "policy.refused" 603 403 Policy "a route with `refuse` matched; run `callgate explain`",
+    /// No route matches the call.
+    NoRoute "policy.no_route" 404 404 Policy "no route matched; run `callgate explain` for the closest one",
+    /// The trunk is at its limit of concurrent calls.
+    TrunkCallLimit "policy.trunk_call_limit" 503 503 Policy "limits.calls of the trunk is reached",
+    /// The trunk is over its rate of new calls.
+    TrunkRateLimit "policy.trunk_rate_limit" 503 503 Policy "limits.calls_per_second of the trunk is exceeded",
+
+    // what the peer sent
+    /// The message could not be parsed.
+    Malformed "sip.malformed" 400 400 Peer "the message breaks RFC 3261 grammar; see the phrase of the answer",
+    /// The body is not of a type understood here.
+    UnsupportedBody "sip.unsupported_body" 415 415 Peer "only application/sdp (and DTMF bodies in INFO) are understood",
+    /// The Request-URI's scheme is not understood.
+    UnsupportedScheme "sip.unsupported_scheme" 416 416 Peer "only sip, sips and tel URIs are understood",
+    /// A required extension is not supported.
+    BadExtension "sip.bad_extension" 420 420 Peer "the peer requires an option tag listed in Unsupported",
+    /// The method is not allowed here.
+    MethodNotAllowed "sip.method_not_allowed" 405 405 Peer "see Allow in the answer",
+    /// The method is not known.
+    MethodUnknown "sip.method_unknown" 501 501 Peer "the method is not implemented",
+    /// The request matches no dialog or transaction.
+    NoDialog "sip.no_dialog" 481 404 Peer "the peer refers to a call that is gone or never was",
+    /// The same request arrived by two paths.
+    MergedRequest "sip.merged_request" 482 409 Peer "the request arrived twice; a proxy before us forks to one target",
+    /// A loop: Max-Forwards is exhausted.
+    TooManyHops "sip.too_many_hops" 483 483 Peer "Max-Forwards reached zero",
+    /// The message is larger than a limit.
+    MessageTooLarge "sip.message_too_large" 513 413 Peer "the message is over limit sip.message_bytes",
+    /// The body is larger than a limit.
+    BodyTooLarge "sip.body_too_large" 413 413 Peer "the body is over limit sip.body_bytes",
+    /// The Request-URI is too long.
+    UriTooLong "sip.uri_too_long" 414 414 Peer "the Request-URI is over limit sip.uri_bytes",
+    /// Two offers crossed.
+    RequestPending "sip.request_pending" 491 409 Peer "an offer is outstanding; the peer retries (RFC 3261 section 14.1)",
+    /// The session interval is too small.
+    SessionIntervalTooSmall "sip.session_interval_too_small" 422 422 Peer "see Min-SE in the answer (RFC 4028)",
+    /// An in-dialog request came out of order.
+    OutOfOrder "sip.out_of_order" 500 500 Peer "CSeq is lower than one already seen",
+
+    // media
+    /// The SDP could not be parsed.
+    SdpMalformed "media.sdp_malformed" 400 400 Peer "the session description breaks RFC 8866",
+    /// No codec in common.
+    NoCommonCodec "media.no_common_codec" 488 488 Peer "offer and trunk share no codec; compare the offer with the trunk's `codecs`",
+    /// No usable audio line.
+    NoAudio "media.no_audio" 488 488 Peer "the offer has no audio line that can be answered",
+    /// No crypto suite in common.
+    NoCommonCrypto "media.no_common_crypto" 488 488 Peer "the offer's a=crypto lines name no supported suite",
+    /// No media arrived for too long.
+    MediaTimeout "media.inactive" 408 408 Peer "no authenticated media arrived for the trunk's inactivity limit; look for NAT or a firewall",
+
+    // ends of calls
+    /// The ACK of our answer never came.
+    NoAck "call.no_ack" 408 408 Peer "our 200 was never acknowledged (RFC 3261 section 13.3.1.4)",
+    /// The session was not refreshed.
+    SessionExpired "call.session_expired" 408 408 Peer "the peer did not refresh the session in time (RFC 4028)",
+    /// The call reached its maximum duration.
+    MaximumDuration "call.maximum_duration" 200 200 Policy "the call reached the longest duration allowed",
+    /// The caller stayed silent too long.
+    CallerSilent "call.caller_silent" 200 200 Nobody "the voice agent's silence limit ended the call",
+    /// A request of ours within the dialog was refused or timed out.
+    PeerGone "call.peer_gone" 481 502 Peer "the peer answered 481/408 to a request within the call, or nothing",
+    /// The connection to the peer cannot be re-established.
+    FlowLost "transport.flow_lost" 503 502 Peer "the connection to the peer closed and cannot be opened again",
+
+    // outgoing calls
+    /// Nobody answered in time.
+    NoAnswer "trunk.no_answer" 480 504 Peer "the far end rang but did not answer",
+    /// The far end is busy.
+    Busy "trunk.busy" 486 486 Peer "the far end is busy",
+    /// The far end declined.
+    Declined "trunk.declined" 603 403 Peer "the far end declined",
+    /// No peer of the trunk could be reached.
+    TrunkUnreachable "trunk.unreachable" 503 502 Peer "no address of the trunk accepts connections; see its health",
+    /// Routing to a trunk is not possible for this call.
+    BridgeUnavailable "trunk.bridge_unavailable" 501 501 Edge "this edge does not carry calls from trunk to trunk yet",
+
+    // this edge
+    /// The edge is at its limit of calls.
+    EdgeCallLimit "edge.call_limit" 503 503 Edge "limit call.concurrent is reached",
+    /// The edge is draining.
+    Draining "edge.draining" 503 503 Edge "the edge is shutting down and takes no new calls",
+    /// No media port is free.
+    NoMediaPort "edge.no_media_port" 503 503 Edge "the media port range is used up",
+    /// The relay cannot take another session.
+    RelayFull "edge.relay_full" 503 503 Edge "a relay worker is at its limit of sessions",
+    /// The voice agent is not configured or could not start.
+    AgentUnavailable "agent.unavailable" 503 503 Edge "the voice agent named by the route did not start; see the log",
+    /// The voice agent's providers failed.
+    AgentFailed "agent.failed" 500 500 Edge "a provider of the voice agent failed; see provider events",
+    /// The store could not be written; calls that must be recorded are refused.
+    VaultUnavailable "vault.unavailable" 503 503 Edge "the store cannot be written; see disk space and the database",
+    /// A fault of ours; the call was ended so that others go on.
+    Internal "edge.internal" 500 500 Edge "a bug in callgate; the log has the place",
+    /// A source sends more than its share.
+    Flood "edge.flood" 503 429 Peer "the source exceeded limit transport.requests_per_second; a trunk may raise its own",
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.code())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::collections::BTreeSet;
+
+    #[test]
+    fn codes_are_unique_and_have_an_area() {
+        let codes: BTreeSet<_> = Reason::ALL.iter().map(|reason| reason.code()).collect();
+        assert_eq!(codes.len(), Reason::ALL.len());
+        for reason in Reason::ALL {
+            assert_eq!(reason.code().split('.').count(), 2, "{reason}");
+            assert!((200..=699).contains(&reason.sip_status()), "{reason}");
+            assert!(!reason.hint().is_empty());
+        }
+    }
+}
