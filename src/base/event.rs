@@ -131,7 +131,7 @@ events! {
         /// The transport.
         transport: &'static str,
         /// `peer`, `idle`, `handshake_timeout`, `handshake_failed`, `slow_message`, `malformed`,
-        /// `limit`, `error` or `drain`.
+        /// `limit`, `error`, `local`, `panic` or `drain`.
         cause: &'static str,
     }
     /// A call arrived and was given an id.
@@ -237,6 +237,8 @@ events! {
         /// What was to be written: `call`, `turn`, `recording` or `audit`.
         what: &'static str,
     }
+    /// A fault between calls; the shard goes on.
+    ShardPanicked "edge.shard.panicked" Error {}
     /// A queue was full and something was left out.
     QueueFull "edge.queue.full" Warn {
         /// Which queue.

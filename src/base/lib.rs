@@ -11,6 +11,7 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod diagnostic;
 pub mod event;
 pub mod id;
 pub mod limit;
@@ -19,6 +20,7 @@ pub mod random;
 pub mod redact;
 pub mod time;
 
+pub use diagnostic::Diagnostic;
 pub use event::Event;
 pub use id::{CallId, LegId, SessionId, TrunkName, VoiceAgentName, WorkspaceId};
 pub use limit::Limit;

@@ -82,6 +82,12 @@ limits! {
     RELAY_BATCH "relay.batch" 64 "a flood at one port costs the others at most this many packets",
     /// Tap frames waiting for the recorder or the recogniser of one session.
     RELAY_TAP_FRAMES "relay.tap_frames" 256 "five seconds at 20 ms",
+    /// Listeners of one session.
+    RELAY_TAPS "relay.taps" 4 "a recogniser and a recorder, and one of each anew while the old one ends",
+    /// Commands waiting for one relay worker.
+    RELAY_COMMANDS "relay.commands" 4_096 "one for each session that a worker may hold",
+    /// Ports tried before a reservation fails.
+    RELAY_PORT_TRIES "relay.port_tries" 64 "taken ports stand alone; a worker may not scan for long",
 
     // transport
     /// Open signalling connections.
@@ -102,6 +108,27 @@ limits! {
     TRANSPORT_REFUSALS_PER_SECOND "transport.refusals_per_second" 5 "enough to be seen by an engineer, too few to reflect",
     /// Messages waiting to be written to one connection.
     TRANSPORT_QUEUE "transport.queue" 256 "more means that the peer has stopped reading",
+    /// How long an ending connection may take to send what is queued and say goodbye, in milliseconds.
+    TRANSPORT_LINGER_MS "transport.linger_ms" 1_000 "a few round trips of a slow link; whoever does not read loses the answer",
+    /// Bytes read and thrown away of a peer that is being told why its connection ends.
+    TRANSPORT_LINGER_BYTES "transport.linger_bytes" 262_144 "a reset would overtake the answer while a peer still sends; four messages are enough patience",
+    /// Longest time that sent bytes may stay unacknowledged, in milliseconds.
+    TRANSPORT_UNACKNOWLEDGED_MS "transport.unacknowledged_ms" 30_000 "RFC 3261 timers B and F give up after 32 s; a dead connection must be known by then",
+    /// Waiting connections of one listener.
+    TRANSPORT_BACKLOG "transport.backlog" 1_024 "what is accepted in some milliseconds; the kernel may allow less",
+    /// Open listeners.
+    TRANSPORT_LISTENERS "transport.listeners" 64 "three transports on a handful of zones and addresses",
+    /// IPv6 peers remembered by one UDP socket (IPv4 peers need no memory).
+    TRANSPORT_UDP_PEERS "transport.udp_peers" 16_384 "about one megabyte",
+    /// IPv6 peers remembered of one network.
+    TRANSPORT_UDP_PEERS_PER_NETWORK "transport.udp_peers_per_network" 64 "a flood from one /64 forgets its own peers only (and those that share its hash)",
+    /// Names taken from one certificate.
+    TRANSPORT_CERTIFICATE_NAMES "transport.certificate_names" 64 "a carrier's certificate names some; matching is linear",
+
+    /// Sources whose rates are counted apart.
+    TRANSPORT_RATED_SOURCES "transport.rated_sources" 65_536 "4 MB; the rest share one place, which a spoofing flood fills for itself",
+    /// Inputs waiting for one shard.
+    SHARD_INPUTS "shard.inputs" 8_192 "four seconds of the fastest machine's messages; more is answered 503",
 
     // call
     /// Calls at one time on one edge.
@@ -140,6 +167,22 @@ limits! {
     VAULT_AUDIT_PER_SOURCE_MINUTE "vault.audit_per_source_minute" 6 "a scanner must not fill the log",
     /// Records waiting for the vault.
     VAULT_QUEUE "vault.queue" 4_096 "at 300 calls/s about two seconds of a stalled disk",
+    /// Bytes of all records waiting for the vault.
+    VAULT_QUEUE_BYTES "vault.queue_bytes" 67_108_864 "a full queue of ordinary records is far below; a queue of the largest would be 1 GB",
+    /// Largest text of one record.
+    VAULT_RECORD_BYTES "vault.record_bytes" 262_144 "a SIP message, a decision with every rule tried or a quality report is below 64 KB",
+    /// Largest sealed chunk of a stream that is read back.
+    VAULT_CHUNK_BYTES "vault.chunk_bytes" 262_144 "half a second of recording is below 8 KB; the rest is corruption",
+    /// Audio waiting for the recorder in one recording, in milliseconds.
+    VAULT_RECORDING_PENDING_MS "vault.recording_pending_ms" 10_000 "a stalled disk of ten seconds; both channels of 16 kHz are 640 KB",
+    /// Masked spans kept for one recording.
+    VAULT_MASKS "vault.masks" 64 "a pay flow masks one or two; beyond it everything is masked",
+    /// Audit records after which a head is signed.
+    VAULT_AUDIT_HEAD_RECORDS "vault.audit_head_records" 64 "bounds the tail that could be cut unseen under load",
+    /// Longest time that an audit record waits for a signed head, in milliseconds.
+    VAULT_AUDIT_HEAD_MS "vault.audit_head_ms" 10_000 "bounds the tail that could be cut unseen at rest",
+    /// Sources whose audit rate is tracked at one time.
+    VAULT_AUDIT_SOURCES "vault.audit_sources" 4_096 "beyond it a scanner with many addresses shares one bucket",
 
     // policy
     /// Largest policy file.
@@ -148,6 +191,30 @@ limits! {
     POLICY_TRUNKS "policy.trunks" 4_096 "a large wholesale carrier has some hundred",
     /// Routes in one policy.
     POLICY_ROUTES "policy.routes" 16_384 "prefix routing per country and carrier",
+    /// Longest number, user or pattern in a policy, in bytes.
+    POLICY_PATTERN_BYTES "policy.pattern_bytes" 256 "a number has 15 digits, a user name rarely more than 64 characters",
+    /// Errors and warnings that one load reports.
+    POLICY_FINDINGS "policy.findings" 200 "more than a person reads before correcting the first ones",
+
+    // load generator
+    /// Most calls of one load.
+    LOADGEN_CALLS "loadgen.calls" 1_000_000 "a day at 10 calls/s; more is a mistyped number",
+    /// Most new calls per second.
+    LOADGEN_CALLS_PER_SECOND "loadgen.calls_per_second" 2_000 "four times what one TLS connection carries; a larger load needs several machines",
+    /// Most calls at one time.
+    LOADGEN_CONCURRENT "loadgen.concurrent" 4_000 "two sockets each stay below half of the 20,000 files that a process may open",
+    /// Most signalling connections.
+    LOADGEN_CONNECTIONS "loadgen.connections" 1_024 "below transport.connections_per_source of four addresses; one connection carries some 400 calls/s",
+    /// Longest time until the answer, in milliseconds.
+    LOADGEN_SETUP_MS "loadgen.setup_ms" 180_000 "RFC 3261 timer C: a proxy lets no call ring for longer than three minutes",
+    /// Most steps of one caller's script.
+    LOADGEN_SCRIPT_STEPS "loadgen.script_steps" 1_024 "a conversation of several hundred turns",
+    /// Most audio of one wav file or of one step, in milliseconds.
+    LOADGEN_AUDIO_MS "loadgen.audio_ms" 1_800_000 "half an hour is 58 MB at 16 kHz",
+    /// Signalling messages waiting for one call or one connection.
+    LOADGEN_QUEUE "loadgen.queue" 1_024 "a second of the fastest load on one connection",
+    /// Calls listed one by one in a report.
+    LOADGEN_LISTED_CALLS "loadgen.listed_calls" 1_000 "a file that a person can still search; percentiles count every call",
 }
 
 #[cfg(test)]

@@ -118,6 +118,8 @@ outcomes! {
     BodyTooLarge "sip.body_too_large" 413 413 Peer "the body is over limit sip.body_bytes",
     /// The Request-URI is too long.
     UriTooLong "sip.uri_too_long" 414 414 Peer "the Request-URI is over limit sip.uri_bytes",
+    /// Another version than SIP/2.0.
+    VersionNotSupported "sip.version_not_supported" 505 505 Peer "only SIP/2.0 is understood",
     /// Two offers crossed.
     RequestPending "sip.request_pending" 491 409 Peer "an offer is outstanding; the peer retries (RFC 3261 section 14.1)",
     /// The session interval is too small.

@@ -1,1 +1,44 @@
-//! Under construction.
+//! Trunk policy (DESIGN section 5): [file](mod@file) -> [compile](load) -> [`decide`] ->
+//! [`explain`].
+//!
+//! [`load`] turns the texts of `policies/*.toml` into a [`Policy`], or into every error with its
+//! place. [`admit`] answers before anything of a message is parsed, [`decide`] answers for an
+//! INVITE, and [`explain`] shows how `decide` got there and the smallest change that would flip it.
+//! All of it is pure: no file, clock or socket is touched here. Reading the files, watching them
+//! and swapping the policy is `edge`; enforcing the answers is `call`, `transport` and `relay`.
+
+#![forbid(unsafe_code)]
+
+mod attempt;
+mod change;
+mod compile;
+mod decide;
+mod decision;
+mod diagnostic;
+mod explain;
+pub mod file;
+mod flip;
+mod identify;
+mod matching;
+mod numbers;
+mod policy;
+mod render;
+mod schema;
+mod wire;
+mod words;
+
+pub use attempt::{Attempt, Observed, Offer, TrunkObserved};
+pub use change::Change;
+pub use compile::load;
+pub use decide::{admit, decide};
+pub use decision::{
+    Accepted, Admission, Decision, Destination, Note, Refusal, Target, Terms, Verdict,
+};
+pub use diagnostic::{Errors, Finding, Warning};
+pub use explain::{Explanation, RouteTried, Step, TrunkTried, explain};
+pub use policy::{Expiring, Policy, Zone};
+pub use schema::schema;
+pub use words::{Codec, DtmfMethod, Exempted, Keep, Protection, RefusalManner, Suite, Transport};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# Installs what building, running (`run`) and testing (`test`) need, where it is missing.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+need_rust="1.95"
+if ! command -v cargo >/dev/null; then
+  echo "callgate needs Rust $need_rust or newer: install it with rustup, then run this again." >&2
+  exit 1
+fi
+have_rust=$(rustc --version | awk '{print $2}')
+if [ "$(printf '%s\n%s\n' "$need_rust" "$have_rust" | sort -V | head -1)" != "$need_rust" ]; then
+  echo "callgate needs Rust $need_rust or newer; this is $have_rust: run 'rustup update stable'." >&2
+  exit 1
+fi
+
+build=(gcc g++ make cmake pkg-config libpocketsphinx-dev libsphinxbase-dev flite1-dev)
+run=(pocketsphinx-en-us)
+test=(sip-tester baresip-core stunnel4 openssl tshark sqlite3 asterisk-core-sounds-en-wav asterisk-core-sounds-en-g722)
+
+packages=("${build[@]}" "${run[@]}")
+[ "${1:-run}" = test ] && packages+=("${test[@]}")
+
+missing=()
+for package in "${packages[@]}"; do
+  dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
+done
+[ ${#missing[@]} -eq 0 ] && exit 0
+
+echo "Installing: ${missing[*]}"
+sudo=()
+[ "$(id -u)" -eq 0 ] || sudo=(sudo)
+export DEBIAN_FRONTEND=noninteractive
+"${sudo[@]}" apt-get update -qq
+"${sudo[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}"

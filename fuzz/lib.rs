@@ -1,0 +1,21 @@
+//! The fuzz targets, each a function of bytes: what it reads of them, and what must hold
+//! whatever they are. A broken promise is a panic.
+//!
+//! `fuzz/run.sh` gives them to libFuzzer; the tests here give them the files of
+//! `fuzz/corpus/<target>`, so that an input that once failed stays tried in every ordinary test
+//! run. Nothing here depends on libFuzzer unless the feature `libfuzzer` is on.
+
+#![forbid(unsafe_code)]
+
+mod policy_file;
+mod rtp_packets;
+mod sdp_session;
+mod sip_wire;
+
+pub use policy_file::policy_file;
+pub use rtp_packets::rtp;
+pub use sdp_session::sdp;
+pub use sip_wire::{sip_framing, sip_message};
+
+#[cfg(test)]
+mod replay_tests;

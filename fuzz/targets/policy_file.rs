@@ -1,0 +1,4 @@
+//! The fuzzer's entry: see [`fuzz::policy_file`].
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| fuzz::policy_file(data));

@@ -1,0 +1,4 @@
+//! The fuzzer's entry: see [`fuzz::sip_framing`].
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| fuzz::sip_framing(data));

@@ -1,0 +1,287 @@
+//! Stories of one conversation, told to the dialogue by hand.
+
+use super::*;
+use crate::file;
+use base::{CallId, SeededRandom};
+
+const FLOW: &str = r#"
+start = "hello"
+[silence]
+reprompt_after_ms = 5000
+times = 2
+goodbye = "Are you there? Goodbye."
+[knowledge]
+hours = "We are open from nine to five."
+[step.hello]
+say = "Hello, this is callgate."
+next = "menu"
+[step.menu]
+ask = "Hours, or goodbye?"
+choice = [
+    { key = "1", say = ["opening hours"], go = "hours" },
+    { key = "2", say = ["goodbye"], go = "bye" },
+]
+misheard = "Sorry?"
+tries = 2
+give_up = "bye"
+[step.hours]
+answer_from = "hours"
+unknown = "I do not know."
+next = "menu"
+[step.bye]
+goodbye = "Bye."
+"#;
+
+struct Room {
+    dialogue: Dialogue,
+    now: Instant,
+    position: u64,
+}
+
+impl Room {
+    fn new() -> Self {
+        let flow = Arc::new(file::compile("flow.toml", FLOW).unwrap());
+        let call = CallId::random(&mut SeededRandom::new(1));
+        let mut room =
+            Self { dialogue: Dialogue::new(call, flow), now: Instant::ZERO, position: 0 };
+        room.tell(Input::Started);
+        room
+    }
+
+    fn tell(&mut self, input: Input) {
+        self.dialogue.handle_input(self.now, input);
+    }
+
+    fn wait(&mut self, time: Duration) {
+        self.now += time;
+        self.position += time.as_millis() as u64 * 16;
+        self.dialogue.handle_timeout(self.now);
+    }
+
+    fn outputs(&mut self) -> Vec<Output> {
+        std::iter::from_fn(|| self.dialogue.poll_output()).collect()
+    }
+
+    /// Lets the speaker speak: returns the words and starts their playout of one second.
+    fn spoken(&mut self) -> (SpeechId, String) {
+        let outputs = self.outputs();
+        let found = outputs.iter().find_map(|output| match output {
+            Output::Speak { speech, text } => Some((*speech, text.clone())),
+            _ => None,
+        });
+        let (speech, text) = found.unwrap_or_else(|| panic!("nothing is said: {outputs:?}"));
+        let samples: Arc<[i16]> = vec![100; 16_000].into();
+        self.tell(Input::Provider(ProviderEvent::Speech { speech, samples, last: true }));
+        assert!(matches!(self.outputs()[0], Output::Play { last: true, .. }));
+        self.tell(Input::PlayoutStarted { speech, position: self.position });
+        (speech, text)
+    }
+
+    fn say_out(&mut self) -> String {
+        let (speech, text) = self.spoken();
+        self.wait(Duration::from_secs(1));
+        self.tell(Input::PlayoutFinished { speech, position: self.position });
+        text
+    }
+
+    fn caller_speaks(&mut self) -> UtteranceId {
+        self.tell(Input::SpeechStarted { position: self.position });
+        let id = self.outputs().iter().find_map(|output| match output {
+            Output::BeginUtterance { utterance, .. } => Some(*utterance),
+            _ => None,
+        });
+        self.wait(Duration::from_millis(800));
+        self.tell(Input::SpeechEnded { position: self.position });
+        self.wait(Duration::from_millis(400));
+        assert_eq!(self.outputs(), [Output::EndUtterance]);
+        id.expect("the utterance begins")
+    }
+
+    fn heard(&mut self, utterance: UtteranceId, words: &str) {
+        let text = Personal::new(words.to_owned());
+        self.tell(Input::Provider(ProviderEvent::Heard { utterance, text, confidence: 0.9 }));
+    }
+
+    fn turns(outputs: &[Output]) -> Vec<(Speaking, String, bool)> {
+        let turns = outputs.iter().filter_map(|output| match output {
+            Output::Turn(turn) => {
+                Some((turn.speaking, turn.text.expose().clone(), turn.interrupted))
+            }
+            _ => None,
+        });
+        turns.collect()
+    }
+}
+
+#[test]
+fn greets_asks_hears_answers_and_hangs_up() {
+    let mut room = Room::new();
+    assert_eq!(room.say_out(), "Hello, this is callgate.");
+    assert_eq!(room.say_out(), "Hours, or goodbye?");
+    room.outputs();
+    let utterance = room.caller_speaks();
+    room.heard(utterance, "opening hours");
+    let outputs = room.outputs();
+    assert_eq!(Room::turns(&outputs), [(Speaking::Caller, "opening hours".into(), false)]);
+    let thought = outputs.iter().find_map(|output| match output {
+        Output::Think { thought, question, .. } => {
+            assert_eq!(question.expose(), "opening hours");
+            Some(*thought)
+        }
+        _ => None,
+    });
+    let answer = Some("Nine to five.".to_owned());
+    room.tell(Input::Provider(ProviderEvent::Thought { thought: thought.unwrap(), answer }));
+    assert_eq!(room.say_out(), "Nine to five.");
+    let (_, question) = room.spoken();
+    assert_eq!(question, "Hours, or goodbye?");
+    room.tell(Input::Digit('2'));
+    let outputs = room.outputs();
+    assert!(outputs.contains(&Output::StopPlayout));
+    let Some(Output::Speak { speech, text }) = outputs.last() else { panic!("{outputs:?}") };
+    assert_eq!(text, "Bye.");
+    room.tell(Input::Provider(ProviderEvent::Speech {
+        speech: *speech,
+        samples: vec![1; 160].into(),
+        last: true,
+    }));
+    room.tell(Input::PlayoutFinished { speech: *speech, position: room.position });
+    assert_eq!(room.outputs().last(), Some(&Output::HangUp(Reason::AgentHungUp)));
+}
+
+#[test]
+fn latency_counts_from_the_end_of_speech_to_the_first_sample() {
+    let mut room = Room::new();
+    room.say_out();
+    room.say_out();
+    room.outputs();
+    let utterance = room.caller_speaks(); // ends 400 ms before the turn is taken
+    room.heard(utterance, "goodbye");
+    room.wait(Duration::from_millis(50));
+    room.say_out();
+    let outputs = room.outputs();
+    let latency = outputs.iter().find_map(|output| match output {
+        Output::Turn(turn) => turn.latency,
+        _ => None,
+    });
+    assert_eq!(latency, Some(Duration::from_millis(450)));
+}
+
+#[test]
+fn a_barge_in_cuts_the_transcript_and_is_heard_from_its_first_sound() {
+    let mut room = Room::new();
+    let (speech, _) = room.spoken();
+    room.wait(Duration::from_millis(500));
+    let onset = room.position;
+    room.tell(Input::SpeechStarted { position: onset });
+    room.wait(Duration::from_millis(20));
+    room.tell(Input::PlayoutStopped {
+        speech,
+        played: 8_320,
+        position: room.position,
+        barge_in: true,
+    });
+    let outputs = room.outputs();
+    assert_eq!(Room::turns(&outputs), [(Speaking::Agent, "Hello, this".into(), true)]);
+    assert!(matches!(outputs[outputs.len() - 2], Output::Listen(_)));
+    assert!(
+        matches!(outputs.last(), Some(Output::BeginUtterance { position, .. }) if *position == onset)
+    );
+}
+
+#[test]
+fn the_cut_counts_the_way_to_the_callers_ear() {
+    let mut room = Room::new();
+    let (speech, _) = room.spoken();
+    room.tell(Input::PathDelay(Duration::from_millis(300)));
+    room.tell(Input::PlayoutStopped { speech, played: 8_320, position: 8_320, barge_in: true });
+    assert_eq!(Room::turns(&room.outputs()), [(Speaking::Agent, "".into(), true)]);
+}
+
+#[test]
+fn silence_is_asked_again_and_then_ends_the_call() {
+    let mut room = Room::new();
+    room.say_out();
+    room.say_out();
+    room.outputs();
+    room.wait(Duration::from_secs(5));
+    assert_eq!(room.say_out(), "Hours, or goodbye?");
+    room.outputs();
+    room.wait(Duration::from_secs(5));
+    assert_eq!(room.say_out(), "Are you there? Goodbye.");
+    assert_eq!(room.outputs().last(), Some(&Output::HangUp(Reason::CallerSilent)));
+}
+
+#[test]
+fn on_hold_silence_means_nothing() {
+    let mut room = Room::new();
+    room.say_out();
+    room.say_out();
+    room.outputs();
+    room.tell(Input::Held(true));
+    room.wait(Duration::from_secs(600));
+    assert_eq!(room.outputs(), []);
+    room.tell(Input::Held(false));
+    room.wait(Duration::from_secs(5));
+    assert_eq!(room.say_out(), "Hours, or goodbye?");
+}
+
+#[test]
+fn what_is_not_understood_is_asked_again_and_then_given_up() {
+    let mut room = Room::new();
+    room.say_out();
+    room.say_out();
+    room.outputs();
+    let utterance = room.caller_speaks();
+    room.tell(Input::Provider(ProviderEvent::NothingHeard { utterance }));
+    assert_eq!(room.say_out(), "Sorry?");
+    room.outputs();
+    let utterance = room.caller_speaks();
+    room.heard(utterance, "something else");
+    assert_eq!(room.say_out(), "Bye.");
+}
+
+#[test]
+fn a_pause_within_a_turn_does_not_end_it() {
+    let mut room = Room::new();
+    room.say_out();
+    room.say_out();
+    room.tell(Input::SpeechStarted { position: room.position });
+    room.tell(Input::SpeechEnded { position: room.position });
+    room.wait(Duration::from_millis(300));
+    room.tell(Input::SpeechStarted { position: room.position });
+    room.outputs();
+    room.wait(Duration::from_millis(900));
+    assert_eq!(room.outputs(), []);
+}
+
+#[test]
+fn a_speaker_that_never_answers_ends_the_call_with_a_reason() {
+    let mut room = Room::new();
+    room.outputs();
+    room.wait(limit::PROVIDER_REPLY_MS.millis());
+    let outputs = room.outputs();
+    assert_eq!(outputs.last(), Some(&Output::HangUp(Reason::AgentFailed)));
+    assert!(matches!(outputs[0], Output::Event(Event::ProviderFailed { provider: "speaker" })));
+}
+
+#[test]
+fn a_hang_up_in_mid_sentence_keeps_what_was_heard() {
+    let mut room = Room::new();
+    room.spoken();
+    room.now += Duration::from_millis(520);
+    room.tell(Input::Ended);
+    assert_eq!(Room::turns(&room.outputs()), [(Speaking::Agent, "Hello, this".into(), true)]);
+    assert_eq!(room.dialogue.poll_timeout(), None);
+}
+
+#[test]
+fn speech_that_was_cut_before_it_was_synthesised_is_not_played() {
+    let mut room = Room::new();
+    let Output::Speak { speech, .. } = room.outputs()[0] else { panic!() };
+    room.tell(Input::Digit('2'));
+    room.outputs();
+    let samples: Arc<[i16]> = vec![1; 160].into();
+    room.tell(Input::Provider(ProviderEvent::Speech { speech, samples, last: true }));
+    assert_eq!(room.outputs(), []);
+}

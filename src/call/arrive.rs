@@ -1,0 +1,186 @@
+//! Arrive: what the shard does with each message before it belongs to a call.
+
+use std::sync::Arc;
+
+use base::{CallId, Event, LegId, Reason, TrunkName};
+use media::Purpose;
+use policy::Note;
+use sdp::Session;
+use sip::transaction::ServerKey;
+use sip::{Dialog, Message, Method, Request, Status, ids};
+
+use crate::admit;
+use crate::calls::Calls;
+use crate::contract::{Output, Peer, Record};
+use crate::desk::Ladder;
+use crate::leg::{Call, PendingInvite, Stage};
+
+impl Calls {
+    /// A request outside any dialog.
+    pub(crate) fn on_new_request(
+        &mut self,
+        peer: &Arc<Peer>,
+        trunk: &TrunkName,
+        key: ServerKey,
+        request: Request,
+    ) {
+        if self.transactions.is_merged(key) {
+            return self.refuse(key, &request, Reason::MergedRequest, true);
+        }
+        match request.method {
+            Method::Invite => self.on_invite(peer, trunk, key, request),
+            Method::Options => self.on_options(key, &request),
+            // A dialog that is gone, or never was: RFC 3261 section 12.2.2.
+            Method::Bye | Method::Prack | Method::Update | Method::Info | Method::Notify => {
+                self.refuse(key, &request, Reason::NoDialog, true);
+            }
+            Method::Other(_) => self.refuse(key, &request, Reason::MethodUnknown, true),
+            _ => self.refuse(key, &request, Reason::MethodNotAllowed, true),
+        }
+    }
+
+    /// What we can do, for whoever asks (RFC 3261 section 11.2); also the keep-alive of carriers.
+    pub(crate) fn on_options(&mut self, key: ServerKey, request: &Request) {
+        let mut desk = self.desk();
+        let mut response = desk.response(request, Status::OK);
+        crate::answer::describe(&mut response);
+        response.headers.push(sip::Name::Accept, "application/sdp");
+        desk.answer(key, &response);
+    }
+
+    fn on_invite(
+        &mut self,
+        peer: &Arc<Peer>,
+        trunk: &TrunkName,
+        key: ServerKey,
+        invite: Request,
+    ) {
+        if let Some(reason) = admit::objection(&invite) {
+            return self.refuse(key, &invite, reason, true);
+        }
+        let offer = match crate::hold::offer_of(&invite) {
+            Ok(offer) => offer,
+            Err(reason) => return self.refuse(key, &invite, reason, true),
+        };
+        let (now, wall) = (self.now, self.wall);
+        let attempt = admit::attempt(peer, &invite, offer.as_ref(), wall);
+        let observed = self.ledger.observe(now, wall);
+        self.ledger.attempt(now, trunk);
+        let decision = policy::decide(&self.setup.policy, &attempt, &observed);
+        let call = CallId::random(&mut *self.random);
+        let transport = peer.transport.word();
+        let refusal = decision.refusal().cloned();
+        let keys_exposed = decision.notes.contains(&Note::KeysExposed);
+        let terms = admit::terms(&self.setup, &decision);
+        let mut desk = self.desk();
+        desk.event(Event::CallArrived { call, trunk: trunk.clone(), transport });
+        desk.record(Record::Arrived { call, wall, attempt, observed, decision });
+        let mut ladder = Ladder::new(call);
+        ladder.note(&mut desk, true, &Message::Request(invite.clone()));
+        let accepted = match terms {
+            Ok(accepted) if self.ledger.begin(trunk) => accepted,
+            other => {
+                let reason = other.err().unwrap_or(Reason::EdgeCallLimit);
+                let status = refusal.as_ref().and_then(|it| Status::new(it.status));
+                let mut desk = self.desk();
+                let response = desk.refusal_with(
+                    &invite,
+                    status.unwrap_or_else(|| Status::of(reason)),
+                    reason,
+                    refusal.as_ref().is_none_or(|it| it.tell),
+                    refusal.as_ref().and_then(|it| it.retry_after_seconds),
+                );
+                ladder.note(&mut desk, false, &Message::Response(response.clone()));
+                desk.answer(key, &response);
+                desk.refused(call, reason, status.map_or(0, Status::code), peer, trunk);
+                return;
+            }
+        };
+        let leg = LegId { call, index: 0 };
+        let tag = ids::new_tag(self.shard, &mut *self.random);
+        let Ok(dialog) = Dialog::uas(&invite, &tag) else {
+            self.ledger.end(trunk);
+            return self.refuse(key, &invite, Reason::Malformed, true);
+        };
+        let mut call = Call {
+            id: call,
+            leg,
+            peer: Arc::clone(peer),
+            flow_lost: false,
+            trunk: trunk.clone(),
+            purpose: self.purpose(&accepted),
+            keep: self.keep(&accepted),
+            accepted,
+            keys_exposed: keys_exposed && offer.as_ref().is_none_or(Session::is_secure_offer),
+            stage: Stage::Reserving,
+            invite: None,
+            dialog,
+            reserved: None,
+            media: None,
+            is_held: false,
+            arrived: now,
+            answered: None,
+            ladder,
+            agreement: None,
+            session: None,
+            peer_allows_update: false,
+            pending: None,
+            retry_at: None,
+            forget_at: None,
+            ending: None,
+        };
+        call.note_allowed(&invite);
+        call.invite = Some(PendingInvite { key, request: invite, wait: None, wants_answer: false });
+        let mut desk = self.desk();
+        if call.accept_session_timer(&mut desk) {
+            let need = call.need(&desk);
+            desk.output(Output::Reserve { leg, need });
+            self.keep_call(call);
+        } else {
+            self.ledger.end(trunk);
+        }
+    }
+
+    fn purpose(&self, accepted: &policy::Accepted) -> Purpose {
+        let barge_in = match &accepted.destination {
+            policy::Destination::Agent { name } => {
+                self.setup.agents.get(name.as_str()).and_then(|card| card.barge_in)
+            }
+            policy::Destination::Trunk { .. } => None,
+        };
+        Purpose::Agent { barge_in }
+    }
+
+    /// Switches: voice agent, trunk and edge; the most restrictive wins.
+    fn keep(&self, accepted: &policy::Accepted) -> crate::Keep {
+        let policy::Destination::Agent { name } = &accepted.destination else {
+            return crate::Keep::default();
+        };
+        let card = self.setup.agents.get(name.as_str());
+        let allows = |keep| keep == policy::Keep::Allowed;
+        crate::Keep {
+            recording: self.setup.recording
+                && allows(accepted.terms.recording)
+                && card.is_some_and(|card| card.recording),
+            transcript: self.setup.transcript
+                && allows(accepted.terms.transcript)
+                && card.is_some_and(|card| card.transcript),
+        }
+    }
+
+    /// Refuses a request that became no call.
+    pub(crate) fn refuse(
+        &mut self,
+        key: ServerKey,
+        request: &Request,
+        reason: Reason,
+        tell: bool,
+    ) {
+        let mut desk = self.desk();
+        let response = desk.refusal(request, reason, tell);
+        let status = response.status.code();
+        desk.answer(key, &response);
+        let transport = self.transport;
+        self.desk().event(Event::RequestRefused { reason, transport, status });
+    }
+}

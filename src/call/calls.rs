@@ -1,0 +1,365 @@
+//! The calls of one shard: finds the call that an input belongs to, hands it over, and keeps the
+//! indexes right. One call at a time is taken out of the table, so that a panic in it cannot
+//! leave another one half changed.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use base::{CallId, Event, Instant, LegId, Personal, Random, Reason, TrunkName, WallTime};
+use media::MediaEvent;
+use policy::Transport;
+use sip::transaction::{ClientKey, Received, ServerKey, TransactionOutput, Transactions};
+use sip::{DialogId, Message, Request, Response};
+
+use crate::contract::{Input, Ledger, Output, Peer, Record, Setup};
+use crate::desk::Desk;
+use crate::leg::{Call, Stage};
+
+/// The calls of one shard.
+pub struct Calls {
+    pub(crate) shard: u8,
+    pub(crate) setup: Arc<Setup>,
+    pub(crate) ledger: Box<dyn Ledger>,
+    pub(crate) random: Box<dyn Random + Send>,
+    pub(crate) transactions: Transactions,
+    /// The time of the input that is being handled.
+    pub(crate) now: Instant,
+    pub(crate) wall: WallTime,
+    /// What the message that is being handled came over.
+    pub(crate) transport: &'static str,
+    calls: BTreeMap<CallId, Box<Call>>,
+    dialogs: BTreeMap<DialogId, CallId>,
+    invites: BTreeMap<ServerKey, CallId>,
+    requests: BTreeMap<ClientKey, CallId>,
+    deadlines: BTreeSet<(Instant, CallId)>,
+    armed: BTreeMap<CallId, Instant>,
+    outputs: VecDeque<Output>,
+}
+
+impl Calls {
+    /// No calls yet. `shard` goes into tags and branches, so that what belongs to these calls
+    /// finds its way back here.
+    #[must_use]
+    pub fn new(
+        shard: u8,
+        setup: Arc<Setup>,
+        ledger: Box<dyn Ledger>,
+        mut random: Box<dyn Random + Send>,
+    ) -> Self {
+        let transactions = Transactions::new(shard, &mut *random);
+        Self {
+            shard,
+            setup,
+            ledger,
+            random,
+            transactions,
+            now: Instant::ZERO,
+            wall: WallTime::default(),
+            transport: "",
+            calls: BTreeMap::new(),
+            dialogs: BTreeMap::new(),
+            invites: BTreeMap::new(),
+            requests: BTreeMap::new(),
+            deadlines: BTreeSet::new(),
+            armed: BTreeMap::new(),
+            outputs: VecDeque::new(),
+        }
+    }
+
+    /// Calls that are not yet forgotten.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.calls.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.calls.is_empty()
+    }
+
+    /// Takes one input.
+    pub fn handle_input(&mut self, now: Instant, wall: WallTime, input: Input) {
+        (self.now, self.wall) = (now, wall);
+        match input {
+            Input::Message { peer, trunk, message } => self.on_message(&peer, &trunk, *message),
+            Input::FlowClosed(flow) => {
+                self.transactions.flow_failed(now, flow);
+                for call in self.calls.values_mut().filter(|call| call.peer.flow == flow) {
+                    call.on_flow_closed();
+                }
+            }
+            Input::Connected { leg, peer } => {
+                self.with_call(leg.call, |call, desk| call.on_connected(desk, peer));
+            }
+            Input::Media { leg, event } => self.on_media(leg, event),
+            Input::HangUp { call, reason } => {
+                self.with_call(call, |call, desk| call.hang_up(desk, reason));
+            }
+            Input::Reload(setup) => self.setup = setup,
+        }
+        self.pump();
+    }
+
+    /// Does what is due at `now`.
+    pub fn handle_timeout(&mut self, now: Instant, wall: WallTime) {
+        (self.now, self.wall) = (now, wall);
+        self.transactions.handle_timeout(now);
+        while let Some((_, id)) = self.deadlines.first().filter(|(at, _)| *at <= now).copied() {
+            // Taken out first: a call whose deadline does not move must not spin here.
+            self.disarm(id);
+            self.with_call(id, |call, desk| call.on_timeout(desk));
+        }
+        self.pump();
+    }
+
+    /// When [`Calls::handle_timeout`] is next to be called.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let call = self.deadlines.first().map(|(at, _)| *at);
+        [self.transactions.poll_timeout(), call].into_iter().flatten().min()
+    }
+
+    /// The next thing to do; drain until `None`.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    pub(crate) fn desk(&mut self) -> Desk<'_> {
+        Desk {
+            now: self.now,
+            wall: self.wall,
+            shard: self.shard,
+            setup: &self.setup,
+            random: &mut *self.random,
+            transactions: &mut self.transactions,
+            outputs: &mut self.outputs,
+        }
+    }
+
+    fn on_message(&mut self, peer: &Arc<Peer>, trunk: &TrunkName, mut message: Message) {
+        self.transport = peer.transport.word();
+        if let Message::Request(request) = &mut message {
+            request.stamp_source(peer.source);
+        }
+        let is_reliable = peer.transport != Transport::Udp;
+        match self.transactions.receive(self.now, peer.flow, is_reliable, message) {
+            Received::Request { key, request } => self.on_request(peer, trunk, key, request),
+            Received::Ack { request, .. } => {
+                let call = DialogId::of_request(&request)
+                    .and_then(|dialog| self.dialogs.get(&dialog).copied());
+                if let Some(call) = call {
+                    self.with_call(call, |call, desk| call.on_ack(desk, &request));
+                }
+            }
+            Received::Cancelled { invite, request } => {
+                if let Some(call) = self.invites.get(&invite).copied() {
+                    self.with_call(call, |call, desk| call.on_cancel(desk, &request));
+                }
+            }
+            Received::Response { key, response } => self.on_response(key, Some(&response)),
+            Received::Overloaded(request) => {
+                let response = self.desk().refusal(&request, Reason::EdgeCallLimit, true);
+                self.transactions.send(peer.flow, &Message::Response(response));
+            }
+            Received::Stray(_) => {
+                let (reason, transport) = (Reason::NoDialog, self.transport);
+                self.outputs.push_back(Output::Event(Event::MessageDropped { reason, transport }));
+            }
+            Received::Absorbed(_) => {}
+        }
+    }
+
+    fn on_request(
+        &mut self,
+        peer: &Arc<Peer>,
+        trunk: &TrunkName,
+        key: ServerKey,
+        request: Request,
+    ) {
+        let Some(dialog) = DialogId::of_request(&request) else {
+            return self.on_new_request(peer, trunk, key, request);
+        };
+        let call = self.dialogs.get(&dialog).copied();
+        // Only the trunk that made the call may change it; others learn that there is none.
+        let call = call.filter(|id| self.calls.get(id).is_some_and(|call| call.trunk == *trunk));
+        match call {
+            Some(id) => self.with_call(id, |call, desk| {
+                // A peer that lost its connection comes back on another one (RFC 5626).
+                if call.peer.flow != peer.flow {
+                    call.peer = Arc::clone(peer);
+                }
+                call.flow_lost = false;
+                call.on_request(desk, key, request);
+            }),
+            None if request.method == sip::Method::Options => self.on_options(key, &request),
+            None => self.refuse(key, &request, Reason::NoDialog, true),
+        }
+    }
+
+    fn on_response(&mut self, key: ClientKey, response: Option<&Response>) {
+        let is_last = response.is_none_or(|response| response.status.is_final());
+        let call = match is_last {
+            true => self.requests.remove(&key),
+            false => self.requests.get(&key).copied(),
+        };
+        if let Some(call) = call {
+            self.with_call(call, |call, desk| call.on_response(desk, response));
+        }
+    }
+
+    fn on_media(&mut self, leg: LegId, event: MediaEvent) {
+        match event {
+            MediaEvent::Reserved(reserved) => {
+                if self.calls.contains_key(&leg.call) {
+                    self.with_call(leg.call, |call, desk| call.on_reserved(desk, reserved));
+                } else {
+                    // The call was cancelled meanwhile.
+                    self.outputs.push_back(Output::Release { leg });
+                }
+            }
+            MediaEvent::ReserveFailed { ports } => {
+                self.with_call(leg.call, |call, desk| call.on_reserve_failed(desk, ports));
+            }
+            MediaEvent::Inactive => {
+                self.with_call(leg.call, |call, desk| call.on_media_inactive(desk));
+            }
+            MediaEvent::Report { quality, last } => {
+                self.outputs.push_back(Output::Event(Event::MediaReported {
+                    leg,
+                    received: quality.received,
+                    lost: quality.lost,
+                    jitter: quality.jitter,
+                    sent: quality.sent,
+                }));
+                if last {
+                    let record = Record::Media { call: leg.call, quality };
+                    self.outputs.push_back(Output::Record(Box::new(record)));
+                }
+            }
+            MediaEvent::Latched { moved, .. } => {
+                self.outputs.push_back(Output::Event(Event::MediaLatched { leg, moved }));
+            }
+            // The voice agent's business.
+            MediaEvent::Digit { .. }
+            | MediaEvent::SpeechStarted { .. }
+            | MediaEvent::SpeechEnded { .. }
+            | MediaEvent::PlayoutStarted { .. }
+            | MediaEvent::PlayoutFinished { .. }
+            | MediaEvent::PlayoutStopped { .. } => {}
+        }
+    }
+
+    /// Lets one call act, and keeps the indexes right afterwards.
+    fn with_call(&mut self, id: CallId, act: impl FnOnce(&mut Call, &mut Desk<'_>)) {
+        let Some(mut call) = self.calls.remove(&id) else { return };
+        let (leg, trunk) = (call.leg, call.trunk.clone());
+        let dialog = call.dialog_id().clone();
+        let is_counted = call.ending.is_none();
+        let acted = catch_unwind(AssertUnwindSafe(|| {
+            act(&mut call, &mut self.desk());
+            call
+        }));
+        match acted {
+            Ok(call) => {
+                if is_counted && call.ending.is_some() {
+                    self.ledger.end(&trunk);
+                }
+                self.keep_call(*call);
+            }
+            Err(_) => {
+                self.disarm(id);
+                self.dialogs.remove(&dialog);
+                self.bury(leg, &trunk, is_counted);
+            }
+        }
+    }
+
+    /// What is left of a call that panicked: its media is released and its end is stored.
+    fn bury(&mut self, leg: LegId, trunk: &TrunkName, is_counted: bool) {
+        let (call, reason, wall) = (leg.call, Reason::Internal, self.wall);
+        self.outputs.push_back(Output::Event(Event::CallPanicked { call }));
+        if !is_counted {
+            return;
+        }
+        self.ledger.end(trunk);
+        let talked = std::time::Duration::ZERO;
+        self.outputs.push_back(Output::Release { leg });
+        let record = Record::Ended { call, wall, reason, talked };
+        self.outputs.push_back(Output::Record(Box::new(record)));
+        self.outputs.push_back(Output::Event(Event::CallEnded { call, reason, talked }));
+    }
+
+    /// Puts a call (back) into the table, or forgets it where it is gone.
+    pub(crate) fn keep_call(&mut self, call: Call) {
+        let id = call.id;
+        self.disarm(id);
+        if call.stage == Stage::Gone {
+            self.dialogs.remove(call.dialog_id());
+            if let Some(pending) = call.pending {
+                self.requests.remove(&pending.key());
+            }
+            self.invites.retain(|_, of| *of != id);
+            return;
+        }
+        self.dialogs.insert(call.dialog_id().clone(), id);
+        match &call.invite {
+            Some(invite) if call.stage == Stage::Reserving => {
+                self.invites.insert(invite.key, id);
+            }
+            _ => self.invites.retain(|_, of| *of != id),
+        }
+        if let Some(pending) = call.pending {
+            self.requests.insert(pending.key(), id);
+        }
+        if let Some(at) = call.deadline() {
+            self.deadlines.insert((at, id));
+            self.armed.insert(id, at);
+        }
+        self.calls.insert(id, Box::new(call));
+    }
+
+    fn disarm(&mut self, id: CallId) {
+        if let Some(at) = self.armed.remove(&id) {
+            self.deadlines.remove(&(at, id));
+        }
+    }
+
+    /// Carries what the transactions want to the outputs, and their failures to the calls.
+    fn pump(&mut self) {
+        while let Some(output) = self.transactions.poll_output() {
+            match output {
+                TransactionOutput::Send { flow, bytes, .. } => {
+                    self.outputs.push_back(Output::Send { flow, bytes });
+                }
+                TransactionOutput::Timeout { key } | TransactionOutput::TransportFailed { key } => {
+                    self.on_response(key, None);
+                }
+                // A refusal that was never acknowledged changes nothing; a caller that is gone
+                // before the answer is told apart by its ACK.
+                TransactionOutput::ServerGone { .. } | TransactionOutput::Terminated { .. } => {}
+            }
+        }
+    }
+}
+
+impl Desk<'_> {
+    /// Stores and counts the refusal of an INVITE.
+    pub(crate) fn refused(
+        &mut self,
+        call: CallId,
+        reason: Reason,
+        status: u16,
+        peer: &Peer,
+        trunk: &TrunkName,
+    ) {
+        let (wall, transport) = (self.wall, peer.transport);
+        let talked = std::time::Duration::ZERO;
+        self.event(Event::RequestRefused { reason, transport: transport.word(), status });
+        self.event(Event::CallEnded { call, reason, talked });
+        self.record(Record::Ended { call, wall, reason, talked });
+        let source = Personal::new(peer.source);
+        self.record(Record::Refused { reason, source, transport, trunk: Some(trunk.clone()) });
+    }
+}

@@ -1,0 +1,254 @@
+//! What goes into [`crate::Calls`] and what comes out.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base::{CallId, Event, Instant, LegId, Personal, Reason, TrunkName, VoiceAgentName, WallTime};
+use bytes::Bytes;
+use media::{LegPlan, MediaEvent, Need, Quality};
+use policy::{Attempt, Decision, Observed, Policy, Transport};
+use sip::transaction::FlowId;
+
+/// Where a message came from: a connection, or the peer of a UDP socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Names the flow, for answers.
+    pub flow: FlowId,
+    /// What carries it.
+    pub transport: Transport,
+    /// The peer's address.
+    pub source: SocketAddr,
+    /// Our address of the flow.
+    pub local: SocketAddr,
+    /// Verified identities of the peer's certificate.
+    pub certificates: Arc<[String]>,
+}
+
+/// What the shard's calls are told.
+#[derive(Debug)]
+pub enum Input {
+    /// A message that the front door let in.
+    Message {
+        /// Where it came from.
+        peer: Arc<Peer>,
+        /// The trunk that the peer was admitted as.
+        trunk: TrunkName,
+        /// The message.
+        message: Box<sip::Message>,
+    },
+    /// A flow is gone.
+    FlowClosed(FlowId),
+    /// The answer to [`Output::Connect`].
+    Connected {
+        /// For which leg.
+        leg: LegId,
+        /// The new flow; what is sent over it waits until it is up.
+        peer: Arc<Peer>,
+    },
+    /// Something happened to a leg's media.
+    Media {
+        /// Which leg.
+        leg: LegId,
+        /// What.
+        event: MediaEvent,
+    },
+    /// A call is to end: its voice agent or an operator says so.
+    HangUp {
+        /// Which.
+        call: CallId,
+        /// Why.
+        reason: Reason,
+    },
+    /// A new policy or new voice agents.
+    Reload(Arc<Setup>),
+}
+
+/// What the shard's calls want.
+#[derive(Debug)]
+pub enum Output {
+    /// Send these bytes.
+    Send {
+        /// Where.
+        flow: FlowId,
+        /// What.
+        bytes: Bytes,
+    },
+    /// Open a connection, since the leg's flow is gone.
+    Connect {
+        /// For which leg.
+        leg: LegId,
+        /// To this address.
+        target: SocketAddr,
+        /// Over this.
+        transport: Transport,
+    },
+    /// Find ports; answered by [`MediaEvent::Reserved`] or [`MediaEvent::ReserveFailed`].
+    Reserve {
+        /// For which leg.
+        leg: LegId,
+        /// What is needed.
+        need: Need,
+    },
+    /// Media flows like this from now on.
+    Apply {
+        /// The plan; names its leg.
+        plan: Box<LegPlan>,
+    },
+    /// The leg's media is over.
+    Release {
+        /// Which leg.
+        leg: LegId,
+    },
+    /// The call is confirmed: its voice agent begins to speak.
+    StartAgent {
+        /// The call.
+        call: CallId,
+        /// The leg that it talks to.
+        leg: LegId,
+        /// Which voice agent.
+        agent: VoiceAgentName,
+        /// What may be kept.
+        keep: Keep,
+    },
+    /// The peer put the call on hold, or took it back.
+    Held {
+        /// The call.
+        call: CallId,
+        /// Which of both.
+        held: bool,
+    },
+    /// A key came by signalling (INFO) rather than media.
+    Digit {
+        /// The call.
+        call: CallId,
+        /// `0`-`9`, `*`, `#`, `A`-`D`.
+        digit: char,
+    },
+    /// Something to store.
+    Record(Box<Record>),
+    /// Something to tell the operator.
+    Event(Event),
+}
+
+/// What of a call may be kept, after the switches of trunk and voice agent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Keep {
+    /// Audio.
+    pub recording: bool,
+    /// Words.
+    pub transcript: bool,
+}
+
+/// What is stored of a call.
+#[derive(Debug)]
+pub enum Record {
+    /// A call arrived; written also for calls that are refused.
+    Arrived {
+        /// Its id.
+        call: CallId,
+        /// When.
+        wall: WallTime,
+        /// What the decision was made from.
+        attempt: Attempt,
+        /// How things stood.
+        observed: Observed,
+        /// The decision.
+        decision: Decision,
+    },
+    /// It was answered.
+    Answered {
+        /// Its id.
+        call: CallId,
+        /// When.
+        wall: WallTime,
+        /// The codec's name.
+        codec: &'static str,
+        /// The SRTP suite's name, `none` for exempted plain RTP.
+        protection: &'static str,
+        /// Whether its keys crossed exempted plaintext signalling.
+        keys_exposed: bool,
+        /// What may be kept.
+        keep: Keep,
+    },
+    /// It ended.
+    Ended {
+        /// Its id.
+        call: CallId,
+        /// When.
+        wall: WallTime,
+        /// Why.
+        reason: Reason,
+        /// From the answer to the end.
+        talked: Duration,
+    },
+    /// How its media was, at the end.
+    Media {
+        /// Its id.
+        call: CallId,
+        /// The figures of the caller's leg.
+        quality: Quality,
+    },
+    /// One message of its ladder, secrets removed.
+    Ladder {
+        /// Its id.
+        call: CallId,
+        /// When.
+        wall: WallTime,
+        /// Whether it came from the peer.
+        received: bool,
+        /// The message.
+        text: Personal<String>,
+    },
+    /// A refusal worth an audit record.
+    Refused {
+        /// Why.
+        reason: Reason,
+        /// Who; seals with the record.
+        source: Personal<SocketAddr>,
+        /// Over what.
+        transport: Transport,
+        /// As which trunk, where it is one.
+        trunk: Option<TrunkName>,
+    },
+}
+
+/// What a call needs to know about a voice agent.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AgentCard {
+    /// Whether its calls may be recorded.
+    pub recording: bool,
+    /// Whether a transcript is kept.
+    pub transcript: bool,
+    /// When its speech stops for the caller's.
+    pub barge_in: Option<media::BargeIn>,
+}
+
+/// What all calls share; replaced as a whole on reload.
+#[derive(Debug)]
+pub struct Setup {
+    /// The policy.
+    pub policy: Arc<Policy>,
+    /// The voice agents.
+    pub agents: std::collections::BTreeMap<String, AgentCard>,
+    /// Whether this edge keeps recordings at all.
+    pub recording: bool,
+    /// Whether this edge keeps transcripts at all.
+    pub transcript: bool,
+    /// The host in Contact where a zone names none and the flow's local address will not do.
+    pub advertise: Option<String>,
+    /// The address in session descriptions where a zone names none.
+    pub media_advertise: Option<std::net::IpAddr>,
+}
+
+/// What spans shards: counts of calls by trunk. Kept outside so that limits hold for the edge.
+pub trait Ledger: Send {
+    /// How things stand.
+    fn observe(&self, now: Instant, wall: WallTime) -> Observed;
+    /// A call attempt of `trunk` counts towards its rate.
+    fn attempt(&self, now: Instant, trunk: &TrunkName);
+    /// A call of `trunk` begins; `false` where the edge's own limit is reached meanwhile.
+    fn begin(&self, trunk: &TrunkName) -> bool;
+    /// It is over.
+    fn end(&self, trunk: &TrunkName);
+}

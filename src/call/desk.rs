@@ -1,0 +1,212 @@
+//! What a call works with while it handles one input: the time, the shard's transactions and the
+//! outputs. Requests and responses get their last header fields and their place in the ladder
+//! here, so that no call file builds them by hand.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use base::{CallId, Event, Instant, Personal, Random, Reason, WallTime, limit};
+use policy::Transport;
+use sip::transaction::{ClientKey, FlowId, ServerKey, Transactions};
+use sip::{Dialog, Host, Message, Method, Name, NameAddr, Request, Response, Status, Uri, Via, ids};
+
+use crate::admit;
+use crate::contract::{Output, Peer, Record, Setup};
+
+const PRODUCT: &str = concat!("callgate/", env!("CARGO_PKG_VERSION"));
+
+/// Methods that are answered with more than 405 (RFC 3261 section 20.5).
+pub(crate) const ALLOW: [Method; 7] = [
+    Method::Invite,
+    Method::Ack,
+    Method::Cancel,
+    Method::Bye,
+    Method::Options,
+    Method::Update,
+    Method::Info,
+];
+
+/// See the module's documentation.
+pub(crate) struct Desk<'a> {
+    pub(crate) now: Instant,
+    pub(crate) wall: WallTime,
+    pub(crate) shard: u8,
+    pub(crate) setup: &'a Arc<Setup>,
+    pub(crate) random: &'a mut dyn Random,
+    pub(crate) transactions: &'a mut Transactions,
+    pub(crate) outputs: &'a mut VecDeque<Output>,
+}
+
+/// A call's ladder: how many messages it may still take.
+#[derive(Debug)]
+pub(crate) struct Ladder {
+    call: CallId,
+    left: usize,
+}
+
+impl Ladder {
+    pub(crate) const fn new(call: CallId) -> Self {
+        Self { call, left: limit::CALL_LADDER.get() }
+    }
+
+    /// Stores one message with its secrets removed.
+    pub(crate) fn note(&mut self, desk: &mut Desk<'_>, received: bool, message: &Message) {
+        if self.left == 0 {
+            return;
+        }
+        self.left -= 1;
+        let text = Personal::new(sip::redact(message));
+        desk.record(Record::Ladder { call: self.call, wall: desk.wall, received, text });
+    }
+}
+
+impl Desk<'_> {
+    pub(crate) fn output(&mut self, output: Output) {
+        self.outputs.push_back(output);
+    }
+
+    pub(crate) fn event(&mut self, event: Event) {
+        self.output(Output::Event(event));
+    }
+
+    pub(crate) fn record(&mut self, record: Record) {
+        self.output(Output::Record(Box::new(record)));
+    }
+
+    /// Our Contact on a flow (RFC 3261 section 8.1.1.8).
+    pub(crate) fn contact(&self, peer: &Peer, zone: Option<&str>) -> String {
+        let zone = zone.and_then(|name| self.setup.policy.zone(name));
+        let named = zone.and_then(|zone| zone.advertise.as_ref()).or(self.setup.advertise.as_ref());
+        let host = named
+            .and_then(|host| Host::parse(host))
+            .or_else(|| Host::parse(&host_of(peer.local.ip())));
+        let Some(host) = host else { return String::new() };
+        let uri = Uri::sip(None, &host, Some(peer.local.port()));
+        let uri = match peer.transport {
+            Transport::Udp => uri,
+            transport => uri.with_param("transport", Some(transport.word())),
+        };
+        NameAddr::new(uri).to_string()
+    }
+
+    /// Answers a request; a final answer outside a dialog gets a fresh tag of ours.
+    pub(crate) fn answer(&mut self, key: ServerKey, response: &Response) {
+        // A transaction that is gone or already answered has nobody waiting.
+        let _ = self.transactions.respond(self.now, key, response);
+    }
+
+    /// Repeats a 2xx, also after its transaction is gone (RFC 3261 section 13.3.1.4).
+    pub(crate) fn answer_again(&mut self, key: ServerKey, flow: FlowId, response: &Response) {
+        if self.transactions.respond(self.now, key, response).is_err() {
+            self.transactions.send(flow, &Message::Response(response.clone()));
+        }
+    }
+
+    /// The response to `request` with what every response of ours carries.
+    pub(crate) fn response(&mut self, request: &Request, status: Status) -> Response {
+        let tag = ids::new_tag(self.shard, self.random);
+        self.response_tagged(request, status, &tag)
+    }
+
+    /// The same with the tag of a dialog.
+    pub(crate) fn response_tagged(
+        &mut self,
+        request: &Request,
+        status: Status,
+        tag: &str,
+    ) -> Response {
+        let mut response = Response::to(request, status, Some(tag));
+        response.headers.push(Name::Server, PRODUCT);
+        response
+    }
+
+    /// The refusal of `request`, with the fields that its status asks for. The reason is told
+    /// only to a peer that policy says may know it.
+    pub(crate) fn refusal(&mut self, request: &Request, reason: Reason, tell: bool) -> Response {
+        self.refusal_with(request, Status::of(reason), reason, tell, None)
+    }
+
+    pub(crate) fn refusal_with(
+        &mut self,
+        request: &Request,
+        status: Status,
+        reason: Reason,
+        tell: bool,
+        retry_after: Option<u32>,
+    ) -> Response {
+        let mut response = self.response(request, status);
+        let headers = &mut response.headers;
+        match reason {
+            // RFC 3261 sections 21.4.6, 21.4.13 and 21.4.15.
+            Reason::MethodNotAllowed | Reason::MethodUnknown => {
+                headers.push_tokens(Name::Allow, ALLOW.iter().map(Method::as_str));
+            }
+            Reason::UnsupportedBody => headers.push(Name::Accept, "application/sdp"),
+            Reason::BadExtension => {
+                let tags: Vec<&str> = admit::unsupported(request).collect();
+                headers.push_tokens(Name::Unsupported, tags);
+            }
+            _ => {}
+        }
+        let retry = retry_after.or_else(|| (status.code() == 503).then_some(5));
+        if let Some(seconds) = retry {
+            headers.set_retry_after(seconds);
+        }
+        if tell {
+            headers.push_warning("callgate", reason.code());
+        }
+        response
+    }
+
+    /// Sends a request within a dialog over `peer`'s flow; the answer comes by its key.
+    pub(crate) fn request(
+        &mut self,
+        peer: &Peer,
+        zone: Option<&str>,
+        dialog: &mut Dialog,
+        method: Method,
+        finish: impl FnOnce(&mut Request),
+    ) -> Option<(ClientKey, Message)> {
+        let mut request = dialog.request(method);
+        let via = self.via(peer, zone);
+        request.headers.push_via(&via);
+        if request.method.refreshes_target() {
+            let contact = self.contact(peer, zone);
+            request.headers.push(Name::Contact, contact);
+        }
+        request.headers.push(Name::UserAgent, PRODUCT);
+        finish(&mut request);
+        let message = Message::Request(request.clone());
+        let reliable = peer.transport != Transport::Udp;
+        let key = self.transactions.request(self.now, peer.flow, reliable, request).ok()?;
+        Some((key, message))
+    }
+
+    /// Sends the ACK of a 2xx, which has no transaction.
+    pub(crate) fn send_ack(&mut self, peer: &Peer, zone: Option<&str>, mut ack: Request) -> Request {
+        let via = self.via(peer, zone);
+        ack.headers.push_via(&via);
+        self.transactions.send(peer.flow, &Message::Request(ack.clone()));
+        ack
+    }
+
+    fn via(&mut self, peer: &Peer, zone: Option<&str>) -> Via {
+        let zone = zone.and_then(|name| self.setup.policy.zone(name));
+        let named = zone.and_then(|zone| zone.advertise.as_ref()).or(self.setup.advertise.as_ref());
+        let local = host_of(peer.local.ip());
+        let host = named.and_then(|host| Host::parse(host)).or_else(|| Host::parse(&local));
+        let branch = ids::new_branch(self.shard, self.random);
+        let transport = peer.transport.word().to_ascii_uppercase();
+        let host = host.unwrap_or(Host::V4(std::net::Ipv4Addr::UNSPECIFIED));
+        let mut via = Via::new(&transport, host, Some(peer.local.port()), &branch);
+        via.params.set("rport", None); // RFC 3581 section 3
+        via
+    }
+}
+
+fn host_of(address: std::net::IpAddr) -> String {
+    match address {
+        std::net::IpAddr::V4(address) => address.to_string(),
+        std::net::IpAddr::V6(address) => format!("[{address}]"),
+    }
+}

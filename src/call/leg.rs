@@ -1,0 +1,136 @@
+//! A call's state: one leg, the caller's. (The callee of this edge's calls is a voice agent;
+//! trunk-to-trunk calls add legs of the same type.)
+
+use std::sync::Arc;
+
+use base::{CallId, Instant, LegId, Reason, TrunkName};
+use media::{Purpose, Reserved};
+use policy::{Accepted, Terms};
+use sip::transaction::{ClientKey, ServerKey};
+use sip::{AckWait, Dialog, DialogId, Method, Request, SessionAgreement, SessionTimer};
+
+use crate::contract::{Keep, Peer};
+use crate::desk::Ladder;
+use crate::negotiate::LegMedia;
+
+/// Where a call stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// Ports are asked for; the INVITE is unanswered.
+    Reserving,
+    /// 200 is sent and not acknowledged.
+    Answered,
+    /// Both sides agree that the call is up.
+    Talking,
+    /// Our BYE is on its way; the dialog is kept to answer what crosses it.
+    Ending,
+    /// Over; forgotten as soon as the present input is handled.
+    Gone,
+}
+
+/// An INVITE (the first or a later one) that is being answered.
+#[derive(Debug)]
+pub(crate) struct PendingInvite {
+    pub(crate) key: ServerKey,
+    pub(crate) request: Request,
+    /// Our 200, which is repeated until the ACK.
+    pub(crate) wait: Option<(AckWait, sip::Response)>,
+    /// Whether our 200 carries an offer, so that the ACK must carry the answer.
+    pub(crate) wants_answer: bool,
+}
+
+/// A request of ours within the call that waits for its response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pending {
+    /// The end.
+    Bye(ClientKey),
+    /// A session refresh.
+    Refresh { key: ClientKey, is_invite: bool },
+}
+
+impl Pending {
+    pub(crate) const fn key(self) -> ClientKey {
+        match self {
+            Self::Bye(key) | Self::Refresh { key, .. } => key,
+        }
+    }
+
+    pub(crate) const fn is_invite(self) -> bool {
+        matches!(self, Self::Refresh { is_invite: true, .. })
+    }
+}
+
+/// One call.
+#[derive(Debug)]
+pub(crate) struct Call {
+    pub(crate) id: CallId,
+    pub(crate) leg: LegId,
+    pub(crate) peer: Arc<Peer>,
+    /// Whether the peer's flow is gone and must be opened anew before we can send.
+    pub(crate) flow_lost: bool,
+    pub(crate) trunk: TrunkName,
+    pub(crate) accepted: Box<Accepted>,
+    pub(crate) purpose: Purpose,
+    pub(crate) keep: Keep,
+    pub(crate) keys_exposed: bool,
+    pub(crate) stage: Stage,
+    pub(crate) invite: Option<PendingInvite>,
+    pub(crate) dialog: Dialog,
+    pub(crate) reserved: Option<Reserved>,
+    pub(crate) media: Option<LegMedia>,
+    /// Whether the peer holds the call.
+    pub(crate) is_held: bool,
+    pub(crate) arrived: Instant,
+    pub(crate) answered: Option<Instant>,
+    pub(crate) ladder: Ladder,
+    /// The session timer's terms, and the timer itself.
+    pub(crate) agreement: Option<SessionAgreement>,
+    pub(crate) session: Option<SessionTimer>,
+    /// Whether the peer takes UPDATE.
+    pub(crate) peer_allows_update: bool,
+    pub(crate) pending: Option<Pending>,
+    /// When to try a refresh again that met 491.
+    pub(crate) retry_at: Option<Instant>,
+    /// In [`Stage::Ending`]: when the dialog is forgotten.
+    pub(crate) forget_at: Option<Instant>,
+    /// Why the call ends, once it does.
+    pub(crate) ending: Option<Reason>,
+}
+
+impl Call {
+    pub(crate) fn terms(&self) -> &Terms {
+        &self.accepted.terms
+    }
+
+    pub(crate) fn zone(&self) -> Option<String> {
+        self.accepted.terms.zone.clone()
+    }
+
+    pub(crate) fn dialog_id(&self) -> &DialogId {
+        self.dialog.id()
+    }
+
+    /// When this call next needs time.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        let wait = self.invite.as_ref().and_then(|invite| invite.wait.as_ref());
+        let end = self.answered.map(|answered| answered + self.terms().max_duration);
+        [
+            wait.map(|(wait, _)| wait.poll_timeout()),
+            self.session.as_ref().map(SessionTimer::poll_timeout).filter(|_| self.stage != Stage::Ending),
+            self.retry_at,
+            self.forget_at,
+            end.filter(|_| self.stage != Stage::Ending),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// Whether the peer's Allow names a method; RFC 3311 makes UPDATE optional.
+    pub(crate) fn note_allowed(&mut self, request: &Request) {
+        if request.headers.has(sip::Name::Allow) {
+            self.peer_allows_update =
+                request.headers.has_token(sip::Name::Allow, Method::Update.as_str());
+        }
+    }
+}

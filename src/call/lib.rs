@@ -1,0 +1,30 @@
+//! Tier 3, the call: every INVITE from its arrival to its hang-up, without I/O.
+//!
+//! [`Calls`] holds the calls of one shard behind four verbs: `handle_input`, `handle_timeout`,
+//! `poll_timeout`, `poll_output`; drain the outputs fully before the next input. The files stand
+//! in the order in which a call meets them: [`mod@arrive`], [`mod@admit`], [`mod@negotiate`],
+//! [`mod@answer`], [`mod@hold`], [`mod@refresh`], [`mod@hangup`].
+//!
+//! It opens no port and reads no clock: ports are asked for with [`Output::Reserve`], keys and
+//! tags come from the injected randomness, limits that span shards from the [`Ledger`]. A panic
+//! in one call ends that call ([`base::Reason::Internal`]) and no other.
+
+#![forbid(unsafe_code)]
+
+mod admit;
+mod answer;
+mod arrive;
+mod calls;
+mod contract;
+mod desk;
+mod hangup;
+mod hold;
+mod leg;
+mod negotiate;
+mod refresh;
+
+pub use calls::Calls;
+pub use contract::{AgentCard, Input, Keep, Ledger, Output, Peer, Record, Setup};
+
+#[cfg(test)]
+mod tests;

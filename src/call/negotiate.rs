@@ -1,0 +1,312 @@
+//! One leg's media as signalling sees it: descriptions in, descriptions and plans out.
+//!
+//! Everything lives in [`LegMedia`] from the first offer to the hang-up, so that a re-INVITE
+//! keeps the session id, our keys and our SSRC (RFC 3264 section 8, RFC 4568 section 7.1.4).
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use audio::Codec;
+use base::{LegId, Random, Reason};
+use media::{Format, LegPlan, Protection, Purpose, Reserved, SourceIdentity};
+use policy::{DtmfMethod, Terms};
+use rtp::sdes::{CryptoLine, Suite};
+use sdp::{Direction, Keying, Local, Negotiated, OpusParameters, Protocol, Session};
+
+/// Milliseconds of audio per packet that we prefer.
+const PACKET_MS: u16 = 20;
+
+/// A leg's media.
+#[derive(Debug)]
+pub(crate) struct LegMedia {
+    leg: LegId,
+    terms: Terms,
+    purpose: Purpose,
+    reserved: Reserved,
+    /// The address that our descriptions name.
+    advertise: IpAddr,
+    session_id: u64,
+    source: SourceIdentity,
+    /// The peer's `a=crypto` line and ours, as last agreed.
+    lines: Option<(CryptoLine, CryptoLine)>,
+    /// Our offer that waits for an answer, with its lines.
+    pending: Option<(Session, Vec<CryptoLine>)>,
+    local: Option<Session>,
+    plan: Option<LegPlan>,
+}
+
+/// What was agreed.
+#[derive(Debug)]
+pub(crate) struct Agreed {
+    /// What must flow.
+    pub(crate) plan: LegPlan,
+    /// The codec's name.
+    pub(crate) codec: &'static str,
+    /// The SRTP suite's name, or `none`.
+    pub(crate) protection: &'static str,
+}
+
+impl LegMedia {
+    pub(crate) fn new(
+        leg: LegId,
+        terms: Terms,
+        purpose: Purpose,
+        reserved: Reserved,
+        advertise: Option<IpAddr>,
+        random: &mut dyn Random,
+    ) -> Self {
+        Self {
+            leg,
+            terms,
+            purpose,
+            advertise: advertise.unwrap_or_else(|| reserved.rtp.ip()),
+            reserved,
+            // RFC 8866 section 5.2 wants digits; 62 bits fit every parser's signed integer.
+            session_id: random.u64() >> 2,
+            source: SourceIdentity::random(random),
+            lines: None,
+            pending: None,
+            local: None,
+            plan: None,
+        }
+    }
+
+    /// The plan in force.
+    pub(crate) const fn plan(&self) -> Option<&LegPlan> {
+        self.plan.as_ref()
+    }
+
+    /// Our description in force as an offer, for a re-INVITE that changes nothing.
+    pub(crate) fn repeat(&mut self) -> Option<Session> {
+        let session = self.local.clone()?;
+        let ours = self.lines.iter().map(|(_, ours)| ours.clone()).collect();
+        self.pending = Some((session.clone(), ours));
+        Some(session)
+    }
+
+    /// Answers an offer. Nothing changes where it cannot be answered (RFC 3261 section 14.2).
+    pub(crate) fn answer(
+        &mut self,
+        offer: &Session,
+        random: &mut dyn Random,
+    ) -> Result<(Session, Agreed), Reason> {
+        let suites = self.suites();
+        let mut ours: BTreeMap<usize, (CryptoLine, CryptoLine)> = BTreeMap::new();
+        for (index, media) in offer.media.iter().enumerate() {
+            let Some(theirs) = CryptoLine::choose(media.crypto(), &suites).chosen else { continue };
+            let line = self.our_line(&theirs, random);
+            ours.insert(index, (theirs, line));
+        }
+        let mut want = self.local_wishes();
+        want.crypto = ours.iter().map(|(index, it)| (*index, it.1.to_attribute())).collect();
+        let answer = sdp::answer(offer, &want).map_err(|error| refusal(&error))?;
+        let negotiated = answer.negotiated;
+        let lines = ours.remove(&negotiated.media_index);
+        let lines = lines.filter(|_| matches!(negotiated.keying, Keying::Sdes { .. }));
+        let agreed = self.agree(&negotiated, lines)?;
+        let session = match &self.local {
+            Some(previous) => sdp::follow(previous, answer.session),
+            None => answer.session,
+        };
+        self.local = Some(session.clone());
+        self.pending = None;
+        Ok((session, agreed))
+    }
+
+    /// Our offer, for an INVITE that came without one.
+    pub(crate) fn offer(&mut self, random: &mut dyn Random) -> Session {
+        let suites = self.suites();
+        let lines: Vec<CryptoLine> = suites
+            .iter()
+            .zip(1..)
+            .map(|(suite, tag)| match &self.lines {
+                // The key in use goes on where its suite is offered again.
+                Some((_, ours)) if ours.key.suite() == *suite => {
+                    CryptoLine { tag, key: ours.key.clone() }
+                }
+                _ => CryptoLine::generate(tag, *suite, random),
+            })
+            .collect();
+        let mut want = self.local_wishes();
+        want.offer_protocol = Protocol::RtpSavp;
+        want.offer_crypto = lines.iter().map(CryptoLine::to_attribute).collect();
+        let session = match &self.local {
+            // Every line and payload number keeps its place (RFC 3264 section 8).
+            Some(previous) => sdp::reoffer(previous, &want),
+            None => sdp::offer(&want),
+        };
+        self.pending = Some((session.clone(), lines));
+        session
+    }
+
+    /// Takes the answer to our offer.
+    pub(crate) fn accept(&mut self, answer: &Session) -> Result<Agreed, Reason> {
+        let (offer, offered) = self.pending.take().ok_or(Reason::SdpMalformed)?;
+        let negotiated = sdp::accept_answer(&offer, answer).map_err(|error| match error {
+            sdp::AcceptError::NoCommonCrypto => Reason::NoCommonCrypto,
+            sdp::AcceptError::NoCommonCodec => Reason::NoCommonCodec,
+            sdp::AcceptError::Refused => Reason::NoAudio,
+            _ => Reason::SdpMalformed,
+        })?;
+        let lines = match &negotiated.keying {
+            Keying::Sdes { remote, local } => {
+                let ours = offered.into_iter().find(|line| line.to_attribute() == *local);
+                let theirs = CryptoLine::parse(remote.expose()).ok();
+                theirs.zip(ours)
+            }
+            Keying::Plain | Keying::Dtls => None,
+        };
+        let agreed = self.agree(&negotiated, lines)?;
+        self.local = Some(offer);
+        Ok(agreed)
+    }
+
+    /// Our line for the peer's: the key in use where the peer's line is the one in use, since a
+    /// changed key would cut what is on its way (RFC 4568 section 7.1.4).
+    fn our_line(&self, theirs: &CryptoLine, random: &mut dyn Random) -> CryptoLine {
+        if let Some((known, ours)) = &self.lines
+            && known.key == theirs.key
+        {
+            return CryptoLine { tag: theirs.tag, key: ours.key.clone() };
+        }
+        CryptoLine::generate(theirs.tag, theirs.key.suite(), random)
+    }
+
+    fn suites(&self) -> Vec<Suite> {
+        self.terms.suites.iter().filter_map(|suite| Suite::from_name(suite.word())).collect()
+    }
+
+    fn local_wishes(&self) -> Local {
+        let codecs = self.terms.codecs.iter().map(|codec| match codec {
+            policy::Codec::Opus => sdp::Codec::opus(&OpusParameters {
+                use_inband_fec: Some(true),
+                stereo: Some(false),
+                ..OpusParameters::default()
+            }),
+            policy::Codec::G722 => sdp::Codec::g722(),
+            policy::Codec::Pcma => sdp::Codec::pcma(),
+            policy::Codec::Pcmu => sdp::Codec::pcmu(),
+        });
+        let rtcp_port = self.reserved.rtcp.map_or(self.reserved.rtp.port(), |rtcp| rtcp.port());
+        Local {
+            session_id: self.session_id,
+            version: 1,
+            address: self.advertise,
+            rtp_port: self.reserved.rtp.port(),
+            rtcp_port,
+            codecs: codecs.collect(),
+            telephone_event: self.terms.dtmf.contains(&DtmfMethod::Rfc4733),
+            direction: Direction::SendRecv,
+            rtcp_mux: true,
+            ptime: PACKET_MS,
+            plaintext: !self.terms.plain_media_from.is_empty(),
+            crypto: BTreeMap::new(),
+            dtls: Vec::new(),
+            offer_protocol: Protocol::RtpSavp,
+            offer_crypto: Vec::new(),
+        }
+    }
+
+    fn agree(
+        &mut self,
+        negotiated: &Negotiated,
+        lines: Option<(CryptoLine, CryptoLine)>,
+    ) -> Result<Agreed, Reason> {
+        let protection = match &lines {
+            Some((theirs, ours)) => Protection::Srtp {
+                suite: ours.key.suite(),
+                send: ours.key.clone(),
+                receive: theirs.key.clone(),
+            },
+            None if self.terms.plain_media_from.is_empty() => return Err(Reason::PlaintextMedia),
+            None => Protection::Plain { from: self.terms.plain_media_from.clone() },
+        };
+        let accept: Vec<Format> =
+            negotiated.codecs.iter().filter_map(|codec| format(codec, negotiated.ptime)).collect();
+        let first = *accept.first().ok_or(Reason::NoCommonCodec)?;
+        let send_type = negotiated.codecs.first().map_or(first.payload_type, |it| it.payload_type);
+        // Held by 0.0.0.0 (RFC 2543): nothing is sent, and the address stays for the resumption.
+        let remote = negotiated.remote.or_else(|| self.plan.as_ref().map(|plan| plan.remote));
+        let held = negotiated.remote.is_none();
+        let name = match &protection {
+            Protection::Srtp { suite, .. } => suite.name(),
+            Protection::Plain { .. } => "none",
+        };
+        let events = negotiated.telephone_event;
+        let plan = LegPlan {
+            leg: self.leg,
+            remote: remote.ok_or(Reason::SdpMalformed)?,
+            remote_rtcp: negotiated.remote_rtcp,
+            direction: media::Direction {
+                send: !held && sends(negotiated.direction),
+                receive: receives(negotiated.direction),
+            },
+            protection,
+            send: Format { payload_type: send_type, ..first },
+            accept,
+            telephone_events: events
+                .map(|events| (events.receive_payload_type, events.clock_rate))
+                .into_iter()
+                .collect(),
+            inactive: self.terms.media_inactive,
+            source: self.source.clone(),
+            purpose: self.purpose,
+        };
+        self.lines = lines;
+        self.plan = Some(plan.clone());
+        Ok(Agreed { plan, codec: first.codec.name(), protection: name })
+    }
+}
+
+const fn sends(direction: Direction) -> bool {
+    matches!(direction, Direction::SendRecv | Direction::SendOnly)
+}
+
+const fn receives(direction: Direction) -> bool {
+    matches!(direction, Direction::SendRecv | Direction::RecvOnly)
+}
+
+fn format(codec: &sdp::NegotiatedCodec, ptime: u16) -> Option<Format> {
+    let kind = Codec::from_name(&codec.name)?;
+    let opus = codec.fmtp.as_deref().map(OpusParameters::parse).unwrap_or_default();
+    Some(Format {
+        codec: kind,
+        payload_type: codec.receive_payload_type,
+        // The relay sends 10, 20, 30, 40 or 60 ms; what is between is rounded down.
+        packet_ms: match ptime {
+            0..20 => 10,
+            20..30 => 20,
+            30..40 => 30,
+            40..60 => 40,
+            _ => 60,
+        },
+        dtx: opus.use_dtx.unwrap_or(false),
+        bitrate: opus.max_average_bitrate.unwrap_or(0),
+    })
+}
+
+fn refusal(error: &sdp::AnswerError) -> Reason {
+    match error {
+        sdp::AnswerError::PlaintextMedia => Reason::PlaintextMedia,
+        sdp::AnswerError::NoCommonCrypto => Reason::NoCommonCrypto,
+        sdp::AnswerError::NoCommonCodec => Reason::NoCommonCodec,
+        sdp::AnswerError::NoAudio => Reason::NoAudio,
+        _ => Reason::SdpMalformed,
+    }
+}
+
+/// What policy looks at in an offer.
+pub(crate) fn summary(offer: Option<&Session>) -> policy::Offer {
+    let Some(offer) = offer else { return policy::Offer::default() };
+    let lines = || offer.media.iter().filter(|media| media.is_open_audio());
+    let codecs = lines().flat_map(|media| media.payload_formats()).map(|format| format.name);
+    policy::Offer {
+        present: true,
+        has_srtp: lines().any(|media| offer.is_secured(media)),
+        has_plain: lines().any(|media| {
+            matches!(media.protocol, Protocol::RtpAvp | Protocol::RtpAvpf)
+                && media.crypto().next().is_none()
+        }),
+        codecs: codecs.collect(),
+    }
+}

@@ -1,0 +1,450 @@
+//! Boot and shutdown: the order in which the members start, reload and stop.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use agent::provider::ProviderSink;
+use arc_swap::ArcSwap;
+use base::{Clock, Event, Random, WallTime, WorkspaceId, limit};
+use call::{Calls, Setup};
+use policy::Transport;
+use providers::{EmbeddedReasoner, EmbeddedSpeech, EmbeddedSpeechConfig};
+use relay::{Relay, RelayConfig};
+use telemetry::{Gauge, Health, Telemetry};
+use thiserror::Error;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use transport::{Ingress, TlsFiles, TransportConfig, TransportHandle};
+use vault::{AuditDetails, AuditEntry, Vault, VaultConfig, VaultHandle};
+
+use crate::archive::Archive;
+use crate::clock::{OsClock, OsRandom};
+use crate::config::Config;
+use crate::ear::Ear;
+use crate::front::{Front, Shards};
+use crate::host::{self, Host, Providers, ToShard, ToShards};
+use crate::ledger::SharedLedger;
+use crate::policies::{self, LoadError, Loaded};
+use crate::shard::{Input, Shard};
+
+/// Why the edge did not start.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum BootError {
+    /// Policy or voice agents do not load.
+    #[error("{0}")]
+    Files(#[from] LoadError),
+    /// Development certificates cannot be made.
+    #[error("development certificates: {0}")]
+    Certificates(#[from] transport::certificates::DevelopmentError),
+    /// A listener or a certificate.
+    #[error("signalling: {0}")]
+    Transport(#[from] transport::StartError),
+    /// The store.
+    #[error("the store: {0}")]
+    Vault(#[from] vault::OpenError),
+    /// The speech helper.
+    #[error("speech: {0}")]
+    Speech(#[from] providers::StartError),
+    /// The metrics port.
+    #[error("the metrics port {address}: {source}")]
+    Metrics {
+        /// Which.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A thread or a poll.
+    #[error("{0}")]
+    System(#[from] std::io::Error),
+    /// The metrics recorder.
+    #[error("metrics: {0}")]
+    Telemetry(String),
+}
+
+/// A running edge.
+pub struct Edge {
+    config: Config,
+    setup: Arc<ArcSwap<Setup>>,
+    shards: Shards,
+    transport: TransportHandle,
+    relay: Option<Relay>,
+    ear: Option<Ear>,
+    vault: Option<Vault>,
+    ledger: SharedLedger,
+    telemetry: Arc<Telemetry>,
+    metrics: SocketAddr,
+    shard_tasks: Vec<JoinHandle<()>>,
+    tasks: Vec<JoinHandle<()>>,
+    version: u64,
+    seen: Vec<(PathBuf, Option<(std::time::SystemTime, u64)>)>,
+}
+
+/// How often files and exemptions are looked at.
+const WATCH: Duration = Duration::from_secs(1);
+/// How long before its end an exemption is warned of (DESIGN 4.1).
+const WARN_DAYS: u32 = 30;
+
+impl Edge {
+    /// Starts everything, in this order; what was started before a failure stops again.
+    ///
+    /// # Errors
+    /// The first step that fails, with its cause.
+    pub async fn start(config: Config) -> Result<Self, BootError> {
+        let telemetry =
+            Arc::new(Telemetry::new().map_err(|error| BootError::Telemetry(error.to_string()))?);
+        make_certificates(&config)?;
+        let loaded = policies::load(&config, 1, OsClock.wall())?;
+        let vault = open_vault(&config, &telemetry)?;
+        let providers = start_providers(&config, &telemetry)?;
+        let (shards, inputs) = shard_queues(&config);
+        let relay = start_relay(&config, &shards, &telemetry)?;
+        let ear = Ear::start()?;
+        let ledger = SharedLedger::default();
+        let setup = Arc::new(ArcSwap::from(Arc::clone(&loaded.setup)));
+        let front = Arc::new(Front::new(
+            Arc::clone(&setup),
+            Arc::clone(&shards),
+            Arc::clone(&telemetry),
+            Archive::new(vault.handle()),
+        ));
+        let transport = start_transport(&config, &front).await?;
+        front.connect(transport.clone());
+        let mut edge = Self {
+            seen: policies::stamp(&config),
+            config,
+            setup,
+            shards,
+            transport,
+            relay: Some(relay),
+            ear: Some(ear),
+            vault: Some(vault),
+            ledger,
+            telemetry,
+            metrics: SocketAddr::from(([127, 0, 0, 1], 0)),
+            shard_tasks: Vec::new(),
+            tasks: Vec::new(),
+            version: 1,
+        };
+        edge.start_shards(&loaded, &providers, inputs);
+        edge.start_metrics().await?;
+        edge.open_plaintext();
+        edge.tell_loaded(&loaded);
+        Ok(edge)
+    }
+
+    /// Where SIP is listened for, and over what.
+    #[must_use]
+    pub fn listeners(&self) -> Vec<(Transport, SocketAddr)> {
+        let listeners = self.transport.local_addresses();
+        listeners.iter().map(|it| (crate::front::word(it.transport), it.address)).collect()
+    }
+
+    /// Where metrics are.
+    #[must_use]
+    pub const fn metrics(&self) -> SocketAddr {
+        self.metrics
+    }
+
+    /// Calls in progress.
+    #[must_use]
+    pub fn calls(&self) -> u32 {
+        self.ledger.calls()
+    }
+
+    /// Serves until `stop` resolves; `reload` is asked for reloads meanwhile.
+    pub async fn serve(
+        &mut self,
+        stop: impl Future<Output = ()>,
+        reload: &mut mpsc::Receiver<()>,
+    ) {
+        tokio::pin!(stop);
+        let mut tick = tokio::time::interval(WATCH);
+        loop {
+            tokio::select! {
+                () = &mut stop => return,
+                Some(()) = reload.recv() => self.reload(),
+                _ = tick.tick() => self.watch(),
+            }
+        }
+    }
+
+    /// Reads certificates, policy and voice agents again.
+    pub fn reload(&mut self) {
+        // The transport says itself whether its certificates were taken.
+        let _ = self.transport.reload_certificates();
+        self.seen = policies::stamp(&self.config);
+        match policies::load(&self.config, self.version + 1, OsClock.wall()) {
+            Ok(loaded) => {
+                self.version += 1;
+                self.setup.store(Arc::clone(&loaded.setup));
+                for shard in self.shards.iter() {
+                    let setup = call::Input::Reload(Arc::clone(&loaded.setup));
+                    let sent = shard
+                        .try_send(Input::Agents(Arc::clone(&loaded.agents)))
+                        .and_then(|()| shard.try_send(Input::Call(setup)));
+                    if sent.is_err() {
+                        self.telemetry.emit(&Event::QueueFull { queue: "shard" });
+                        // Tried again at the next look at the files.
+                        self.seen.clear();
+                    }
+                }
+                self.open_plaintext();
+                self.tell_loaded(&loaded);
+            }
+            Err(error) => {
+                let errors = u32::try_from(error.count).unwrap_or(u32::MAX);
+                self.telemetry.emit(&Event::PolicyRejected { errors });
+                self.audit("policy.rejected", format!("errors={errors}"));
+                tracing::error!(target: "callgate", "policy kept: the new one does not load\n{error}");
+            }
+        }
+    }
+
+    /// Takes no new calls, waits for those in progress, and stops everything.
+    pub async fn stop(mut self, patience: Duration) {
+        self.ledger.drain();
+        let deadline = tokio::time::Instant::now() + patience;
+        while self.ledger.calls() > 0 && tokio::time::Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        self.audit("edge.stopped", String::new());
+        self.transport.drain(Duration::from_secs(1)).await;
+        self.tasks.iter().for_each(JoinHandle::abort);
+        self.shards = Vec::new().into();
+        if let Some(relay) = self.relay.take() {
+            // Blocks for as long as it takes to say goodbye on the last sessions.
+            let _ = tokio::task::spawn_blocking(move || relay.drain(Duration::from_secs(1))).await;
+        }
+        self.shard_tasks.iter().for_each(JoinHandle::abort);
+        for task in self.shard_tasks.drain(..) {
+            let _ = task.await; // aborted, or done
+        }
+        let (ear, vault) = (self.ear.take(), self.vault.take());
+        let _ = tokio::task::spawn_blocking(move || {
+            if let Some(ear) = ear {
+                ear.close();
+            }
+            if let Some(vault) = vault {
+                vault.close();
+            }
+        })
+        .await;
+    }
+
+    fn start_shards(
+        &mut self,
+        loaded: &Loaded,
+        providers: &Providers,
+        inputs: Vec<mpsc::Receiver<Input>>,
+    ) {
+        let count = u8::try_from(self.shards.len()).unwrap_or(u8::MAX);
+        let vault = self.vault.as_ref().map(Vault::handle);
+        let (Some(vault), Some(relay), Some(ear)) = (vault, &self.relay, &self.ear) else { return };
+        for (number, (queue, inputs)) in (0..count).zip(self.shards.iter().zip(inputs)) {
+            let calls = Calls::new(
+                number,
+                Arc::clone(&loaded.setup),
+                Box::new(self.ledger.clone()),
+                Box::new(OsRandom),
+            );
+            let shard = Shard::new(number, count, calls, Arc::clone(&loaded.agents));
+            let (queue, telemetry) = (queue.clone(), Arc::clone(&self.telemetry));
+            let sink: Arc<dyn ProviderSink> = Arc::new(ToShard { shard: queue, telemetry });
+            let host = Host {
+                transport: self.transport.clone(),
+                relay: relay.handle(),
+                ear: ear.handle(),
+                providers: providers.clone(),
+                sink,
+                vault: vault.clone(),
+                archive: Archive::new(vault.clone()),
+                telemetry: Arc::clone(&self.telemetry),
+            };
+            self.shard_tasks.push(tokio::spawn(host::run(shard, host, inputs)));
+        }
+    }
+
+    async fn start_metrics(&mut self) -> Result<(), BootError> {
+        let address = self.config.listen.metrics;
+        let failed = |source| BootError::Metrics { address, source };
+        let listener = tokio::net::TcpListener::bind(address).await.map_err(failed)?;
+        self.metrics = listener.local_addr().map_err(failed)?;
+        let (ledger, transport) = (self.ledger.clone(), self.transport.clone());
+        let relay = self.relay.as_ref().map(Relay::handle);
+        self.telemetry.register(move |gauges| {
+            let mut gauge = |name, label, value| gauges.push(Gauge { name, label, value });
+            gauge("calls", None, f64::from(ledger.calls()));
+            gauge("connections", None, transport.connection_count() as f64);
+            if let Some(relay) = &relay {
+                relay.counters().each(&mut |name, label, value| gauge(name, label, value as f64));
+            }
+        });
+        let (ledger, vault) = (self.ledger.clone(), self.vault.as_ref().map(Vault::handle));
+        let health = Arc::new(move || {
+            if ledger.is_draining() {
+                Health::Unhealthy { what: "draining" }
+            } else if vault.as_ref().is_some_and(|vault| !vault.healthy()) {
+                Health::Degraded { what: "vault" }
+            } else {
+                Health::Healthy
+            }
+        });
+        let served = telemetry::serve(listener, Arc::clone(&self.telemetry), health);
+        self.tasks.push(tokio::spawn(served));
+        Ok(())
+    }
+
+    fn watch(&mut self) {
+        if policies::stamp(&self.config) != self.seen {
+            self.reload();
+        }
+        // An exemption ends at the end of its day, with or without a reload.
+        self.open_plaintext();
+    }
+
+    /// Opens and closes the plaintext listeners as the policy's exemptions say: with no exempted
+    /// trunk the ports are not even open (DESIGN 4.1).
+    fn open_plaintext(&self) {
+        let wanted = self.setup.load().policy.plaintext_transports(OsClock.wall());
+        let kinds = [
+            (transport::Transport::Tcp, Transport::Tcp, &self.config.listen.tcp),
+            (transport::Transport::Udp, Transport::Udp, &self.config.listen.udp),
+        ];
+        for (kind, word, addresses) in kinds {
+            for address in addresses {
+                if !wanted.contains(&word) {
+                    self.transport.close_listener(kind, *address);
+                } else if let Err(error) = self.transport.open(kind, *address) {
+                    tracing::error!(target: "callgate", "{word} {address}: {error}");
+                }
+            }
+        }
+    }
+
+    fn tell_loaded(&self, loaded: &Loaded) {
+        let policy = &loaded.setup.policy;
+        let trunks = u32::try_from(policy.trunks().count()).unwrap_or(u32::MAX);
+        let routes = u32::try_from(policy.routes()).unwrap_or(u32::MAX);
+        let version = policy.version();
+        self.telemetry.emit(&Event::PolicyLoaded { version, trunks, routes });
+        for ending in policy.expiring(OsClock.wall(), WARN_DAYS) {
+            let (trunk, days) = (ending.trunk, ending.days_left);
+            self.telemetry.emit(&Event::ExemptionEnding { trunk, days });
+        }
+        for warning in &loaded.warnings {
+            tracing::warn!(target: "callgate", "{warning}");
+        }
+        let fingerprint = policy.fingerprint();
+        self.audit("policy.loaded", format!("version={version} fingerprint={fingerprint}"));
+    }
+
+    fn audit(&self, kind: &'static str, details: String) {
+        let Some(vault) = &self.vault else { return };
+        let details = AuditDetails::Plain(details);
+        let entry = AuditEntry { kind, actor: "edge".to_owned(), call: None, details };
+        if vault.handle().submit(vault::Record::Audit(entry)).is_err() {
+            self.telemetry.emit(&Event::VaultFailed { what: "audit" });
+        }
+    }
+
+    /// The vault, for tests and for what reads beside the edge.
+    #[must_use]
+    pub fn vault(&self) -> Option<VaultHandle> {
+        self.vault.as_ref().map(Vault::handle)
+    }
+}
+
+/// Where the vault of a configuration is.
+#[must_use]
+pub fn vault_config(config: &Config) -> VaultConfig {
+    VaultConfig {
+        data: config.vault.data.clone(),
+        key_file: config.vault.key.clone(),
+        audit_heads: config.vault.heads.clone(),
+        workspace: WorkspaceId::new(&config.vault.workspace),
+    }
+}
+
+fn make_certificates(config: &Config) -> Result<(), BootError> {
+    let tls = &config.tls;
+    if tls.development && !tls.certificate.exists() {
+        let folder = tls.certificate.parent().unwrap_or(Path::new("."));
+        let names = match config.advertise.host.as_str() {
+            "" => Vec::new(),
+            host => vec![host.to_owned()],
+        };
+        transport::certificates::ensure_development(folder, &names, OsClock.wall())?;
+    }
+    Ok(())
+}
+
+fn open_vault(config: &Config, telemetry: &Arc<Telemetry>) -> Result<Vault, BootError> {
+    let telemetry = Arc::clone(telemetry);
+    let on_event = Box::new(move |event: Event| telemetry.emit(&event));
+    Ok(Vault::open(vault_config(config), OsClock, on_event)?)
+}
+
+fn start_providers(config: &Config, telemetry: &Arc<Telemetry>) -> Result<Providers, BootError> {
+    let helper = Some(config.agents.speech.clone()).filter(|path| !path.as_os_str().is_empty());
+    let telemetry = Arc::clone(telemetry);
+    let speech = Arc::new(EmbeddedSpeech::start(
+        EmbeddedSpeechConfig { helper, processes: config.agents.processes.max(1) },
+        Box::new(move |event: Event| telemetry.emit(&event)),
+    )?);
+    Ok(Providers {
+        transcriber: speech.clone(),
+        reasoner: Arc::new(EmbeddedReasoner::default()),
+        speaker: speech,
+    })
+}
+
+fn shard_queues(config: &Config) -> (Shards, Vec<mpsc::Receiver<Input>>) {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let wanted = if config.signalling.shards == 0 { cores } else { config.signalling.shards };
+    (0..wanted.clamp(1, 64)).map(|_| mpsc::channel(limit::SHARD_INPUTS.get())).unzip()
+}
+
+fn start_relay(
+    config: &Config,
+    shards: &Shards,
+    telemetry: &Arc<Telemetry>,
+) -> Result<Relay, BootError> {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let workers = if config.media.workers == 0 { cores / 2 } else { config.media.workers };
+    let [first, last] = config.media.ports;
+    let relay_config =
+        RelayConfig { workers: workers.max(1), ports: first..=last, seed: OsRandom.u64() };
+    let relay = Relay::start(&relay_config, |_| {
+        let (shards, telemetry) = (Arc::clone(shards), Arc::clone(telemetry));
+        Box::new(ToShards { shards, telemetry })
+    })?;
+    Ok(relay)
+}
+
+async fn start_transport(config: &Config, front: &Arc<Front>) -> Result<TransportHandle, BootError> {
+    let tls = TlsFiles {
+        certificate: config.tls.certificate.clone(),
+        key: config.tls.key.clone(),
+        authorities: Some(config.tls.client_ca.clone()).filter(|it| !it.as_os_str().is_empty()),
+        untrusted: transport::Untrusted::Refuse,
+    };
+    let listeners = config.listen.tls.iter().map(|address| Ingress {
+        transport: transport::Transport::Tls,
+        address: *address,
+    });
+    let transport_config = TransportConfig {
+        listeners: listeners.collect(),
+        tls: Some(tls),
+        ..TransportConfig::default()
+    };
+    Ok(transport::start(transport_config, Arc::clone(front) as Arc<dyn transport::Inlet>).await?)
+}
+
+/// The date on the wall, for whoever prints it.
+#[must_use]
+pub fn today() -> WallTime {
+    OsClock.wall()
+}

@@ -1,0 +1,306 @@
+//! `callgate.toml`: every default stands in `deploy/callgate.toml`, which is compiled in; a file
+//! of the operator's lies over it, and the environment over both.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use base::Diagnostic;
+use serde::Deserialize;
+
+/// The text of `deploy/callgate.toml`: all keys with their defaults.
+pub const DEFAULTS: &str = include_str!("../../deploy/callgate.toml");
+
+macro_rules! sections {
+    ($($(#[$doc:meta])* $section:ident: $name:ident / $file:ident {
+        $($(#[$fdoc:meta])* $field:ident: $type:ty,)*
+    })*) => {
+        $(
+            $(#[$doc])*
+            #[derive(Clone, Debug, PartialEq, Eq)]
+            pub struct $name { $($(#[$fdoc])* pub $field: $type,)* }
+
+            #[derive(Default, Deserialize)]
+            #[serde(deny_unknown_fields, default)]
+            struct $file { $($field: Option<$type>,)* }
+        )*
+
+        /// The configuration.
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        pub struct Config { $($(#[$doc])* pub $section: $name,)* }
+
+        #[derive(Default, Deserialize)]
+        #[serde(deny_unknown_fields, default)]
+        struct ConfigFile { $($section: $file,)* }
+
+        impl ConfigFile {
+            /// Lies over `below`: what is set here wins.
+            fn over(self, below: Self) -> Self {
+                Self { $($section: $file { $($field: self.$section.$field.or(below.$section.$field),)* },)* }
+            }
+
+            /// `None` names what nobody sets.
+            fn complete(self) -> Result<Config, &'static str> {
+                Ok(Config { $($section: $name {
+                    $($field: self.$section.$field.ok_or(concat!(stringify!($section), ".", stringify!($field)))?,)*
+                },)* })
+            }
+        }
+
+        const KEYS: &[&str] = &[$(stringify!($section), $(stringify!($field),)*)*];
+        const PATHS: &[(&str, &str)] = &[$($((stringify!($section), stringify!($field)),)*)*];
+    };
+}
+
+sections! {
+    /// Where the edge listens.
+    listen: Listen / ListenFile {
+        /// SIP over TLS.
+        tls: Vec<SocketAddr>,
+        /// SIP over TCP, where policy opens it.
+        tcp: Vec<SocketAddr>,
+        /// SIP over UDP, where policy opens it.
+        udp: Vec<SocketAddr>,
+        /// Metrics and health.
+        metrics: SocketAddr,
+    }
+    /// Certificates.
+    tls: Tls / TlsFile {
+        /// PEM chain, leaf first.
+        certificate: PathBuf,
+        /// PEM key.
+        key: PathBuf,
+        /// PEM bundle for client certificates; empty for none.
+        client_ca: PathBuf,
+        /// Whether to make development certificates where they are missing.
+        development: bool,
+    }
+    /// How others reach us.
+    advertise: Advertise / AdvertiseFile {
+        /// Host in Contact and Via; empty for the flow's local address.
+        host: String,
+        /// Address in session descriptions; empty for the local one.
+        media: String,
+    }
+    /// Media.
+    media: Media / MediaFile {
+        /// First and last port.
+        ports: [u16; 2],
+        /// Relay threads; 0 for one per two cores.
+        workers: usize,
+    }
+    /// Trunk policy.
+    policy: PolicyFiles / PolicySection {
+        /// The files.
+        files: Vec<PathBuf>,
+    }
+    /// Voice agents.
+    agents: Agents / AgentsFile {
+        /// Directory of `NAME.toml`.
+        directory: PathBuf,
+        /// The speech helper; empty for the one beside this program.
+        speech: PathBuf,
+        /// Speech helpers.
+        processes: usize,
+    }
+    /// The store.
+    vault: Vault / VaultFile {
+        /// Database and recordings.
+        data: PathBuf,
+        /// The local key-encryption key.
+        key: PathBuf,
+        /// Signed heads of the audit chain.
+        heads: PathBuf,
+        /// The workspace.
+        workspace: String,
+    }
+    /// What may be kept.
+    keep: Keep / KeepFile {
+        /// Recordings.
+        recording: bool,
+        /// Transcripts.
+        transcript: bool,
+    }
+    /// Signalling.
+    signalling: Signalling / SignallingFile {
+        /// Owners of calls; 0 for one per core.
+        shards: usize,
+    }
+    /// Logs.
+    log: Log / LogFile {
+        /// `text` or `json`.
+        format: LogFormat,
+        /// `error`, `warn`, `info` or `debug`.
+        level: LogLevel,
+    }
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// For machines.
+    Json,
+}
+
+/// How much is logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogLevel {
+    /// Faults.
+    Error,
+    /// And refusals.
+    Warn,
+    /// And the course of calls.
+    Info,
+    /// And their details.
+    Debug,
+}
+
+impl LogLevel {
+    /// The word.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+        }
+    }
+}
+
+/// Why there is no configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError(pub Box<Diagnostic>);
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+impl Config {
+    /// Reads an operator's file (its name and text, if there is one) over the defaults, and
+    /// `environment` (pairs of `CALLGATE_SECTION_KEY` and a TOML value) over both.
+    ///
+    /// # Errors
+    /// The first thing that is wrong, with its place.
+    pub fn load(
+        file: Option<(&str, &str)>,
+        environment: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, ConfigError> {
+        let mut layers = parse("deploy/callgate.toml", DEFAULTS)?;
+        if let Some((name, text)) = file {
+            layers = parse(name, text)?.over(layers);
+        }
+        for (variable, value) in environment {
+            let Some(rest) = variable.strip_prefix("CALLGATE_") else { continue };
+            layers = parse_variable(&variable, &rest.to_lowercase(), &value)?.over(layers);
+        }
+        let config = layers.complete().map_err(|key| {
+            error("deploy/callgate.toml", DEFAULTS, 0..0, &format!("{key} has no default"))
+        })?;
+        config.check()
+    }
+
+    fn check(self) -> Result<Self, ConfigError> {
+        let [first, last] = self.media.ports;
+        if first < 1024 || last <= first {
+            let text = format!("ports = [{first}, {last}]");
+            let message = "media.ports wants a first port from 1024 and a larger last one";
+            return Err(error("callgate.toml", &text, 8..text.len(), message));
+        }
+        let media = &self.advertise.media;
+        if !media.is_empty() && media.parse::<std::net::IpAddr>().is_err() {
+            let text = format!("media = \"{media}\"");
+            let message = "advertise.media wants an address, such as \"203.0.113.5\"";
+            return Err(error("callgate.toml", &text, 8..text.len(), message));
+        }
+        Ok(self)
+    }
+}
+
+fn parse(name: &str, text: &str) -> Result<ConfigFile, ConfigError> {
+    toml::from_str(text).map_err(|found| {
+        let span = found.span().unwrap_or(0..0);
+        let word = text.get(span.clone()).unwrap_or_default().to_owned();
+        let diagnostic = Diagnostic::error(name, text, span, found.message());
+        ConfigError(Box::new(diagnostic.did_you_mean(&word, KEYS.iter().copied())))
+    })
+}
+
+fn parse_variable(variable: &str, path: &str, value: &str) -> Result<ConfigFile, ConfigError> {
+    let known = PATHS.iter().find(|(section, key)| {
+        path.strip_prefix(section).and_then(|rest| rest.strip_prefix('_')) == Some(key)
+    });
+    let Some((section, key)) = known else {
+        let names: Vec<String> =
+            PATHS.iter().map(|(section, key)| format!("{section}_{key}")).collect();
+        let diagnostic =
+            Diagnostic::error("environment", variable, 0..variable.len(), "unknown variable")
+                .did_you_mean(path, names.iter().map(String::as_str));
+        return Err(ConfigError(Box::new(diagnostic)));
+    };
+    // A bare word is taken as a string, so that paths need no quotes within quotes.
+    let literal = format!("[{section}]\n{key} = {value}\n");
+    match toml::from_str(&literal) {
+        Ok(file) => Ok(file),
+        Err(_) => {
+            let quoted = value.replace('\\', "\\\\").replace('"', "\\\"");
+            parse(variable, &format!("[{section}]\n{key} = \"{quoted}\"\n"))
+        }
+    }
+}
+
+fn error(file: &str, text: &str, span: std::ops::Range<usize>, message: &str) -> ConfigError {
+    ConfigError(Box::new(Diagnostic::error(file, text, span, message)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pair(name: &str, value: &str) -> [(String, String); 1] {
+        [(name.to_owned(), value.to_owned())]
+    }
+
+    #[test]
+    fn the_defaults_are_complete() {
+        let config = Config::load(None, []).unwrap();
+        assert_eq!(config.media.ports, [10_000, 32_767]);
+        assert_eq!(config.log.level, LogLevel::Info);
+    }
+
+    #[test]
+    fn a_file_lies_over_the_defaults_and_the_environment_over_both() {
+        let text = "[media]\nworkers = 3\n[vault]\ndata = \"/srv\"\n";
+        let variable = pair("CALLGATE_VAULT_DATA", "/tmp/x");
+        let config = Config::load(Some(("my.toml", text)), variable).unwrap();
+        assert_eq!((config.media.workers, config.vault.data), (3, PathBuf::from("/tmp/x")));
+        let variable = pair("CALLGATE_LISTEN_TLS", "[\"0.0.0.0:5061\"]");
+        let config = Config::load(None, variable).unwrap();
+        assert_eq!(config.listen.tls, ["0.0.0.0:5061".parse().unwrap()]);
+    }
+
+    #[test]
+    fn an_unknown_key_or_variable_is_an_error_with_its_place_and_a_guess() {
+        let ConfigError(found) =
+            Config::load(Some(("my.toml", "[media]\nwrokers = 3\n")), []).unwrap_err();
+        assert_eq!((found.line, found.column), (2, 1));
+        assert_eq!(found.suggestion.as_deref(), Some("did you mean \"workers\"?"));
+        let ConfigError(found) =
+            Config::load(None, pair("CALLGATE_MEDIA_WORKER", "1")).unwrap_err();
+        assert!(found.suggestion.is_some());
+    }
+
+    #[test]
+    fn a_value_out_of_range_is_an_error() {
+        let text = "[media]\nports = [20000, 10000]\n";
+        assert!(Config::load(Some(("my.toml", text)), []).is_err());
+    }
+}

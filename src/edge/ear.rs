@@ -1,0 +1,231 @@
+//! The ear: one thread that takes the tapped frames of every call to its transcriber and its
+//! recorder. It wakes each 10 ms, so that relay workers never wake anybody; audio stays in
+//! memory, and a ring that overflows loses frames of its own call only.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use agent::provider::{Grammar, Listening, UtteranceId};
+use base::CallId;
+use media::{Channel, FRAME_SAMPLES, TapFrame};
+use rtrb::Consumer;
+use vault::RecordingWriter;
+
+/// What an ear is told about one call.
+#[derive(Debug)]
+pub enum EarCommand {
+    /// What may be heard from the next utterance on.
+    Grammar(Arc<Grammar>),
+    /// The caller speaks since `position`.
+    Begin {
+        /// Under this id.
+        utterance: UtteranceId,
+        /// Samples since the media began.
+        position: u64,
+    },
+    /// The utterance is over.
+    End,
+    /// It is of no interest.
+    Cancel,
+    /// The call is over.
+    Close,
+}
+
+/// What an ear listens to and with.
+pub struct Opened {
+    /// The tapped frames.
+    pub frames: Consumer<TapFrame>,
+    /// The transcriber, where one could be had.
+    pub listening: Option<Box<dyn Listening>>,
+    /// The recording, where one is wanted.
+    pub recording: Option<RecordingWriter>,
+}
+
+enum Message {
+    Open(CallId, Box<Opened>),
+    Tell(CallId, EarCommand),
+}
+
+/// The thread; ends when the last handle is dropped.
+pub struct Ear {
+    handle: EarHandle,
+    thread: JoinHandle<()>,
+}
+
+/// Tells the ear. Never waits.
+#[derive(Clone)]
+pub struct EarHandle(SyncSender<Message>);
+
+/// Commands that may wait: a few for each call that begins or speaks within one wake.
+const COMMANDS: usize = 4_096;
+const WAKE: Duration = Duration::from_millis(10);
+/// Audio before the voice detector's onset that the transcriber gets: soft first sounds.
+const PRE_ROLL: u64 = 16 * 240;
+/// Frames kept for it: the onset is told up to a second late.
+const KEPT: usize = 64;
+
+impl Ear {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// Where the system refuses a thread.
+    pub fn start() -> std::io::Result<Self> {
+        let (sender, commands) = sync_channel(COMMANDS);
+        let thread = std::thread::Builder::new().name("ear".into()).spawn(move || {
+            Room::default().run(&commands);
+        })?;
+        Ok(Self { handle: EarHandle(sender), thread })
+    }
+
+    /// A handle.
+    #[must_use]
+    pub fn handle(&self) -> EarHandle {
+        self.handle.clone()
+    }
+
+    /// Ends the thread once every other handle is gone.
+    pub fn close(self) {
+        drop(self.handle);
+        // A thread that panicked has ended all the same.
+        let _ = self.thread.join();
+    }
+}
+
+impl EarHandle {
+    /// Begins to listen; `false` where the ear is overrun.
+    #[must_use]
+    pub fn open(&self, call: CallId, opened: Opened) -> bool {
+        self.0.try_send(Message::Open(call, Box::new(opened))).is_ok()
+    }
+
+    /// Tells one call's ear; `false` where it is overrun.
+    #[must_use]
+    pub fn tell(&self, call: CallId, command: EarCommand) -> bool {
+        match self.0.try_send(Message::Tell(call, command)) {
+            Ok(()) => true,
+            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => false,
+        }
+    }
+}
+
+#[derive(Default)]
+struct Room(BTreeMap<CallId, Listener>);
+
+struct Listener {
+    opened: Opened,
+    /// The caller's latest frames.
+    kept: VecDeque<TapFrame>,
+    /// While an utterance is being heard: the first position that was not yet handed over.
+    hearing: Option<u64>,
+}
+
+impl Room {
+    fn run(mut self, commands: &Receiver<Message>) {
+        loop {
+            match commands.recv_timeout(WAKE) {
+                Ok(message) => self.take(message),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+            for message in commands.try_iter().take(COMMANDS) {
+                self.take(message);
+            }
+            self.0.values_mut().for_each(Listener::hear);
+        }
+        for (_, mut listener) in self.0 {
+            listener.close();
+        }
+    }
+
+    fn take(&mut self, message: Message) {
+        match message {
+            Message::Open(call, opened) => {
+                let listener =
+                    Listener { opened: *opened, kept: VecDeque::with_capacity(KEPT), hearing: None };
+                self.0.insert(call, listener);
+            }
+            Message::Tell(call, EarCommand::Close) => {
+                if let Some(mut listener) = self.0.remove(&call) {
+                    listener.close();
+                }
+            }
+            Message::Tell(call, command) => {
+                if let Some(listener) = self.0.get_mut(&call) {
+                    listener.obey(command);
+                }
+            }
+        }
+    }
+}
+
+impl Listener {
+    fn obey(&mut self, command: EarCommand) {
+        self.hear();
+        let Some(listening) = &mut self.opened.listening else { return };
+        match command {
+            EarCommand::Grammar(grammar) => listening.grammar(grammar),
+            EarCommand::Begin { utterance, position } => {
+                listening.begin(utterance);
+                self.hearing = Some(position.saturating_sub(PRE_ROLL));
+                self.hand_over();
+            }
+            EarCommand::End => {
+                if self.hearing.take().is_some() {
+                    listening.end();
+                }
+            }
+            EarCommand::Cancel => {
+                // The words of an utterance that is given up are thrown away by their id.
+                if self.hearing.take().is_some() {
+                    listening.end();
+                }
+            }
+            EarCommand::Close => {}
+        }
+    }
+
+    /// Takes what was tapped since the last wake.
+    fn hear(&mut self) {
+        while let Ok(frame) = self.opened.frames.pop() {
+            if let Some(recording) = &self.opened.recording {
+                let channel = match frame.channel {
+                    Channel::Caller => vault::Channel::Caller,
+                    Channel::Agent => vault::Channel::Agent,
+                };
+                // What the recorder has no room for is a gap, which it counts.
+                let _ = recording.push(channel, frame.position, &frame.samples);
+            }
+            if frame.channel == Channel::Caller {
+                if self.kept.len() == KEPT {
+                    self.kept.pop_front();
+                }
+                self.kept.push_back(frame);
+                self.hand_over();
+            }
+        }
+    }
+
+    /// Gives the transcriber the kept frames that it has not had.
+    fn hand_over(&mut self) {
+        let (Some(from), Some(listening)) = (self.hearing, &mut self.opened.listening) else {
+            return;
+        };
+        let mut next = from;
+        for frame in self.kept.iter().filter(|frame| frame.position >= from) {
+            listening.audio(&frame.samples, frame.narrowband);
+            next = frame.position + FRAME_SAMPLES as u64;
+        }
+        self.hearing = Some(next);
+    }
+
+    fn close(&mut self) {
+        self.hear();
+        self.opened.listening = None;
+        if let Some(recording) = self.opened.recording.take() {
+            recording.finish();
+        }
+    }
+}

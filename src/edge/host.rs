@@ -1,0 +1,248 @@
+//! A shard's host: the task that feeds it, and the [`Driver`] that carries what it wants to the
+//! members that do I/O.
+
+use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use agent::provider::{
+    ProviderError, ProviderEvent, ProviderSink, Reasoner, Role, Speaker, SpeechId, ThoughtId,
+    Transcriber,
+};
+use base::{CallId, Clock, Event, Instant, Personal, SessionId, limit};
+use bytes::Bytes;
+use call::{Keep, Peer, Record};
+use media::MediaEvent;
+use policy::Transport;
+use relay::{Command, EventSink, RelayHandle};
+use sip::FlowId;
+use telemetry::Telemetry;
+use tokio::sync::mpsc;
+use transport::TransportHandle;
+use vault::VaultHandle;
+
+use crate::archive::Archive;
+use crate::clock::OsClock;
+use crate::ear::{EarCommand, EarHandle, Opened};
+use crate::front::Shards;
+use crate::shard::{Driver, Input, Shard};
+
+/// The voice agents' providers.
+#[derive(Clone)]
+pub struct Providers {
+    /// Hears.
+    pub transcriber: Arc<dyn Transcriber>,
+    /// Thinks.
+    pub reasoner: Arc<dyn Reasoner>,
+    /// Speaks.
+    pub speaker: Arc<dyn Speaker>,
+}
+
+/// What a shard's wishes are carried out with.
+pub struct Host {
+    /// Signalling.
+    pub transport: TransportHandle,
+    /// Media.
+    pub relay: RelayHandle,
+    /// Ears.
+    pub ear: EarHandle,
+    /// Providers.
+    pub providers: Providers,
+    /// Where their answers go.
+    pub sink: Arc<dyn ProviderSink>,
+    /// Recordings.
+    pub vault: VaultHandle,
+    /// Records.
+    pub archive: Archive,
+    /// Events.
+    pub telemetry: Arc<Telemetry>,
+}
+
+impl Driver for Host {
+    fn send(&mut self, flow: FlowId, bytes: Bytes) {
+        // A flow that is gone is told by `closed`; the transactions' timers do the rest.
+        let _ = self.transport.send(flow, bytes);
+    }
+
+    fn connect(&mut self, target: SocketAddr, transport: Transport) -> Option<Arc<Peer>> {
+        let kind = match transport {
+            Transport::Udp => transport::Transport::Udp,
+            Transport::Tcp => transport::Transport::Tcp,
+            Transport::Tls => transport::Transport::Tls,
+            Transport::Ws | Transport::Wss => return None, // browsers cannot be called back
+        };
+        let name = target.ip().to_string();
+        let flow = self.transport.connect(target, kind, Some(&name));
+        let local = SocketAddr::new(target.ip(), 0);
+        Some(Arc::new(Peer { flow, transport, source: target, local, certificates: [].into() }))
+    }
+
+    fn relay(&mut self, session: SessionId, command: Command) -> bool {
+        let is_release = matches!(command, Command::Release);
+        let taken = self.relay.command(session, command).is_ok();
+        if !taken {
+            self.telemetry.emit(&Event::QueueFull { queue: "relay" });
+            if is_release {
+                // Only this one is worth trying again: a session left behind holds its ports.
+                let (relay, telemetry) = (self.relay.clone(), Arc::clone(&self.telemetry));
+                tokio::spawn(async move {
+                    for _ in 0..100 {
+                        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                        if relay.command(session, Command::Release).is_ok() {
+                            return;
+                        }
+                    }
+                    telemetry.emit(&Event::QueueFull { queue: "relay" });
+                });
+            }
+        }
+        taken
+    }
+
+    fn listen(&mut self, call: CallId, session: SessionId, keep: Keep) {
+        let (producer, frames) = rtrb::RingBuffer::new(limit::RELAY_TAP_FRAMES.get());
+        let recording = match keep.recording.then(|| self.vault.record(call)) {
+            Some(Ok(recording)) => Some(recording),
+            Some(Err(_)) => {
+                self.telemetry.emit(&Event::VaultFailed { what: "recording" });
+                None
+            }
+            None => None,
+        };
+        let listening = self.providers.transcriber.open(call, Arc::clone(&self.sink));
+        if listening.is_err() {
+            // Keys still work; the operator must know.
+            let provider = Role::Transcriber.word();
+            self.telemetry.emit(&Event::ProviderFailed { provider });
+        }
+        let opened = Opened { frames, listening: listening.ok(), recording };
+        if !self.ear.open(call, opened) {
+            self.telemetry.emit(&Event::QueueFull { queue: "ear" });
+            return;
+        }
+        self.relay(session, Command::Tap(producer));
+    }
+
+    fn ear(&mut self, call: CallId, command: EarCommand) {
+        if !self.ear.tell(call, command) {
+            self.telemetry.emit(&Event::QueueFull { queue: "ear" });
+        }
+    }
+
+    fn speak(
+        &mut self,
+        call: CallId,
+        speech: SpeechId,
+        text: &str,
+        voice: &str,
+    ) -> Result<(), ProviderError> {
+        self.providers.speaker.speak(call, speech, text, voice, Arc::clone(&self.sink))
+    }
+
+    fn think(
+        &mut self,
+        call: CallId,
+        thought: ThoughtId,
+        question: &Personal<String>,
+        knowledge: &str,
+    ) -> Result<(), ProviderError> {
+        let sink = Arc::clone(&self.sink);
+        self.providers.reasoner.think(call, thought, question, knowledge, sink)
+    }
+
+    fn store(&mut self, record: Record) {
+        if let Some(event) = self.archive.store(OsClock.now(), record) {
+            self.telemetry.emit(&event);
+        }
+    }
+
+    fn turn(&mut self, call: CallId, turn: agent::Turn) {
+        if let Some(event) = self.archive.turn(call, turn) {
+            self.telemetry.emit(&event);
+        }
+    }
+
+    fn event(&mut self, event: Event) {
+        self.telemetry.emit(&event);
+    }
+}
+
+/// Inputs handled before the timers get their turn.
+const BATCH: usize = 64;
+
+/// Runs a shard until every way into it is closed.
+pub async fn run(mut shard: Shard, mut host: Host, mut inputs: mpsc::Receiver<Input>) {
+    let mut batch = Vec::with_capacity(BATCH);
+    loop {
+        let wait = shard.poll_timeout().map(|at| at.since(OsClock.now()));
+        let received = match wait {
+            Some(wait) => tokio::time::timeout(wait, inputs.recv_many(&mut batch, BATCH)).await,
+            None => Ok(inputs.recv_many(&mut batch, BATCH).await),
+        };
+        if received == Ok(0) {
+            return;
+        }
+        for input in batch.drain(..) {
+            step(&host.telemetry.clone(), || {
+                shard.handle(OsClock.now(), OsClock.wall(), input, &mut host);
+            });
+        }
+        let now = OsClock.now();
+        if shard.poll_timeout().is_some_and(|at: Instant| at <= now) {
+            step(&host.telemetry.clone(), || {
+                shard.handle_timeout(now, OsClock.wall(), &mut host);
+            });
+        }
+    }
+}
+
+/// One step; the calls guard themselves, this is for what lies between them.
+fn step(telemetry: &Telemetry, act: impl FnOnce()) {
+    if catch_unwind(AssertUnwindSafe(act)).is_err() {
+        telemetry.emit(&Event::ShardPanicked {});
+    }
+}
+
+/// Takes a relay worker's events to the shard that owns the session.
+pub struct ToShards {
+    /// The shards.
+    pub shards: Shards,
+    /// For what finds no room.
+    pub telemetry: Arc<Telemetry>,
+}
+
+impl ToShards {
+    fn send(&self, session: SessionId, input: Input) {
+        let shard = Shard::of_session(session, self.shards.len() as u64);
+        let sender = usize::try_from(shard).ok().and_then(|shard| self.shards.get(shard));
+        if sender.is_none_or(|sender| sender.try_send(input).is_err()) {
+            self.telemetry.emit(&Event::QueueFull { queue: "shard" });
+        }
+    }
+}
+
+impl EventSink for ToShards {
+    fn deliver(&mut self, session: SessionId, event: MediaEvent) {
+        self.send(session, Input::Media { session, event });
+    }
+
+    fn failed(&mut self, session: SessionId) {
+        self.send(session, Input::MediaFailed(session));
+    }
+}
+
+/// Takes providers' answers to one shard.
+pub struct ToShard {
+    /// The shard.
+    pub shard: mpsc::Sender<Input>,
+    /// For what finds no room.
+    pub telemetry: Arc<Telemetry>,
+}
+
+impl ProviderSink for ToShard {
+    fn deliver(&self, call: CallId, event: ProviderEvent) {
+        if self.shard.try_send(Input::Provider { call, event }).is_err() {
+            self.telemetry.emit(&Event::QueueFull { queue: "shard" });
+        }
+    }
+}

@@ -1,0 +1,24 @@
+//! Tier 6, assembly: configuration, boot order, and the shards that carry outputs between the
+//! members below.
+//!
+//! [`Edge::start`] is a list of named steps; [`shard::Shard`] is the synchronous heart that the
+//! simulated world runs as well. Threads and tasks are fixed at the start: the shards, the relay's
+//! workers, the ear, the vault's and the speech helpers' threads, the transport's and the
+//! telemetry's tasks, and one that watches files.
+
+#![forbid(unsafe_code)]
+
+pub mod agents;
+pub mod archive;
+pub mod boot;
+pub mod clock;
+pub mod config;
+pub mod ear;
+pub mod front;
+pub mod host;
+pub mod ledger;
+pub mod policies;
+pub mod shard;
+
+pub use boot::{BootError, Edge};
+pub use config::{Config, ConfigError};

@@ -1,0 +1,436 @@
+//! The shard: one owner of calls and their voice agents, and the step function that carries what
+//! one member wants to the others. Synchronous and clock-free behind [`Driver`], so that the
+//! simulated world runs what production runs.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use agent::provider::{Grammar, ProviderError, ProviderEvent, Role, SpeechId, ThoughtId};
+use agent::{Dialogue, Turn};
+use base::{CallId, Event, Instant, LegId, Personal, Reason, SessionId, VoiceAgentName, WallTime};
+use bytes::Bytes;
+use call::{Calls, Keep, Peer, Record};
+use media::{MediaEvent, StopCause};
+use policy::Transport;
+use relay::Command;
+use sip::FlowId;
+
+use crate::agents::Agents;
+use crate::ear::EarCommand;
+
+/// What a shard is told.
+#[derive(Debug)]
+pub enum Input {
+    /// Something for the calls.
+    Call(call::Input),
+    /// Something happened at a media session.
+    Media {
+        /// Which.
+        session: SessionId,
+        /// What.
+        event: MediaEvent,
+    },
+    /// A media session is gone by a fault.
+    MediaFailed(SessionId),
+    /// A provider answered.
+    Provider {
+        /// For which call.
+        call: CallId,
+        /// What.
+        event: ProviderEvent,
+    },
+    /// New voice agents; calls in progress keep theirs.
+    Agents(Arc<Agents>),
+}
+
+/// What a shard wants done. Nothing here waits; what cannot be done is said or counted.
+pub trait Driver {
+    /// Puts bytes on a flow.
+    fn send(&mut self, flow: FlowId, bytes: Bytes);
+    /// Opens a connection; `None` where it cannot even be tried.
+    fn connect(&mut self, target: SocketAddr, transport: Transport) -> Option<Arc<Peer>>;
+    /// Commands a media session; `false` where its worker takes nothing.
+    fn relay(&mut self, session: SessionId, command: Command) -> bool;
+    /// Lets the transcriber, and with `keep.recording` the recorder, listen along.
+    fn listen(&mut self, call: CallId, session: SessionId, keep: Keep);
+    /// Tells a call's ear.
+    fn ear(&mut self, call: CallId, command: EarCommand);
+    /// Asks the speaker.
+    ///
+    /// # Errors
+    /// Where it does not take the request.
+    fn speak(
+        &mut self,
+        call: CallId,
+        speech: SpeechId,
+        text: &str,
+        voice: &str,
+    ) -> Result<(), ProviderError>;
+    /// Asks the reasoner.
+    ///
+    /// # Errors
+    /// Where it does not take the request.
+    fn think(
+        &mut self,
+        call: CallId,
+        thought: ThoughtId,
+        question: &Personal<String>,
+        knowledge: &str,
+    ) -> Result<(), ProviderError>;
+    /// Stores something about a call.
+    fn store(&mut self, record: Record);
+    /// Stores a finished turn.
+    fn turn(&mut self, call: CallId, turn: Turn);
+    /// Tells the operator.
+    fn event(&mut self, event: Event);
+}
+
+/// A call's conversation with its voice agent.
+#[derive(Debug)]
+struct Talk {
+    dialogue: Dialogue,
+    leg: LegId,
+    voice: String,
+    keeps_transcript: bool,
+}
+
+/// How long a released session may still report.
+const LAST_REPORT: Duration = Duration::from_secs(10);
+
+/// See the module's documentation.
+pub struct Shard {
+    number: u64,
+    shards: u64,
+    calls: Calls,
+    agents: Arc<Agents>,
+    talks: BTreeMap<CallId, Talk>,
+    sessions: BTreeMap<LegId, SessionId>,
+    legs: BTreeMap<SessionId, LegId>,
+    released: VecDeque<(Instant, SessionId)>,
+    sessions_made: u64,
+}
+
+impl Shard {
+    /// The shard `number` of `shards`, which owns `calls`.
+    #[must_use]
+    pub fn new(number: u8, shards: u8, calls: Calls, agents: Arc<Agents>) -> Self {
+        Self {
+            number: u64::from(number),
+            shards: u64::from(shards.max(1)),
+            calls,
+            agents,
+            talks: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            legs: BTreeMap::new(),
+            released: VecDeque::new(),
+            sessions_made: 0,
+        }
+    }
+
+    /// The shard that owns a session, of `shards`.
+    #[must_use]
+    pub const fn of_session(session: SessionId, shards: u64) -> u64 {
+        session.0 % shards
+    }
+
+    /// Takes one input and carries out all that follows from it.
+    pub fn handle(&mut self, now: Instant, wall: WallTime, input: Input, driver: &mut dyn Driver) {
+        match input {
+            Input::Call(input) => self.calls.handle_input(now, wall, input),
+            Input::Media { session, event } => self.on_media(now, wall, session, event, driver),
+            Input::MediaFailed(session) => {
+                if let Some(leg) = self.forget(session) {
+                    let (call, reason) = (leg.call, Reason::Internal);
+                    self.calls.handle_input(now, wall, call::Input::HangUp { call, reason });
+                }
+            }
+            Input::Provider { call, event } => {
+                self.tell(now, wall, call, agent::Input::Provider(event), driver);
+            }
+            Input::Agents(agents) => self.agents = agents,
+        }
+        self.drain(now, wall, driver);
+    }
+
+    /// Does what is due at `now`.
+    pub fn handle_timeout(&mut self, now: Instant, wall: WallTime, driver: &mut dyn Driver) {
+        self.calls.handle_timeout(now, wall);
+        let due: Vec<CallId> = self
+            .talks
+            .iter()
+            .filter(|(_, talk)| talk.dialogue.poll_timeout().is_some_and(|at| at <= now))
+            .map(|(call, _)| *call)
+            .collect();
+        for call in due {
+            if let Some(talk) = self.talks.get_mut(&call) {
+                talk.dialogue.handle_timeout(now);
+            }
+            self.follow(now, wall, call, driver);
+        }
+        while let Some((_, session)) =
+            self.released.pop_front_if(|(at, _)| now.since(*at) > LAST_REPORT)
+        {
+            self.forget(session);
+        }
+        self.drain(now, wall, driver);
+    }
+
+    /// When `handle_timeout` is next to be called.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let talks = self.talks.values().filter_map(|talk| talk.dialogue.poll_timeout()).min();
+        let released = self.released.front().map(|(at, _)| *at + LAST_REPORT);
+        [self.calls.poll_timeout(), talks, released].into_iter().flatten().min()
+    }
+
+    /// Calls that are not yet forgotten.
+    #[must_use]
+    pub fn calls(&self) -> usize {
+        self.calls.len()
+    }
+
+    /// Media sessions that are not yet forgotten.
+    #[must_use]
+    pub fn sessions(&self) -> usize {
+        self.legs.len()
+    }
+
+    fn on_media(
+        &mut self,
+        now: Instant,
+        wall: WallTime,
+        session: SessionId,
+        event: MediaEvent,
+        driver: &mut dyn Driver,
+    ) {
+        let Some(leg) = self.legs.get(&session).copied() else { return };
+        if let MediaEvent::Report { last: true, .. } = &event {
+            self.forget(session);
+        }
+        if let Some(input) = to_agent(&event) {
+            self.tell(now, wall, leg.call, input, driver);
+        }
+        self.calls.handle_input(now, wall, call::Input::Media { leg, event });
+    }
+
+    /// Carries out what the calls want, until they want nothing more.
+    fn drain(&mut self, now: Instant, wall: WallTime, driver: &mut dyn Driver) {
+        while let Some(output) = self.calls.poll_output() {
+            self.carry(now, wall, output, driver);
+        }
+    }
+
+    fn carry(
+        &mut self,
+        now: Instant,
+        wall: WallTime,
+        output: call::Output,
+        driver: &mut dyn Driver,
+    ) {
+        match output {
+            call::Output::Send { flow, bytes } => driver.send(flow, bytes),
+            call::Output::Connect { leg, target, transport } => {
+                if let Some(peer) = driver.connect(target, transport) {
+                    self.calls.handle_input(now, wall, call::Input::Connected { leg, peer });
+                }
+            }
+            call::Output::Reserve { leg, need } => {
+                let session = self.new_session(leg);
+                if !driver.relay(session, Command::Reserve(need)) {
+                    self.forget(session);
+                    let event = MediaEvent::ReserveFailed { ports: false };
+                    self.calls.handle_input(now, wall, call::Input::Media { leg, event });
+                }
+            }
+            call::Output::Apply { plan } => {
+                let (leg, Some(session)) = (plan.leg, self.sessions.get(&plan.leg).copied()) else {
+                    return;
+                };
+                if !driver.relay(session, Command::Apply(plan)) {
+                    // Without its plan the leg is mute: the call must not look well.
+                    let (call, reason) = (leg.call, Reason::RelayFull);
+                    self.calls.handle_input(now, wall, call::Input::HangUp { call, reason });
+                }
+            }
+            call::Output::Release { leg } => self.release(now, wall, leg, driver),
+            call::Output::StartAgent { call, leg, agent, keep } => {
+                self.start_agent(now, wall, call, leg, &agent, keep, driver);
+            }
+            call::Output::Held { call, held } => {
+                self.tell(now, wall, call, agent::Input::Held(held), driver);
+            }
+            call::Output::Digit { call, digit } => {
+                self.tell(now, wall, call, agent::Input::Digit(digit), driver);
+            }
+            call::Output::Record(record) => driver.store(*record),
+            call::Output::Event(event) => driver.event(event),
+        }
+    }
+
+    fn new_session(&mut self, leg: LegId) -> SessionId {
+        let session = SessionId(self.sessions_made * self.shards + self.number);
+        self.sessions_made += 1;
+        self.sessions.insert(leg, session);
+        self.legs.insert(session, leg);
+        session
+    }
+
+    fn forget(&mut self, session: SessionId) -> Option<LegId> {
+        let leg = self.legs.remove(&session)?;
+        if self.sessions.get(&leg) == Some(&session) {
+            self.sessions.remove(&leg);
+        }
+        Some(leg)
+    }
+
+    fn release(&mut self, now: Instant, wall: WallTime, leg: LegId, driver: &mut dyn Driver) {
+        if self.talks.contains_key(&leg.call) {
+            self.tell(now, wall, leg.call, agent::Input::Ended, driver);
+            self.talks.remove(&leg.call);
+            driver.ear(leg.call, EarCommand::Close);
+        }
+        if let Some(session) = self.sessions.remove(&leg) {
+            // A worker that takes no command now takes none at all: its session ends with it.
+            driver.relay(session, Command::Release);
+            self.released.push_back((now, session));
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one output, taken apart")]
+    fn start_agent(
+        &mut self,
+        now: Instant,
+        wall: WallTime,
+        call: CallId,
+        leg: LegId,
+        name: &VoiceAgentName,
+        keep: Keep,
+        driver: &mut dyn Driver,
+    ) {
+        let (flow, session) = (self.agents.get(name.as_str()), self.sessions.get(&leg).copied());
+        let (Some(flow), Some(session)) = (flow, session) else {
+            let reason = Reason::AgentUnavailable;
+            return self.calls.handle_input(now, wall, call::Input::HangUp { call, reason });
+        };
+        driver.listen(call, session, keep);
+        let talk = Talk {
+            dialogue: Dialogue::new(call, Arc::clone(flow)),
+            leg,
+            voice: flow.voice.clone(),
+            keeps_transcript: keep.transcript,
+        };
+        self.talks.insert(call, talk);
+        self.tell(now, wall, call, agent::Input::Started, driver);
+    }
+
+    /// Tells a voice agent something and carries out what it wants.
+    fn tell(
+        &mut self,
+        now: Instant,
+        wall: WallTime,
+        call: CallId,
+        input: agent::Input,
+        driver: &mut dyn Driver,
+    ) {
+        if let Some(talk) = self.talks.get_mut(&call) {
+            talk.dialogue.handle_input(now, input);
+            self.follow(now, wall, call, driver);
+        }
+    }
+
+    fn follow(&mut self, now: Instant, wall: WallTime, call: CallId, driver: &mut dyn Driver) {
+        while let Some(talk) = self.talks.get_mut(&call) {
+            let Some(output) = talk.dialogue.poll_output() else { return };
+            let refused = match output {
+                agent::Output::Speak { speech, text } => {
+                    driver.speak(call, speech, &text, &talk.voice).err().map(|_| Role::Speaker)
+                }
+                agent::Output::Think { thought, question, knowledge } => driver
+                    .think(call, thought, &question, &knowledge)
+                    .err()
+                    .map(|_| Role::Reasoner),
+                agent::Output::Play { speech, samples, last } => {
+                    let command = Command::Play { speech: speech.0, samples, last };
+                    let session = self.sessions.get(&talk.leg);
+                    let taken = session.is_some_and(|session| driver.relay(*session, command));
+                    (!taken).then_some(Role::Speaker)
+                }
+                agent::Output::StopPlayout => {
+                    if let Some(session) = self.sessions.get(&talk.leg) {
+                        driver.relay(*session, Command::StopPlayout);
+                    }
+                    None
+                }
+                agent::Output::Listen(grammar) => {
+                    listen_for(driver, call, grammar);
+                    None
+                }
+                agent::Output::BeginUtterance { utterance, position } => {
+                    driver.ear(call, EarCommand::Begin { utterance, position });
+                    None
+                }
+                agent::Output::EndUtterance => {
+                    driver.ear(call, EarCommand::End);
+                    None
+                }
+                agent::Output::CancelUtterance => {
+                    driver.ear(call, EarCommand::Cancel);
+                    None
+                }
+                agent::Output::Turn(turn) => {
+                    if talk.keeps_transcript {
+                        driver.turn(call, turn);
+                    }
+                    None
+                }
+                agent::Output::HangUp(reason) => {
+                    self.calls.handle_input(now, wall, call::Input::HangUp { call, reason });
+                    None
+                }
+                agent::Output::Event(event) => {
+                    driver.event(event);
+                    None
+                }
+            };
+            if let (Some(role), Some(talk)) = (refused, self.talks.get_mut(&call)) {
+                talk.dialogue.handle_input(now, agent::Input::Refused(role));
+            }
+        }
+    }
+}
+
+fn listen_for(driver: &mut dyn Driver, call: CallId, grammar: Arc<Grammar>) {
+    driver.ear(call, EarCommand::Grammar(grammar));
+}
+
+/// What of a media event concerns the voice agent.
+fn to_agent(event: &MediaEvent) -> Option<agent::Input> {
+    Some(match *event {
+        MediaEvent::Digit { digit, .. } => agent::Input::Digit(digit),
+        MediaEvent::SpeechStarted { position } => agent::Input::SpeechStarted { position },
+        MediaEvent::SpeechEnded { position } => agent::Input::SpeechEnded { position },
+        MediaEvent::PlayoutStarted { speech, position } => {
+            agent::Input::PlayoutStarted { speech: SpeechId(speech), position }
+        }
+        MediaEvent::PlayoutFinished { speech, position } => {
+            agent::Input::PlayoutFinished { speech: SpeechId(speech), position }
+        }
+        MediaEvent::PlayoutStopped { speech, played, position, cause } => {
+            agent::Input::PlayoutStopped {
+                speech: SpeechId(speech),
+                played,
+                position,
+                barge_in: cause == StopCause::BargeIn,
+            }
+        }
+        MediaEvent::Report { ref quality, .. } => {
+            agent::Input::PathDelay(quality.round_trip? / 2)
+        }
+        MediaEvent::Reserved(_)
+        | MediaEvent::ReserveFailed { .. }
+        | MediaEvent::Latched { .. }
+        | MediaEvent::Inactive => return None,
+    })
+}

@@ -1,0 +1,43 @@
+//! Tier 5, carriers and callers at scale: places calls over SIP (TLS, TCP or UDP) with SDES-SRTP
+//! or plain RTP, speaks, presses keys, listens, and measures what a caller would notice.
+//!
+//! It is the far end of callgate and shares nothing with it above tier 1: its user agent client,
+//! its media and its SRTP (`webrtc-srtp`) are its own, so that a bug in one shows in the other.
+//!
+//! The path of a load: [`Config`] -> [`Load::new`] -> [`Load::run`] (places each call when it is
+//! due) -> one task per call (`call.rs`) that drives a [user agent](uac) without I/O, a
+//! [script](script) and the media -> [`Report`].
+//!
+//! Not here: registering, digest, ICE, DTLS, video; requests go to the target's own address on
+//! the connection opened for them, whatever Contact or Route says (as through an outbound proxy).
+
+#![forbid(unsafe_code)]
+
+mod call;
+mod config;
+mod line;
+mod load;
+mod media;
+mod os;
+mod pacer;
+mod progress;
+mod report;
+mod script;
+mod srtp;
+mod talk;
+mod tls;
+mod uac;
+pub mod wav;
+
+pub use config::{
+    Authorities, Config, ConfigError, Identity, OfferMode, Protection, Target, Tls, Transport,
+};
+pub use load::{Cancellation, Load, LoadError};
+pub use progress::Progress;
+pub use report::{
+    CallOutcome, CallReport, Ending, MediaTotals, Report, Saturation, Spread,
+};
+pub use script::{Script, Step};
+
+#[cfg(test)]
+mod tests;

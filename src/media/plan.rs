@@ -1,0 +1,171 @@
+//! What must flow on a leg.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use audio::Codec;
+use base::{LegId, Random};
+use ipnet::IpNet;
+use rtp::sdes::{KeySalt, Suite};
+
+/// What the relay has to find before an answer can be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Need {
+    /// Local address of the zone, which the ports are bound to.
+    pub bind: IpAddr,
+    /// Whether a port of its own is wanted for RTCP; `false` where rtcp-mux is agreed on or
+    /// still possible. RTP is even and RTCP the next port (RFC 3550 section 11).
+    pub separate_rtcp: bool,
+}
+
+/// What the relay found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reserved {
+    /// Where we receive RTP; its address is the local one, the call writes the advertised one.
+    pub rtp: SocketAddr,
+    /// Where we receive RTCP, if that is not the same port.
+    pub rtcp: Option<SocketAddr>,
+}
+
+/// Which ways media flows, as we see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Direction {
+    /// We send to the party.
+    pub send: bool,
+    /// We listen to the party.
+    pub receive: bool,
+}
+
+impl Direction {
+    /// Both ways.
+    pub const BOTH: Self = Self { send: true, receive: true };
+}
+
+/// How a leg's packets are protected.
+#[derive(Clone, Debug)]
+pub enum Protection {
+    /// SRTP under keys that the signalling exchanged (RFC 4568).
+    Srtp {
+        /// Cipher and tag of both directions.
+        suite: Suite,
+        /// Key of what we send.
+        send: KeySalt,
+        /// Key of what we receive.
+        receive: KeySalt,
+    },
+    /// Plain RTP by exemption; only packets from these networks are taken (DESIGN 4.3).
+    Plain {
+        /// The trunk's `media_from`.
+        from: Vec<IpNet>,
+    },
+}
+
+/// A codec under a payload type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Format {
+    /// The codec.
+    pub codec: Codec,
+    /// RTP payload type, 0 to 127.
+    pub payload_type: u8,
+    /// Milliseconds of audio per packet that we send: 10, 20, 30, 40 or 60.
+    pub packet_ms: u8,
+    /// Opus: whether we may leave out silence (DTX, RFC 7587 `usedtx`).
+    pub dtx: bool,
+    /// Opus: most bits per second that the peer wants, 0 for no wish (`maxaveragebitrate`).
+    pub bitrate: u32,
+}
+
+/// The identity of what we send.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceIdentity {
+    /// Synchronisation source.
+    pub ssrc: u32,
+    /// First sequence number; below 2^15, so that a lost first packet cannot hide a roll-over
+    /// from the receiver (RFC 3711 section 3.3.1).
+    pub sequence: u16,
+    /// First timestamp.
+    pub timestamp: u32,
+    /// Canonical name in RTCP; random, since a real one would identify us (RFC 7022).
+    pub cname: [u8; 12],
+}
+
+impl SourceIdentity {
+    /// A fresh identity.
+    pub fn random(random: &mut dyn Random) -> Self {
+        let mut cname = [0; 12];
+        random.fill(&mut cname);
+        for byte in &mut cname {
+            *byte = b"abcdefghijklmnopqrstuvwxyz234567"[usize::from(*byte & 31)];
+        }
+        Self {
+            ssrc: random.u32().max(1),
+            sequence: (random.u32() & 0x7fff) as u16,
+            timestamp: random.u32(),
+            cname,
+        }
+    }
+}
+
+/// When the caller's voice stops the agent's.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct BargeIn {
+    /// How sure the voice detector must be, 0 to 1.
+    pub threshold: f32,
+    /// Quietest speech that counts, in dB below full scale (negative).
+    pub floor_dbfs: f32,
+    /// How long the caller must have spoken before the agent stops.
+    pub speech: Duration,
+}
+
+impl Default for BargeIn {
+    /// Decides within 200 ms of onset (DESIGN section 6), yet not on a click or a breath.
+    fn default() -> Self {
+        Self { threshold: 0.6, floor_dbfs: -45.0, speech: Duration::from_millis(120) }
+    }
+}
+
+/// What the leg's media is for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Purpose {
+    /// A voice agent listens and speaks.
+    Agent {
+        /// When its speech stops for the caller's; `None` lets it finish.
+        barge_in: Option<BargeIn>,
+    },
+}
+
+/// What must flow on one leg. Applying a new plan to a session that flows changes only what
+/// differs; SRTP contexts, sequence numbers and timestamps go on where the keys are the same.
+#[derive(Clone, Debug)]
+pub struct LegPlan {
+    /// The leg.
+    pub leg: LegId,
+    /// Where the peer's SDP says it receives RTP.
+    pub remote: SocketAddr,
+    /// Where it receives RTCP; `None` with rtcp-mux (RFC 5761).
+    pub remote_rtcp: Option<SocketAddr>,
+    /// Which ways media flows.
+    pub direction: Direction,
+    /// How packets are protected.
+    pub protection: Protection,
+    /// What we send.
+    pub send: Format,
+    /// What we take, `send` included; packets of other payload types are dropped.
+    pub accept: Vec<Format>,
+    /// Payload types of telephone events and their clock rates (RFC 4733).
+    pub telephone_events: Vec<(u8, u32)>,
+    /// Longest time without authenticated RTP or RTCP before [`crate::MediaEvent::Inactive`].
+    pub inactive: Duration,
+    /// Identity of what we send.
+    pub source: SourceIdentity,
+    /// What the media is for.
+    pub purpose: Purpose,
+}
+
+impl LegPlan {
+    /// Whether the codec that we send carries nothing above 4 kHz.
+    #[must_use]
+    pub const fn is_narrowband(&self) -> bool {
+        matches!(self.send.codec, Codec::Pcmu | Codec::Pcma)
+    }
+}

@@ -1,0 +1,172 @@
+//! What loads but is surely not meant. (What needs the date is `Policy::check_dates`; what shows
+//! in one trunk alone is in [`super::trunk`].)
+
+use std::collections::BTreeMap;
+
+use super::read::Item;
+use super::report::Report;
+use crate::diagnostic::suggest;
+use crate::file::{RouteFile, TrunkFile};
+use crate::matching::Pattern;
+use crate::policy::{Action, Policy, Route, Trunk};
+
+pub(super) fn lint(
+    report: &mut Report<'_>,
+    policy: &Policy,
+    trunks: &[Item<TrunkFile>],
+    routes: &[Item<RouteFile>],
+    known_agents: Option<&[&str]>,
+) {
+    unused_trunks(report, policy, trunks);
+    overlaps(report, policy, trunks);
+    let mut earlier = Earlier::default();
+    for (route, item) in policy.routes.iter().zip(routes) {
+        unreachable(report, policy, &earlier, route, item);
+        earlier.push(route);
+        if let Some(known) = known_agents {
+            unknown_agent(report, route, item, known);
+        }
+    }
+}
+
+/// Trunks whose calls go nowhere, and trunks that no call goes to.
+fn unused_trunks(report: &mut Report<'_>, policy: &Policy, items: &[Item<TrunkFile>]) {
+    for (index, (trunk, item)) in policy.trunks.iter().zip(items).enumerate() {
+        let name = &item.name;
+        let serves = |route: &Route| route.when.trunk.is_none_or(|it| it == index);
+        let dials = |route: &Route| match &route.action {
+            Action::Trunks(shares) => shares.iter().any(|share| share.trunk == index),
+            Action::Agent(_) | Action::Refuse(_) => false,
+        };
+        if has_from(trunk) && !policy.routes.iter().any(serves) {
+            let message = format!("no route takes calls from trunk `{name}`: all are refused");
+            let help = format!("add a [[route]] with `when = {{ trunk = \"{name}\" }}`");
+            report.warning(item.file, item.name_span.clone(), message, Some(help));
+        } else if !has_from(trunk) && !policy.routes.iter().any(dials) {
+            let message = format!("no call comes from trunk `{name}` and no route sends one there");
+            report.warning(item.file, item.name_span.clone(), message, None);
+        }
+    }
+}
+
+fn has_from(trunk: &Trunk) -> bool {
+    !trunk.networks.is_empty() || !trunk.certificates.is_empty()
+}
+
+/// Pairs of trunks that the same peer may be: the earlier one takes it.
+fn overlaps(report: &mut Report<'_>, policy: &Policy, items: &[Item<TrunkFile>]) {
+    for (later, item) in policy.trunks.iter().zip(items).rev() {
+        for (earlier, other) in policy.trunks.iter().zip(items) {
+            if core::ptr::eq(earlier, later) {
+                break;
+            }
+            let Some(shared) = shared_peers(earlier, later) else { continue };
+            let at = report.at(other.file, &other.name_span);
+            let message = format!("{shared} may be `{}` at {at} as well, which wins", other.name);
+            let help = Some("put the narrower trunk first, or tell them apart".to_owned());
+            report.warning(item.file, item.name_span.clone(), message, help);
+        }
+    }
+}
+
+/// The peers of `later` that `earlier` takes, where that is a mistake: an earlier trunk that asks
+/// for more (a certificate, a narrower network) leaves the rest to the later one on purpose.
+fn shared_peers(earlier: &Trunk, later: &Trunk) -> Option<String> {
+    let transport = earlier.transports.iter().any(|it| later.transports.contains(it));
+    if !transport || !has_from(earlier) || !has_from(later) {
+        return None;
+    }
+    let common = later.certificates.iter().find(|it| earlier.certificates.contains(it));
+    if !earlier.certificates.is_empty() && common.is_none() {
+        return None;
+    }
+    if earlier.networks.is_empty() || later.networks.is_empty() {
+        // Either the certificate decides (both have it), or the earlier one asks for a network
+        // and the later one is for the rest.
+        return common.filter(|_| earlier.networks.is_empty()).map(|it| format!("`{it}`"));
+    }
+    let taken = later.networks.iter().find_map(|mine| {
+        let wider = |theirs: &&ipnet::IpNet| theirs.contains(mine);
+        earlier.networks.iter().find(wider).map(|_| mine)
+    });
+    taken.map(|net| format!("{net}"))
+}
+
+/// The routes before one, by the first thing that they ask of the called number: a policy may route
+/// by ten thousand prefixes, and most of them have nothing to do with each other.
+#[derive(Default)]
+struct Earlier<'p> {
+    exact: BTreeMap<&'p str, Vec<&'p Route>>,
+    prefix: BTreeMap<&'p str, Vec<&'p Route>>,
+    other: Vec<&'p Route>,
+}
+
+impl<'p> Earlier<'p> {
+    fn push(&mut self, route: &'p Route) {
+        match route.when.called.first() {
+            Some(Pattern::Exact(number)) => self.exact.entry(number).or_default(),
+            Some(Pattern::Prefix(prefix)) => self.prefix.entry(prefix).or_default(),
+            _ => &mut self.other,
+        }
+        .push(route);
+    }
+
+    /// One that leaves nothing to `route`.
+    fn covering(&self, route: &Route) -> Option<&'p Route> {
+        let of_number = route.when.called.iter().flat_map(|pattern| {
+            let (exact, number) = match pattern {
+                Pattern::Exact(number) => (self.exact.get(number.as_str()), number.as_str()),
+                Pattern::Prefix(prefix) => (None, prefix.as_str()),
+                Pattern::User(_) | Pattern::Glob(_) => (None, ""),
+            };
+            let ends = number.char_indices().map(|(at, it)| at + it.len_utf8());
+            let prefixes = ends.filter_map(|end| self.prefix.get(&number[..end]));
+            exact.into_iter().chain(prefixes).flatten()
+        });
+        let mut all = of_number.chain(&self.other).copied();
+        all.find(|earlier| earlier.when.covers(&route.when))
+    }
+}
+
+/// Routes that an earlier one, or the trunk itself, leaves nothing to.
+fn unreachable(
+    report: &mut Report<'_>,
+    policy: &Policy,
+    earlier: &Earlier<'_>,
+    route: &Route,
+    item: &Item<RouteFile>,
+) {
+    let span = item.name_span.clone();
+    if let Some(earlier) = earlier.covering(route) {
+        let at = policy.at(earlier.place);
+        let name = earlier.name.as_ref().map(|name| format!(" \"{name}\"")).unwrap_or_default();
+        let message = format!("no call reaches this route: the route{name} at {at} takes them all");
+        report.warning(item.file, span, message, Some("put this one first".to_owned()));
+        return;
+    }
+    let Some(trunk) = route.when.trunk.and_then(|index| policy.trunks.get(index)) else { return };
+    if !has_from(trunk) {
+        let message = format!("no call reaches this route: trunk `{}` has no `from`", trunk.name);
+        report.warning(item.file, span, message, None);
+    } else if let Some(word) = route.when.transport.filter(|it| !trunk.transports.contains(it)) {
+        let message =
+            format!("no call reaches this route: trunk `{}` does not use `{word}`", trunk.name);
+        report.warning(item.file, span, message, None);
+    }
+}
+
+fn unknown_agent(
+    report: &mut Report<'_>,
+    route: &Route,
+    item: &Item<RouteFile>,
+    known_agents: &[&str],
+) {
+    let Action::Agent(name) = &route.action else { return };
+    if known_agents.contains(&name.as_str()) {
+        return;
+    }
+    let named = item.value.as_ref().and_then(|file| file.send_to.as_ref()?.agent.as_ref());
+    let span = named.map_or_else(|| item.name_span.clone(), |name| name.span());
+    let message = format!("there is no voice agent `{name}`: its calls are refused");
+    report.warning(item.file, span, message, suggest(name.as_str(), known_agents));
+}

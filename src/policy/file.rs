@@ -1,0 +1,432 @@
+//! What may stand in a policy file, as types: the one description that the reader, the JSON Schema
+//! and the documents follow. No `flatten` and no `untagged`, which lose places and unknown keys
+//! (DESIGN invariant 4.9). What the keys mean to a call is in `policies/README.md`.
+
+use core::fmt;
+use core::time::Duration;
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::ops::{Deref, Range};
+
+use base::Date;
+use ipnet::IpNet;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{
+    Deserialize, Deserializer,
+    de::{Error as _, Visitor},
+};
+use toml::Spanned;
+
+use crate::words::{Codec, DtmfMethod, Keep, Protection, RefusalManner, Suite, Transport};
+
+/// A value with its place in the file.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(transparent, bound = "T: Deserialize<'de>")]
+pub struct At<T>(Spanned<T>);
+
+impl<T> At<T> {
+    /// The bytes it stands in.
+    #[must_use]
+    pub fn span(&self) -> Range<usize> {
+        self.0.span()
+    }
+}
+
+impl<T> Deref for At<T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        self.0.get_ref()
+    }
+}
+
+impl<T: JsonSchema> JsonSchema for At<T> {
+    fn inline_schema() -> bool {
+        true
+    }
+    fn schema_name() -> Cow<'static, str> {
+        T::schema_name()
+    }
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        generator.subschema_for::<T>()
+    }
+}
+
+/// A policy file. Several files make one policy, as if they were one text in the order of their
+/// names.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PolicyFile {
+    /// What trunks that say nothing else get.
+    pub defaults: Option<At<DefaultsFile>>,
+    /// Carrier relations by name.
+    #[serde(default)]
+    pub trunk: BTreeMap<String, TrunkFile>,
+    /// Network sides by name.
+    #[serde(default)]
+    pub zone: BTreeMap<String, ZoneFile>,
+    /// Where calls go; the first that matches decides, top to bottom.
+    #[serde(default)]
+    pub route: Vec<RouteFile>,
+}
+
+/// `[defaults]`: values for trunks that do not say otherwise. What loosens security (`from`,
+/// `transports`, `srtp`, `exempt`) cannot stand here, only at its trunk.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DefaultsFile {
+    /// The zone.
+    pub zone: Option<At<String>>,
+    /// SRTP crypto suites, the preferred first.
+    pub suites: Option<At<Vec<Suite>>>,
+    /// Codecs, the preferred first.
+    pub codecs: Option<At<Vec<Codec>>>,
+    /// Limits per edge, both directions.
+    pub limits: Option<LimitsFile>,
+    /// Whether audio may be kept; `never` unless said otherwise.
+    pub recording: Option<Keep>,
+    /// Whether words may be kept; `allowed` unless said otherwise.
+    pub transcript: Option<Keep>,
+    /// How strangers and trunks are refused before a call; `answer` unless said otherwise.
+    pub refuse: Option<RefusalManner>,
+    /// The longest call, as in "4h".
+    pub max_duration: Option<At<Time>>,
+    /// The longest time without media, as in "60s".
+    pub media_inactive: Option<At<Time>>,
+    /// How pressed keys are taken and sent.
+    pub dtmf: Option<At<Vec<DtmfMethod>>>,
+    /// How numbers are written.
+    pub numbers: Option<NumbersFile>,
+}
+
+/// `[trunk.NAME]`: a carrier relation.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TrunkFile {
+    /// For people.
+    pub description: Option<String>,
+    /// Who may be this trunk; without it, calls only go to it.
+    pub from: Option<At<FromFile>>,
+    /// SIP URIs that we dial, in this order; without it, calls only come from it.
+    pub send_to: Option<Vec<At<String>>>,
+    /// Networks whence plain RTP may come where media is exempted; `from.networks` unless said.
+    pub media_from: Option<At<Vec<At<Network>>>>,
+    /// The zone whose addresses its calls use.
+    pub zone: Option<At<String>>,
+    /// Transports it may use; `["tls"]` unless said otherwise.
+    pub transports: Option<At<Vec<At<Transport>>>>,
+    /// Whether media must be SRTP.
+    pub srtp: Option<SrtpFile>,
+    /// SRTP crypto suites, the preferred first.
+    pub suites: Option<At<Vec<Suite>>>,
+    /// Codecs, the preferred first.
+    pub codecs: Option<At<Vec<Codec>>>,
+    /// Limits per edge, both directions.
+    pub limits: Option<LimitsFile>,
+    /// Rules lifted for a while.
+    pub exempt: Option<At<ExemptFile>>,
+    /// Whether audio may be kept.
+    pub recording: Option<Keep>,
+    /// Whether words may be kept.
+    pub transcript: Option<Keep>,
+    /// How it is refused before a call.
+    pub refuse: Option<RefusalManner>,
+    /// The longest call, as in "4h".
+    pub max_duration: Option<At<Time>>,
+    /// The longest time without media, as in "60s".
+    pub media_inactive: Option<At<Time>>,
+    /// How pressed keys are taken and sent.
+    pub dtmf: Option<At<Vec<DtmfMethod>>>,
+    /// How its numbers are written.
+    pub numbers: Option<NumbersFile>,
+}
+
+/// Who may be a trunk; where both are given, both must hold.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FromFile {
+    /// Source networks or addresses.
+    pub networks: Option<At<Vec<At<Network>>>>,
+    /// Subject alternative names of the client certificate.
+    pub certificates: Option<At<Vec<At<String>>>>,
+}
+
+/// Whether media must be SRTP, by the direction of the call.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SrtpFile {
+    /// On calls that come from the trunk.
+    pub inbound: Option<At<Protection>>,
+    /// On calls that go to the trunk.
+    pub outbound: Option<At<Protection>>,
+}
+
+/// Limits per edge, both directions; what is left out has no limit but the edge's.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LimitsFile {
+    /// Calls at one time; 0 closes the trunk.
+    pub calls: Option<u32>,
+    /// New calls in one second; 0 closes the trunk.
+    pub calls_per_second: Option<u32>,
+}
+
+/// Rules lifted for a while, each with a reason and a last day.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ExemptFile {
+    /// Signalling may be plaintext, over the plaintext transports that `transports` lists.
+    pub signalling: Option<At<SignallingExemptFile>>,
+    /// Media may be plain RTP.
+    pub media: Option<At<MediaExemptFile>>,
+}
+
+/// An exemption of signalling.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SignallingExemptFile {
+    /// Why, for whoever finds it later.
+    pub reason: At<String>,
+    /// The last day, UTC.
+    pub expires: At<Day>,
+}
+
+/// An exemption of media.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MediaExemptFile {
+    /// Why, for whoever finds it later.
+    pub reason: At<String>,
+    /// The last day, UTC.
+    pub expires: At<Day>,
+    /// On calls that come from the trunk.
+    #[serde(default)]
+    pub inbound: bool,
+    /// On calls that go to the trunk.
+    #[serde(default)]
+    pub outbound: bool,
+}
+
+/// How numbers are written; they become E.164 before routes see them.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NumbersFile {
+    /// `+` and the country code, as in "+1".
+    pub country: Option<At<String>>,
+    /// What stands before an international number, as in "011".
+    pub international: Option<At<String>>,
+    /// What stands before a national number, as in "0".
+    pub national: Option<At<String>>,
+    /// What is taken off first, as in a technical prefix.
+    pub strip: Option<At<String>>,
+    /// What a number without any of these is; `keep` unless said otherwise.
+    pub bare: Option<At<Bare>>,
+}
+
+/// What a number without `+` and without a prefix is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Bare {
+    /// It stays as it is.
+    #[default]
+    Keep,
+    /// A national one: the country code goes before it.
+    National,
+    /// An international one without its `+`.
+    International,
+}
+
+/// `[zone.NAME]`: the addresses to use on one side of the network. What is left out is the edge's.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ZoneFile {
+    /// For people.
+    pub description: Option<String>,
+    /// The local address of signalling.
+    pub listen: Option<IpAddr>,
+    /// The host that Via, Contact and Record-Route name, where it differs.
+    pub advertise: Option<At<String>>,
+    /// The local address of media.
+    pub media: Option<IpAddr>,
+    /// The address that session descriptions name, where it differs.
+    pub media_advertise: Option<IpAddr>,
+}
+
+/// `[[route]]`: one rule; exactly one of `send_to` and `refuse`.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RouteFile {
+    /// For people, in `explain` and in stored decisions.
+    pub name: Option<At<String>>,
+    /// Which calls; all without it.
+    pub when: Option<WhenFile>,
+    /// Where they go.
+    pub send_to: Option<At<SendToFile>>,
+    /// Or how they are refused.
+    pub refuse: Option<At<RefuseFile>>,
+}
+
+/// Which calls a route is for; all that is given must hold.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct WhenFile {
+    /// The trunk that the call comes from.
+    pub trunk: Option<At<String>>,
+    /// The called number or user.
+    pub called: Option<At<PatternFile>>,
+    /// The caller's number or user.
+    pub caller: Option<At<PatternFile>>,
+    /// The transport of the INVITE.
+    pub transport: Option<Transport>,
+}
+
+/// Conditions on a number or user; all that are given must hold.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PatternFile {
+    /// It is this, after normalisation.
+    pub exact: Option<At<String>>,
+    /// It begins with this, after normalisation.
+    pub prefix: Option<At<String>>,
+    /// It is this as it came, before normalisation.
+    pub user: Option<At<String>>,
+    /// It fits this, after normalisation: `*` is any run of characters, `?` any one.
+    pub pattern: Option<At<String>>,
+}
+
+/// Where a call goes: exactly one of these.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SendToFile {
+    /// A voice agent of this edge.
+    pub agent: Option<At<String>>,
+    /// One trunk.
+    pub trunk: Option<At<String>>,
+    /// Several trunks that share the calls or fail over.
+    pub trunks: Option<At<Vec<At<ShareFile>>>>,
+}
+
+/// One of several trunks.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ShareFile {
+    /// The trunk.
+    pub name: At<String>,
+    /// Its part of the calls, 1 to 1000; without it, it is for failover only.
+    pub weight: Option<At<u32>>,
+}
+
+/// How a route refuses.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RefuseFile {
+    /// The SIP status: 403, 404, 410, 480, 484, 486, 488, 600, 603, 604, 607 or 608; 603 unless
+    /// said otherwise.
+    pub status: Option<At<u16>>,
+}
+
+/// A network as `198.51.100.0/24` or one address as `198.51.100.7`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Network(pub IpNet);
+
+impl<'de> Deserialize<'de> for Network {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_str(Text("a network such as \"198.51.100.0/24\"", |text| {
+            let net = match text.parse::<IpAddr>() {
+                Ok(address) => IpNet::from(address),
+                Err(_) => text.parse::<IpNet>().map_err(|_| {
+                    "not a network such as 198.51.100.0/24 or 2001:db8::/32".to_owned()
+                })?,
+            };
+            let (trunc, address) = (net.trunc(), net.addr());
+            if trunc == net {
+                return Ok(Self(net));
+            }
+            Err(format!("{text} has bits set after its prefix; write {trunc} or {address}"))
+        }))
+    }
+}
+
+/// Reads a string. The parsing happens inside of the visitor, so that its errors get their place.
+struct Text<T>(&'static str, fn(&str) -> Result<T, String>);
+
+impl<T> Visitor<'_> for Text<T> {
+    type Value = T;
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<T, E> {
+        (self.1)(text).map_err(E::custom)
+    }
+}
+
+impl JsonSchema for Network {
+    fn schema_name() -> Cow<'static, str> {
+        "Network".into()
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "A network as 198.51.100.0/24 or one address as 198.51.100.7.",
+            "type": "string",
+            "pattern": "^[0-9a-fA-F.:]+(/[0-9]{1,3})?$",
+        })
+    }
+}
+
+/// A time as `90s`, `5m` or `4h`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Time(pub Duration);
+
+impl<'de> Deserialize<'de> for Time {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_str(Text("a time such as \"90s\"", |text| {
+            let seconds =
+                [("s", 1), ("m", 60), ("h", 3600)].into_iter().find_map(|(unit, size)| {
+                    let digits =
+                        text.strip_suffix(unit).filter(|digits| !digits.starts_with('+'))?;
+                    digits.parse::<u32>().ok().map(|number| u64::from(number) * size)
+                });
+            let wrong = || "not a time such as \"90s\", \"5m\" or \"4h\"".to_owned();
+            seconds.map(|seconds| Self(Duration::from_secs(seconds))).ok_or_else(wrong)
+        }))
+    }
+}
+
+impl JsonSchema for Time {
+    fn schema_name() -> Cow<'static, str> {
+        "Time".into()
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "A time as 90s, 5m or 4h.",
+            "type": "string",
+            "pattern": "^[0-9]+[smh]$",
+        })
+    }
+}
+
+/// A day as `2027-01-31`, without quotes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Day(pub Date);
+
+impl<'de> Deserialize<'de> for Day {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let wrong = || D::Error::custom("not a day such as 2027-01-31, without time and quotes");
+        let value = toml::value::Datetime::deserialize(from).map_err(|_| wrong())?;
+        let date = value.date.filter(|_| value.time.is_none()).ok_or_else(wrong)?;
+        Date::new(date.year, date.month, date.day).map(Self).ok_or_else(wrong)
+    }
+}
+
+impl JsonSchema for Day {
+    fn schema_name() -> Cow<'static, str> {
+        "Day".into()
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "A day as 2027-01-31, without quotes.",
+            "type": "string",
+            "format": "date",
+        })
+    }
+}

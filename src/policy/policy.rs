@@ -1,0 +1,326 @@
+//! The compiled policy: what [`crate::decide`] reads. Made by [`crate::load`] only, so that its
+//! invariants (no plaintext transport and no optional SRTP without an exemption, every name
+//! resolved) hold wherever one exists.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base::{Date, TrunkName, VoiceAgentName, WallTime};
+use ipnet::IpNet;
+
+use crate::diagnostic::{Finding, Warning};
+use crate::matching::When;
+use crate::numbers::Numbers;
+use crate::words::{
+    Codec, DtmfMethod, Exempted, Keep, Protection, RefusalManner, Suite, Transport,
+};
+
+/// How long before its end an exemption is warned of.
+const WARN_DAYS: u32 = 30;
+
+/// A policy that loaded. Immutable: a reload makes a new one.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    pub(crate) version: u64,
+    pub(crate) fingerprint: u64,
+    /// In the order of the files: the first that matches is the caller.
+    pub(crate) trunks: Vec<Trunk>,
+    /// In the order of the files: the first that matches decides.
+    pub(crate) routes: Vec<Route>,
+    pub(crate) zones: BTreeMap<String, Zone>,
+    /// How a stranger is refused.
+    pub(crate) strangers: RefusalManner,
+    /// The texts, for `explain`.
+    pub(crate) sources: Arc<[Source]>,
+}
+
+/// One file, as it was read.
+#[derive(Clone, Debug)]
+pub(crate) struct Source {
+    pub(crate) name: String,
+    pub(crate) text: String,
+}
+
+impl Source {
+    /// Where each line begins.
+    pub(crate) fn line_starts(&self) -> Vec<usize> {
+        let after = self.text.match_indices('\n').map(|(at, _)| at + 1);
+        [0].into_iter().chain(after).collect()
+    }
+}
+
+/// Where something stands, for people.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// Which of the policy's sources.
+    pub(crate) file: usize,
+    /// The line, counted from 1.
+    pub(crate) line: usize,
+}
+
+/// A carrier relation. Its fields are the file's keys with every default filled in; the pairs that
+/// belong together (transports and `signalling`, `srtp_*` and `media`) were checked by `load`.
+#[derive(Clone, Debug)]
+pub(crate) struct Trunk {
+    pub(crate) name: TrunkName,
+    pub(crate) networks: Vec<IpNet>,
+    /// In lower case.
+    pub(crate) certificates: Vec<String>,
+    pub(crate) send_to: Vec<Peer>,
+    pub(crate) media_from: Vec<IpNet>,
+    pub(crate) zone: Option<String>,
+    pub(crate) transports: Vec<Transport>,
+    pub(crate) srtp_inbound: Protection,
+    pub(crate) srtp_outbound: Protection,
+    /// Whether the file says `srtp.inbound` itself.
+    pub(crate) says_srtp_inbound: bool,
+    pub(crate) suites: Vec<Suite>,
+    pub(crate) codecs: Vec<Codec>,
+    pub(crate) calls: Option<u32>,
+    pub(crate) calls_per_second: Option<u32>,
+    pub(crate) signalling: Option<Exemption>,
+    pub(crate) media: Option<Exemption>,
+    pub(crate) recording: Keep,
+    pub(crate) transcript: Keep,
+    pub(crate) refuse: RefusalManner,
+    pub(crate) max_duration: Duration,
+    pub(crate) media_inactive: Duration,
+    pub(crate) dtmf: Vec<DtmfMethod>,
+    pub(crate) numbers: Numbers,
+    pub(crate) place: Place,
+}
+
+/// An address that we dial.
+#[derive(Clone, Debug)]
+pub(crate) struct Peer {
+    pub(crate) uri: String,
+    pub(crate) transport: Transport,
+}
+
+/// A rule lifted for a while.
+#[derive(Clone, Debug)]
+pub(crate) struct Exemption {
+    pub(crate) expires: Date,
+    /// Where the date stands in the trunk's file.
+    pub(crate) span: Range<usize>,
+    /// Whether it covers calls from the trunk.
+    pub(crate) inbound: bool,
+}
+
+impl Exemption {
+    /// An exemption holds to the end of its last day, UTC (DESIGN invariant 4.1).
+    pub(crate) fn runs(&self, wall: WallTime) -> bool {
+        wall < self.expires.end()
+    }
+
+    /// Whole days until it ends; 0 on the last day and after.
+    fn days_left(&self, wall: WallTime) -> u32 {
+        u32::try_from(self.expires.days().saturating_sub(wall.date().days())).unwrap_or(u32::MAX)
+    }
+}
+
+/// One `[[route]]`.
+#[derive(Clone, Debug)]
+pub(crate) struct Route {
+    pub(crate) name: Option<String>,
+    pub(crate) when: When,
+    pub(crate) action: Action,
+    pub(crate) place: Place,
+}
+
+/// What a route does with a call.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Action {
+    Agent(VoiceAgentName),
+    /// Trunks to share calls and to fail over to.
+    Trunks(Vec<Share>),
+    Refuse(u16),
+}
+
+/// One trunk of a route's `send_to`.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Share {
+    /// Which of the policy's trunks.
+    pub(crate) trunk: usize,
+    /// Its part of the calls; 0 is for failover only.
+    pub(crate) weight: u32,
+}
+
+/// A side of the network: the addresses to use there. What is `None` is the edge's own default.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Zone {
+    /// The local address of signalling.
+    pub listen: Option<IpAddr>,
+    /// The host that Via, Contact and Record-Route name.
+    pub advertise: Option<String>,
+    /// The local address of media.
+    pub media: Option<IpAddr>,
+    /// The address that session descriptions name.
+    pub media_advertise: Option<IpAddr>,
+}
+
+/// An exemption that ends soon or has ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Expiring {
+    /// The trunk.
+    pub trunk: TrunkName,
+    /// What is exempted.
+    pub what: Exempted,
+    /// Its last day, UTC.
+    pub expires: Date,
+    /// Days left: 1 ends tomorrow, 0 ends today or has ended.
+    pub days_left: u32,
+    /// Whether it has ended.
+    pub ended: bool,
+}
+
+impl Policy {
+    /// A number that the edge gives to each policy it puts in force; 0 before that.
+    #[must_use]
+    pub const fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// The same policy under the version that the edge counts.
+    #[must_use]
+    pub const fn with_version(mut self, version: u64) -> Self {
+        self.version = version;
+        self
+    }
+
+    /// A hash of the names and texts of the files, 16 hex digits; no protection against forgery.
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        format!("{:016x}", self.fingerprint)
+    }
+
+    /// The names of the trunks, in the order of the files.
+    pub fn trunks(&self) -> impl Iterator<Item = &TrunkName> {
+        self.trunks.iter().map(|trunk| &trunk.name)
+    }
+
+    /// How many routes there are.
+    #[must_use]
+    pub const fn routes(&self) -> usize {
+        self.routes.len()
+    }
+
+    /// The addresses of a zone.
+    #[must_use]
+    pub fn zone(&self, name: &str) -> Option<&Zone> {
+        self.zones.get(name)
+    }
+
+    /// Every zone, by name.
+    pub fn zones(&self) -> impl Iterator<Item = (&str, &Zone)> {
+        self.zones.iter().map(|(name, zone)| (name.as_str(), zone))
+    }
+
+    /// The voice agents that routes name.
+    #[must_use]
+    pub fn agents(&self) -> BTreeSet<&VoiceAgentName> {
+        self.routes
+            .iter()
+            .filter_map(|route| match &route.action {
+                Action::Agent(name) => Some(name),
+                Action::Trunks(_) | Action::Refuse(_) => None,
+            })
+            .collect()
+    }
+
+    /// The plaintext transports that some trunk may use now. The sockets of the others stay closed
+    /// (DESIGN invariant 4.1). UDP is among them also where a trunk is only dialled over it,
+    /// because answers come back to the same socket.
+    #[must_use]
+    pub fn plaintext_transports(&self, wall: WallTime) -> BTreeSet<Transport> {
+        self.trunks
+            .iter()
+            .filter(|trunk| trunk.signalling.as_ref().is_some_and(|it| it.runs(wall)))
+            .flat_map(|trunk| {
+                let dialled = trunk.send_to.iter().map(|peer| &peer.transport);
+                trunk.transports.iter().chain(dialled.filter(|it| **it == Transport::Udp))
+            })
+            .copied()
+            .filter(|transport| transport.is_plaintext())
+            .collect()
+    }
+
+    /// The exemptions that end within `days` days or have ended, the soonest first.
+    #[must_use]
+    pub fn expiring(&self, wall: WallTime, days: u32) -> Vec<Expiring> {
+        let mut all: Vec<_> = self
+            .trunks
+            .iter()
+            .flat_map(|trunk| {
+                let both =
+                    [(Exempted::Signalling, &trunk.signalling), (Exempted::Media, &trunk.media)];
+                both.into_iter().filter_map(|(what, exemption)| {
+                    let exemption = exemption.as_ref()?;
+                    Some(Expiring {
+                        trunk: trunk.name.clone(),
+                        what,
+                        expires: exemption.expires,
+                        days_left: exemption.days_left(wall),
+                        ended: !exemption.runs(wall),
+                    })
+                })
+            })
+            .filter(|it| it.days_left <= days)
+            .collect();
+        all.sort_by_key(|it| it.expires);
+        all
+    }
+
+    /// Warnings that depend on the date: exemptions that have ended or end within 30 days
+    /// (DESIGN invariant 4.1).
+    #[must_use]
+    pub fn check_dates(&self, wall: WallTime) -> Vec<Warning> {
+        let mut warnings = Vec::new();
+        for it in self.expiring(wall, WARN_DAYS) {
+            let trunk = self.trunk(it.trunk.as_str());
+            let exemption = trunk.and_then(|trunk| match it.what {
+                Exempted::Signalling => trunk.signalling.as_ref(),
+                Exempted::Media => trunk.media.as_ref(),
+            });
+            let (Some(trunk), Some(exemption)) = (trunk, exemption) else { continue };
+            let Some(source) = self.sources.get(trunk.place.file) else { continue };
+            let (message, help) = if it.ended {
+                let message = format!("the {} exemption of `{}` has ended", it.what, it.trunk);
+                (message, "its calls are refused; renew it or remove it")
+            } else {
+                let (what, days) = (it.what, it.days_left);
+                let message = format!("the {what} exemption of `{}` ends in {days} days", it.trunk);
+                (message, "then its calls are refused; move the peer to encryption or renew it")
+            };
+            let (name, text, span) = (&source.name, &source.text, &exemption.span);
+            warnings.push(Warning(Finding::new(name, text, span, message, Some(help.to_owned()))));
+        }
+        warnings
+    }
+
+    /// The trunk of this name.
+    pub(crate) fn trunk(&self, name: &str) -> Option<&Trunk> {
+        self.trunks.iter().find(|trunk| trunk.name.as_str() == name)
+    }
+
+    /// `file:line`, for people.
+    pub(crate) fn at(&self, place: Place) -> String {
+        let name = self.sources.get(place.file).map_or("?", |source| source.name.as_str());
+        format!("{name}:{}", place.line)
+    }
+}
+
+/// FNV-1a. Stable for ever, because stored decisions and weighted draws depend on it.
+pub(crate) fn fnv(parts: &[&[u8]]) -> u64 {
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    for part in parts {
+        // The 0xff between the parts is no byte of UTF-8: ("ab", "c") and ("a", "bc") differ.
+        for byte in part.iter().chain(&[0xff]) {
+            hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        }
+    }
+    hash
+}

@@ -1,0 +1,116 @@
+//! The closed sets of words that a policy is written in. A word that is not here is a load error.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+macro_rules! words {
+    ($($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident $word:literal,)* })*) => {
+        $($(#[$doc])*
+        #[derive(
+            Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+            JsonSchema,
+        )]
+        pub enum $name { $($(#[$vdoc])* #[serde(rename = $word)] $variant,)* }
+
+        impl $name {
+            /// Every word of the set.
+            pub const ALL: &[Self] = &[$(Self::$variant,)*];
+
+            /// The word, as written in files and shown to people.
+            #[must_use]
+            pub const fn word(self) -> &'static str {
+                match self { $(Self::$variant => $word,)* }
+            }
+        }
+
+        impl core::fmt::Display for $name {
+            fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+                f.write_str(self.word())
+            }
+        })*
+    };
+}
+
+words! {
+    /// How a SIP message arrives or leaves.
+    Transport {
+        /// UDP, plaintext.
+        Udp "udp",
+        /// TCP, plaintext.
+        Tcp "tcp",
+        /// TLS over TCP.
+        Tls "tls",
+        /// WebSocket, plaintext.
+        Ws "ws",
+        /// WebSocket over TLS.
+        Wss "wss",
+    }
+    /// An audio codec.
+    Codec {
+        /// Opus (RFC 7587).
+        Opus "opus",
+        /// G.722 (RFC 3551).
+        G722 "g722",
+        /// G.711 A-law.
+        Pcma "pcma",
+        /// G.711 mu-law.
+        Pcmu "pcmu",
+    }
+    /// An SRTP crypto suite, named as in an `a=crypto` line.
+    Suite {
+        /// AES-256-GCM (RFC 7714).
+        AeadAes256Gcm "AEAD_AES_256_GCM",
+        /// AES-128-GCM (RFC 7714).
+        AeadAes128Gcm "AEAD_AES_128_GCM",
+        /// AES-128 counter mode, 80-bit tag (RFC 4568).
+        AesCm128HmacSha1_80 "AES_CM_128_HMAC_SHA1_80",
+        /// AES-128 counter mode, 32-bit tag (RFC 4568).
+        AesCm128HmacSha1_32 "AES_CM_128_HMAC_SHA1_32",
+    }
+    /// Whether a leg's media must be SRTP.
+    Protection {
+        /// SRTP or no call.
+        Required "required",
+        /// SRTP where the peer can, plain RTP where it cannot: a running exemption says so.
+        Optional "optional",
+    }
+    /// How keys pressed in a call reach us, in order of preference.
+    DtmfMethod {
+        /// RTP events (RFC 4733).
+        Rfc4733 "rfc4733",
+        /// SIP INFO bodies.
+        Info "info",
+        /// Tones in the audio.
+        Inband "inband",
+    }
+    /// Whether something said in a call may be kept; the most restrictive of trunk, call and voice
+    /// agent wins.
+    Keep {
+        /// Never, whatever the voice agent says.
+        Never "never",
+        /// If the voice agent's own switch is on.
+        Allowed "allowed",
+    }
+    /// How a peer that is not admitted is refused.
+    RefusalManner {
+        /// With a SIP answer.
+        Answer "answer",
+        /// With nothing at all.
+        Silent "silent",
+    }
+    /// What an exemption lifts.
+    Exempted {
+        /// The rule that signalling is encrypted.
+        Signalling "signalling",
+        /// The rule that media is encrypted.
+        Media "media",
+    }
+}
+
+impl Transport {
+    /// Whether anybody on the way can read it.
+    #[must_use]
+    pub const fn is_plaintext(self) -> bool {
+        matches!(self, Self::Udp | Self::Tcp | Self::Ws)
+    }
+}

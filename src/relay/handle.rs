@@ -1,0 +1,144 @@
+//! The relay as the rest of the process sees it: start, commands, counts, drain.
+
+use std::io;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use base::{SessionId, limit};
+
+use crate::driver::epoll::{Epoll, Waker};
+use crate::path::counters::{Published, Tally};
+use crate::worker::{Command, EventSink, Message, Setup, Worker};
+
+/// How a relay is set up.
+#[derive(Clone, Debug)]
+pub struct RelayConfig {
+    /// Worker threads, at least one; a core each.
+    pub workers: usize,
+    /// UDP ports for media, shared out among the workers.
+    pub ports: RangeInclusive<u16>,
+    /// From the system's randomness: spreads ports and reports, so that nobody can foresee them.
+    pub seed: u64,
+}
+
+/// The command was not taken: the worker's queue is full (`relay.commands`) or it has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the relay worker takes no command now")]
+pub struct Full;
+
+/// Counts of all workers, a fraction of a second old.
+pub type RelayCounters = Tally;
+
+/// The workers. Dropping it (and every handle) lets them say goodbye on all sessions and end.
+#[derive(Debug)]
+pub struct Relay {
+    handle: RelayHandle,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// Sends commands to the workers.
+#[derive(Clone, Debug)]
+pub struct RelayHandle(Arc<[WorkerHandle]>);
+
+struct WorkerHandle {
+    commands: SyncSender<Message>,
+    waker: Waker,
+    published: Arc<Published>,
+}
+
+impl std::fmt::Debug for WorkerHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("WorkerHandle")
+    }
+}
+
+impl Relay {
+    /// Starts the workers; `sink` makes each one's event sink, by its number.
+    ///
+    /// # Errors
+    /// Where the system refuses a thread or a poll.
+    pub fn start(
+        config: &RelayConfig,
+        mut sink: impl FnMut(usize) -> Box<dyn EventSink>,
+    ) -> io::Result<Self> {
+        let workers = config.workers.max(1);
+        let (mut handles, mut threads) = (Vec::new(), Vec::new());
+        for number in 0..workers {
+            let network = Epoll::new()?;
+            let waker = network.waker();
+            let (sender, commands) = sync_channel(limit::RELAY_COMMANDS.get());
+            let published = Arc::new(Published::default());
+            let setup = Setup {
+                sink: sink(number),
+                commands,
+                published: published.clone(),
+                ports: config.ports.clone(),
+                worker: number,
+                workers,
+                seed: config.seed.wrapping_add(number as u64),
+            };
+            let run = move || Worker::new(network, setup).run();
+            let name = format!("relay-{number}");
+            threads.push(std::thread::Builder::new().name(name).spawn(run)?);
+            handles.push(WorkerHandle { commands: sender, waker, published });
+        }
+        Ok(Self { handle: RelayHandle(handles.into()), threads })
+    }
+
+    /// A handle to send commands with.
+    #[must_use]
+    pub fn handle(&self) -> RelayHandle {
+        self.handle.clone()
+    }
+
+    /// Takes no more sessions, waits until the present ones are released or `within` has passed,
+    /// says goodbye on the rest, and ends the workers. Blocks.
+    pub fn drain(self, within: Duration) {
+        for worker in self.handle.0.iter() {
+            // A full queue is being worked off; a worker that has ended takes nothing.
+            let _ = worker.commands.send(Message::Drain(within));
+            worker.waker.wake();
+        }
+        for thread in self.threads {
+            // A worker that panicked has ended all the same.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl RelayHandle {
+    /// Hands a command to the worker of that session.
+    ///
+    /// # Errors
+    /// [`Full`]; the command is lost. Only a release should be tried again.
+    pub fn command(&self, session: SessionId, command: Command) -> Result<(), Full> {
+        let worker = self.worker(session).ok_or(Full)?;
+        let message = Message::Session(session, command);
+        worker.commands.try_send(message).map_err(|error| match error {
+            TrySendError::Full(_) | TrySendError::Disconnected(_) => Full,
+        })?;
+        worker.waker.wake();
+        Ok(())
+    }
+
+    /// Counts of all workers together.
+    #[must_use]
+    pub fn counters(&self) -> RelayCounters {
+        let mut sum = Tally::default();
+        self.0.iter().for_each(|worker| sum.add(&worker.published.load()));
+        sum
+    }
+
+    /// Sessions that follow each other go to different workers.
+    fn worker(&self, session: SessionId) -> Option<&WorkerHandle> {
+        let at = session.0.checked_rem(self.0.len() as u64)?;
+        self.0.get(usize::try_from(at).ok()?)
+    }
+}
+
+#[cfg(test)]
+#[path = "handle_tests.rs"]
+mod handle_tests;

@@ -1,0 +1,108 @@
+//! One call over real sockets on loopback.
+
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::sync::mpsc::{Receiver, sync_channel};
+
+use audio::Codec;
+use base::{CallId, LegId, SeededRandom};
+use media::{Direction, Format, LegPlan, MediaEvent, Need, Protection, Purpose, SourceIdentity};
+use rtp::sdes::{KeySalt, Suite};
+
+use super::*;
+use crate::srtp;
+
+struct Sink(SyncSender<(SessionId, MediaEvent)>);
+
+impl EventSink for Sink {
+    fn deliver(&mut self, session: SessionId, event: MediaEvent) {
+        let _ = self.0.try_send((session, event));
+    }
+    fn failed(&mut self, session: SessionId) {
+        panic!("{session} failed");
+    }
+}
+
+const WAIT: Duration = Duration::from_secs(20);
+
+fn wait_for<T>(
+    events: &Receiver<(SessionId, MediaEvent)>,
+    mut pick: impl FnMut(MediaEvent) -> Option<T>,
+) -> T {
+    loop {
+        let (_, event) = events.recv_timeout(WAIT).expect("no such event");
+        if let Some(found) = pick(event) {
+            return found;
+        }
+    }
+}
+
+#[test]
+fn a_call_flows_over_real_sockets() {
+    let (sender, events) = sync_channel(1024);
+    let config = RelayConfig { workers: 2, ports: 21_000..=21_999, seed: 7 };
+    let relay = Relay::start(&config, |_| Box::new(Sink(sender.clone()))).unwrap();
+    let (handle, session) = (relay.handle(), SessionId(5));
+    let need = Need { bind: IpAddr::from([127, 0, 0, 1]), separate_rtcp: true };
+    handle.command(session, Command::Reserve(need)).unwrap();
+    let reserved = wait_for(&events, |event| match event {
+        MediaEvent::Reserved(reserved) => Some(reserved),
+        _ => None,
+    });
+    assert_eq!(reserved.rtp.port() % 2, 0);
+    assert_eq!(reserved.rtcp.map(|rtcp| rtcp.port()), Some(reserved.rtp.port() + 1));
+
+    let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
+    peer.set_read_timeout(Some(WAIT)).unwrap();
+    let mut random = SeededRandom::new(1);
+    let suite = Suite::AesCm128HmacSha1_80;
+    let (ours, theirs) =
+        (KeySalt::generate(suite, &mut random), KeySalt::generate(suite, &mut random));
+    let pcma =
+        Format { codec: Codec::Pcma, payload_type: 8, packet_ms: 20, dtx: false, bitrate: 0 };
+    let plan = LegPlan {
+        leg: LegId { call: CallId::random(&mut random), index: 0 },
+        remote: SocketAddr::from(([127, 0, 0, 1], 9)),
+        remote_rtcp: None,
+        direction: Direction::BOTH,
+        protection: Protection::Srtp { suite, send: ours.clone(), receive: theirs.clone() },
+        send: pcma,
+        accept: vec![pcma],
+        telephone_events: Vec::new(),
+        inactive: Duration::from_secs(60),
+        source: SourceIdentity::random(&mut random),
+        purpose: Purpose::Agent { barge_in: None },
+    };
+    handle.command(session, Command::Apply(Box::new(plan))).unwrap();
+    let samples: Arc<[i16]> = Arc::from(vec![8000; 16_000]);
+    handle.command(session, Command::Play { speech: 1, samples, last: true }).unwrap();
+
+    // The peer's SDP gave a wrong port; its packet shows the right one.
+    let mut packet = [0; 200];
+    packet[..2].copy_from_slice(&[0x80, 8]);
+    packet[8..12].copy_from_slice(&[1, 2, 3, 4]);
+    let length = srtp::Sender::new(suite, &theirs).unwrap().protect_rtp(&mut packet, 172).unwrap();
+    peer.send_to(&packet[..length], reserved.rtp).unwrap();
+    let source = wait_for(&events, |event| match event {
+        MediaEvent::Latched { source, moved: false } => Some(source),
+        _ => None,
+    });
+    assert_eq!(source, peer.local_addr().unwrap());
+
+    let mut receiver = srtp::Receiver::new(suite, &ours).unwrap();
+    let mut buffer = [0; 1500];
+    for _ in 0..5 {
+        let (length, from) = peer.recv_from(&mut buffer).unwrap();
+        assert_eq!(from, reserved.rtp);
+        let seen = receiver.unprotect_rtp(&mut buffer[..length]).unwrap();
+        assert_eq!((seen.length, buffer[1] & 0x7f), (172, 8));
+    }
+    handle.command(session, Command::Release).unwrap();
+    let quality = wait_for(&events, |event| match event {
+        MediaEvent::Report { quality, last: true } => Some(quality),
+        _ => None,
+    });
+    assert_eq!(quality.received, 1);
+    relay.drain(WAIT);
+    assert!(handle.counters().total(crate::path::counters::Meter::Sent) >= 6);
+    assert_eq!(handle.command(session, Command::StopPlayout), Err(Full));
+}

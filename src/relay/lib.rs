@@ -1,0 +1,25 @@
+//! Tier 4, the data plane: workers, sockets, the path of a packet and SRTP. It knows nothing of
+//! SIP or policy: a call hands it a plan ([`media`]) and gets events back.
+//!
+//! The path of a packet is the list of files in [`path`]: receive, demux, unprotect, latch,
+//! transform, tap, protect, send. A [`path::Session`] is a synchronous step function over a
+//! [`path::Driver`], so that tests and the simulated world run what production runs. A [`Relay`]
+//! is a set of worker threads that own sessions and sockets. Nothing here writes a live audio
+//! frame to a disk or a log.
+
+#![forbid(unsafe_code)]
+
+pub mod path;
+pub mod srtp;
+
+mod driver;
+mod handle;
+mod ports;
+mod socket;
+mod worker;
+
+pub use handle::{Full, Relay, RelayConfig, RelayCounters, RelayHandle};
+pub use worker::{Command, EventSink};
+
+#[cfg(test)]
+mod speech;

@@ -1,0 +1,23 @@
+//! Stage: which protocol a datagram belongs to (RFC 7983, RFC 5761).
+
+use rtp::Datagram;
+
+use super::Port;
+use super::counters::DropReason;
+
+/// What the rest of the path knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Media {
+    Rtp,
+    Rtcp,
+}
+
+/// Sorts a datagram. Without ICE and DTLS on this leg, their packets are dropped; so is RTP at a
+/// port that is for RTCP.
+pub(crate) fn demux(port: Port, datagram: &[u8]) -> Result<Media, DropReason> {
+    match (rtp::classify(datagram), port) {
+        (Datagram::Rtp, Port::Rtp) => Ok(Media::Rtp),
+        (Datagram::Rtcp, _) => Ok(Media::Rtcp),
+        _ => Err(DropReason::NotMedia),
+    }
+}

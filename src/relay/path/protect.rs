@@ -1,0 +1,62 @@
+//! Stage: SRTP of what we send.
+
+use media::Protection;
+use rtp::sdes::{KeySalt, Suite};
+
+use super::counters::DropReason;
+use crate::srtp::{Sender, SrtpError};
+
+/// The sending side of one leg.
+pub(crate) enum Protect {
+    Srtp { suite: Suite, keys: KeySalt, sender: Box<Sender> },
+    Plain,
+}
+
+impl Protect {
+    pub(crate) fn new(protection: &Protection) -> Result<Self, SrtpError> {
+        Ok(match protection {
+            Protection::Srtp { suite, send, .. } => Self::Srtp {
+                suite: *suite,
+                keys: send.clone(),
+                sender: Box::new(Sender::new(*suite, send)?),
+            },
+            Protection::Plain { .. } => Self::Plain,
+        })
+    }
+
+    /// Takes a new plan's protection; the same key goes on with the same state, or a nonce would
+    /// be used twice.
+    pub(crate) fn update(&mut self, to: &Protection) -> Result<(), SrtpError> {
+        let goes_on = match (&*self, to) {
+            (Self::Srtp { suite, keys, .. }, Protection::Srtp { suite: new, send, .. }) => {
+                suite == new && keys == send
+            }
+            (Self::Plain, Protection::Plain { .. }) => true,
+            _ => false,
+        };
+        if !goes_on {
+            *self = Self::new(to)?;
+        }
+        Ok(())
+    }
+
+    /// Protects `buffer[..length]` in place and returns the new length.
+    pub(crate) fn rtp(&mut self, buffer: &mut [u8], length: usize) -> Result<usize, DropReason> {
+        match self {
+            Self::Srtp { sender, .. } => {
+                sender.protect_rtp(buffer, length).map_err(|_| DropReason::Unprotected)
+            }
+            Self::Plain => Ok(length),
+        }
+    }
+
+    /// Protects `buffer[..length]` in place and returns the new length.
+    pub(crate) fn rtcp(&mut self, buffer: &mut [u8], length: usize) -> Result<usize, DropReason> {
+        match self {
+            Self::Srtp { sender, .. } => {
+                sender.protect_rtcp(buffer, length).map_err(|_| DropReason::Unprotected)
+            }
+            Self::Plain => Ok(length),
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! Whether the caller speaks: the voice detector, less the agent's own echo, and the decision
+//! to stop the agent for it.
+
+use audio::{SampleRate, Threshold, VoiceDetector};
+use media::{BargeIn, FRAME_SAMPLES, MediaEvent};
+
+use super::echo::EchoGuard;
+
+const FRAME_MS: u32 = 20;
+
+/// Own voice, in milliseconds, before speech that may be an echo counts as the caller's.
+const OWN_MS: u32 = 60;
+
+/// See the module.
+pub(crate) struct Ear {
+    detector: VoiceDetector,
+    echo: EchoGuard,
+    threshold: Threshold,
+    /// Position of the detector's first sample: frames that were skipped shift it.
+    origin: u64,
+    /// Samples that the detector has heard.
+    heard: u64,
+    /// Whether the caller's speech was announced and has not ended.
+    speaking: bool,
+    /// Milliseconds of voice that is no echo, leaking while there is none.
+    own_ms: u32,
+    /// The same by the plan's stricter measure, for barge-in.
+    barge_ms: u32,
+    /// Where the present stretch of own voice began.
+    own_since: u64,
+}
+
+/// What a frame told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Heard {
+    /// The caller speaks.
+    pub(crate) speech: bool,
+    /// The caller has spoken for as long as the plan asks, now.
+    pub(crate) barge_in: bool,
+}
+
+impl Ear {
+    pub(crate) fn new() -> Self {
+        let threshold = Threshold::default();
+        Self {
+            detector: VoiceDetector::new(SampleRate::Hz16000, threshold),
+            echo: EchoGuard::new(),
+            threshold,
+            origin: 0,
+            heard: 0,
+            speaking: false,
+            own_ms: 0,
+            barge_ms: 0,
+            own_since: 0,
+        }
+    }
+
+    /// Takes what the agent says in this frame.
+    pub(crate) fn said(&mut self, frame: &[i16; FRAME_SAMPLES]) {
+        self.echo.said(frame);
+    }
+
+    /// Takes 20 ms of the caller at `position`.
+    pub(crate) fn heard(
+        &mut self,
+        frame: &[i16; FRAME_SAMPLES],
+        position: u64,
+        barge_in: Option<BargeIn>,
+        event: &mut dyn FnMut(MediaEvent),
+    ) -> Heard {
+        self.origin = position.saturating_sub(self.heard);
+        let voice = self.detector.push(frame);
+        self.heard += FRAME_SAMPLES as u64;
+        let doubtful = self.echo.is_listening();
+        // Below the lowest threshold of both decisions nothing is counted, so nothing is compared.
+        let least = barge_in.map_or(self.threshold.probability, |plan| {
+            plan.threshold.min(self.threshold.probability)
+        });
+        let own = !self.echo.heard(frame, voice.probability >= least);
+        let loud = voice.probability >= self.threshold.probability
+            && voice.level_dbfs >= self.threshold.level_dbfs;
+        if self.own_ms == 0 {
+            self.own_since = position;
+        }
+        self.own_ms = leak(self.own_ms, own && loud, 400);
+
+        let began = if doubtful {
+            // An onset may be the echo's: the caller's is where voice that is none began.
+            (voice.is_speech && self.own_ms >= OWN_MS).then_some(self.own_since)
+        } else {
+            let started = voice.onset.map(|onset| onset.started_at + self.origin);
+            started.or_else(|| (voice.is_speech && self.own_ms > 0).then_some(self.own_since))
+        };
+        if let Some(position) = began.filter(|_| !self.speaking) {
+            self.speaking = true;
+            event(MediaEvent::SpeechStarted { position });
+        }
+        if self.speaking && !voice.is_speech {
+            self.speaking = false;
+            let hangover = u64::from(self.threshold.hangover_ms) * 16;
+            let ended = voice.ended_at.map_or(position, |at| at + self.origin);
+            event(MediaEvent::SpeechEnded { position: ended.saturating_sub(hangover) });
+        }
+        Heard { speech: self.speaking, barge_in: self.barge_in(voice, own, barge_in) }
+    }
+
+    fn barge_in(&mut self, voice: audio::Voice, own: bool, plan: Option<BargeIn>) -> bool {
+        let Some(plan) = plan else {
+            self.barge_ms = 0;
+            return false;
+        };
+        let loud =
+            voice.probability >= plan.threshold && voice.level_dbfs >= plan.floor_dbfs && own;
+        let needed = u32::try_from(plan.speech.as_millis()).unwrap_or(u32::MAX).max(FRAME_MS);
+        self.barge_ms = leak(self.barge_ms, loud, needed);
+        self.barge_ms >= needed
+    }
+
+    /// Forgets the stretch of voice that was acted on.
+    pub(crate) const fn acted(&mut self) {
+        self.barge_ms = 0;
+    }
+}
+
+/// Counts frames of voice; a frame without takes half of one back, so that a stop between two
+/// syllables costs little and single clicks never add up.
+fn leak(millis: u32, voice: bool, most: u32) -> u32 {
+    if voice { (millis + FRAME_MS).min(most) } else { millis.saturating_sub(FRAME_MS / 2) }
+}

@@ -1,0 +1,409 @@
+//! A relay worker: one thread that owns its sessions, sockets, ports and timers, with no lock and
+//! no other thread's word in its loop but commands.
+//!
+//! Each round takes commands, runs frames that are due (at most for a budget, the rest in the next
+//! round, the oldest first) and drains the sockets that have datagrams, at most `relay.batch` each.
+//! A fault in one session ends that session only.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, TryRecvError};
+use std::time::Duration;
+
+use base::{Instant, Random, SeededRandom, SessionId, limit};
+use media::{LegPlan, MediaEvent, Need, Reserved, TapFrame};
+use rtrb::Producer;
+
+use crate::driver::{Network, Token};
+use crate::path::counters::{Meter, Published, Tally};
+use crate::path::receive::BUFFER_BYTES;
+use crate::path::{Driver, Port, Session};
+use crate::ports::Ports;
+
+/// What a session is told.
+pub enum Command {
+    /// Find ports; begins the session. Answered by `Reserved` or `ReserveFailed`.
+    Reserve(Need),
+    /// Follow this plan from now on.
+    Apply(Box<LegPlan>),
+    /// Queue a piece of the agent's speech, at 16 kHz.
+    Play {
+        /// Which speech; its pieces follow each other.
+        speech: u32,
+        /// The piece.
+        samples: Arc<[i16]>,
+        /// Whether it is the last one.
+        last: bool,
+    },
+    /// Cut the speech under way and those that wait.
+    StopPlayout,
+    /// Press keys: `0`-`9`, `*`, `#`, `A`-`D`, as telephone events.
+    SendDigits(String),
+    /// Let somebody listen along, up to limit `relay.taps`.
+    Tap(Producer<TapFrame>),
+    /// While `true`, listeners hear silence.
+    Mask(bool),
+    /// Say goodbye and give the ports back.
+    Release,
+}
+
+impl std::fmt::Debug for Command {
+    /// The command's name only: what is in it was said by a person, or is a key.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Reserve(_) => "Reserve",
+            Self::Apply(_) => "Apply",
+            Self::Play { .. } => "Play",
+            Self::StopPlayout => "StopPlayout",
+            Self::SendDigits(_) => "SendDigits",
+            Self::Tap(_) => "Tap",
+            Self::Mask(_) => "Mask",
+            Self::Release => "Release",
+        })
+    }
+}
+
+/// Where a worker's events go. It is called on the worker's thread and must not wait.
+pub trait EventSink: Send {
+    /// Something happened at a session.
+    fn deliver(&mut self, session: SessionId, event: MediaEvent);
+    /// The session is gone by a fault of ours or a plan that cannot be followed; its call must
+    /// end. It needs no release.
+    fn failed(&mut self, session: SessionId);
+}
+
+/// A message to a worker.
+pub(crate) enum Message {
+    /// To one session.
+    Session(SessionId, Command),
+    /// Take no more sessions, and end when the last one has gone or this much time has passed.
+    Drain(Duration),
+}
+
+/// Time for frames in one round (DESIGN section 3).
+const BUDGET: Duration = Duration::from_millis(1);
+/// Commands taken in one round.
+const COMMANDS: usize = 256;
+/// The longest wait; then it is seen that nobody can send commands any more.
+const WAIT_MAX: Duration = Duration::from_secs(1);
+/// How often counts are published.
+const PUBLISH_EVERY: Duration = Duration::from_millis(100);
+
+/// A session and what the worker keeps for it.
+struct Entry {
+    id: SessionId,
+    session: Session,
+    port: u16,
+    /// When it is in the timer table for; older places there are void.
+    due: Option<Instant>,
+}
+
+/// See the module.
+pub(crate) struct Worker<N> {
+    network: N,
+    sink: Box<dyn EventSink>,
+    commands: Receiver<Message>,
+    published: Arc<Published>,
+    tally: Tally,
+    ports: Ports,
+    random: SeededRandom,
+    sessions: Vec<Option<Entry>>,
+    places: HashMap<SessionId, usize>,
+    vacant: Vec<usize>,
+    timers: BinaryHeap<Reverse<(Instant, usize)>>,
+    ready: Vec<Token>,
+    /// Taken out while in use.
+    buffer: Vec<u8>,
+    publish_at: Instant,
+    /// Set while draining: when to give up waiting.
+    drain_until: Option<Instant>,
+}
+
+/// What a worker is made of.
+pub(crate) struct Setup {
+    pub(crate) sink: Box<dyn EventSink>,
+    pub(crate) commands: Receiver<Message>,
+    pub(crate) published: Arc<Published>,
+    pub(crate) ports: RangeInclusive<u16>,
+    pub(crate) worker: usize,
+    pub(crate) workers: usize,
+    pub(crate) seed: u64,
+}
+
+impl<N: Network> Worker<N> {
+    pub(crate) fn new(network: N, setup: Setup) -> Self {
+        Self {
+            publish_at: network.now(),
+            network,
+            sink: setup.sink,
+            commands: setup.commands,
+            published: setup.published,
+            tally: Tally::default(),
+            ports: Ports::share(&setup.ports, setup.worker, setup.workers),
+            random: SeededRandom::new(setup.seed),
+            sessions: Vec::new(),
+            places: HashMap::new(),
+            vacant: Vec::new(),
+            timers: BinaryHeap::new(),
+            ready: Vec::new(),
+            buffer: vec![0; BUFFER_BYTES],
+            drain_until: None,
+        }
+    }
+
+    /// Works until drained, or until nobody can send commands any more.
+    pub(crate) fn run(mut self) {
+        while self.round() {}
+        for place in 0..self.sessions.len() {
+            self.release(place);
+        }
+        self.published.store(&self.tally);
+    }
+
+    /// One round; `false` when the work is done.
+    fn round(&mut self) -> bool {
+        let Some(has_more) = self.take_commands() else {
+            return false;
+        };
+        self.run_frames();
+        let now = self.network.now();
+        if now >= self.publish_at {
+            self.publish_at = now + PUBLISH_EVERY;
+            self.tally.sessions = self.places.len() as u64;
+            self.published.store(&self.tally);
+        }
+        let due = self.timers.peek().map_or(WAIT_MAX, |Reverse((due, _))| due.since(now));
+        let mut ready = std::mem::take(&mut self.ready);
+        let most = if has_more { Duration::ZERO } else { due.min(WAIT_MAX) };
+        self.network.wait(most, &mut ready);
+        for token in &ready {
+            self.receive(*token);
+        }
+        self.ready = ready;
+        match self.drain_until {
+            Some(until) => !self.places.is_empty() && self.network.now() < until,
+            None => true,
+        }
+    }
+
+    /// Takes a round's commands; whether there may be more, or `None` when none will come.
+    fn take_commands(&mut self) -> Option<bool> {
+        for _ in 0..COMMANDS {
+            match self.commands.try_recv() {
+                Ok(Message::Session(id, command)) => self.command(id, command),
+                Ok(Message::Drain(within)) => {
+                    self.drain_until = Some(self.network.now() + within);
+                }
+                Err(TryRecvError::Empty) => return Some(false),
+                Err(TryRecvError::Disconnected) => return None,
+            }
+        }
+        Some(true)
+    }
+
+    fn command(&mut self, id: SessionId, command: Command) {
+        let place = self.places.get(&id).copied();
+        match (command, place) {
+            (Command::Reserve(need), None) => self.reserve(id, need),
+            (Command::Release, Some(place)) => self.release(place),
+            (Command::Reserve(_), Some(_)) | (_, None) => self.tally.count(Meter::Orphans, 1),
+            (command, Some(place)) => self.step(place, |session, now, driver| match command {
+                Command::Apply(plan) => session.apply(now, *plan).is_ok(),
+                Command::Play { speech, samples, last } => {
+                    session.play(speech, samples, last, driver);
+                    true
+                }
+                Command::StopPlayout => {
+                    session.stop_playout(driver);
+                    true
+                }
+                Command::SendDigits(digits) => {
+                    if !session.send_digits(&digits) {
+                        driver.tally().count(Meter::Unpressed, 1);
+                    }
+                    true
+                }
+                Command::Tap(ring) => {
+                    if !session.tap(ring) {
+                        driver.tally().count(Meter::Untapped, 1);
+                    }
+                    true
+                }
+                Command::Mask(masked) => {
+                    session.mask(masked);
+                    true
+                }
+                Command::Reserve(_) | Command::Release => true, // taken above
+            }),
+        }
+    }
+
+    fn reserve(&mut self, id: SessionId, need: Need) {
+        let room = self.places.len() < limit::RELAY_SESSIONS.get() && self.drain_until.is_none();
+        if !room {
+            return self.sink.deliver(id, MediaEvent::ReserveFailed { ports: false });
+        }
+        let place = self.vacant.pop().unwrap_or(self.sessions.len());
+        let (now, network) = (self.network.now(), &mut self.network);
+        let port = self.ports.take(now, &mut self.random, |port| open(network, place, need, port));
+        if place == self.sessions.len() {
+            self.sessions.push(None);
+        }
+        let Some(port) = port else {
+            self.vacant.push(place);
+            return self.sink.deliver(id, MediaEvent::ReserveFailed { ports: true });
+        };
+        let seed = self.random.u64();
+        let session = Session::new(now, self.network.wall(), seed, need.separate_rtcp);
+        self.sessions[place] = Some(Entry { id, session, port, due: None });
+        self.places.insert(id, place);
+        let rtcp = need.separate_rtcp.then(|| SocketAddr::new(need.bind, port + 1));
+        let reserved = Reserved { rtp: SocketAddr::new(need.bind, port), rtcp };
+        self.sink.deliver(id, MediaEvent::Reserved(reserved));
+    }
+
+    fn release(&mut self, place: usize) {
+        self.step(place, |session, now, driver| {
+            session.release(now, driver);
+            true
+        });
+        self.forget(place);
+    }
+
+    /// Closes a session's sockets and lets its ports rest.
+    fn forget(&mut self, place: usize) {
+        let Some(entry) = self.sessions.get_mut(place).and_then(Option::take) else {
+            return;
+        };
+        self.places.remove(&entry.id);
+        self.vacant.push(place);
+        self.network.close(place * 2);
+        self.network.close(place * 2 + 1);
+        self.ports.give_back(self.network.now(), entry.port);
+    }
+
+    /// Runs sessions that are due, the oldest first, until the budget is spent.
+    fn run_frames(&mut self) {
+        let began = self.network.now();
+        let mut now = began;
+        while let Some(Reverse((due, place))) = self.timers.peek().copied() {
+            if due > now {
+                return;
+            }
+            if now.since(began) >= BUDGET {
+                return self.tally.count(Meter::OverBudget, 1);
+            }
+            self.timers.pop();
+            let entry = self.sessions.get_mut(place).and_then(Option::as_mut);
+            // A place in the table may be void: the session has gone, or was given another.
+            if let Some(entry) = entry.filter(|entry| entry.due == Some(due)) {
+                entry.due = None;
+                self.step(place, |session, now, driver| {
+                    session.tick(now, driver);
+                    true
+                });
+            }
+            now = self.network.now();
+        }
+    }
+
+    /// Takes what waits at a socket, at most `relay.batch`, so that a flood at one port leaves the
+    /// others their turn.
+    fn receive(&mut self, token: Token) {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        for _ in 0..limit::RELAY_BATCH.get() {
+            let Some((length, source)) = self.network.receive(token, &mut buffer) else {
+                break;
+            };
+            let port = if token.is_multiple_of(2) { Port::Rtp } else { Port::Rtcp };
+            let datagram = &mut buffer[..length.min(BUFFER_BYTES)];
+            self.step(token / 2, |session, now, driver| {
+                session.on_datagram(now, port, source, datagram, driver);
+                true
+            });
+        }
+        self.buffer = buffer;
+    }
+
+    /// Runs one step of a session. A panic, or `false` from the step, ends the session and only
+    /// that.
+    fn step(
+        &mut self,
+        place: usize,
+        step: impl FnOnce(&mut Session, Instant, &mut dyn Driver) -> bool,
+    ) {
+        let now = self.network.now();
+        let Some(entry) = self.sessions.get_mut(place).and_then(Option::as_mut) else {
+            return;
+        };
+        let mut driver = Acting {
+            network: &mut self.network,
+            sink: &mut *self.sink,
+            tally: &mut self.tally,
+            place,
+            id: entry.id,
+        };
+        // After a panic the session is dropped, so nobody sees it half-changed.
+        let session = &mut entry.session;
+        let done = catch_unwind(AssertUnwindSafe(|| step(session, now, &mut driver)));
+        if let Ok(true) = done {
+            let due = entry.session.poll_timeout();
+            if due != entry.due {
+                entry.due = due;
+                self.timers.extend(due.map(|due| Reverse((due, place))));
+            }
+            return;
+        }
+        if done.is_err() {
+            self.tally.count(Meter::Panics, 1);
+        }
+        let id = entry.id;
+        self.forget(place);
+        self.sink.failed(id);
+    }
+}
+
+/// Opens a session's sockets on a pair of ports.
+fn open(network: &mut impl Network, place: usize, need: Need, port: u16) -> bool {
+    if !network.open(place * 2, SocketAddr::new(need.bind, port)) {
+        return false;
+    }
+    let both =
+        !need.separate_rtcp || network.open(place * 2 + 1, SocketAddr::new(need.bind, port + 1));
+    if !both {
+        network.close(place * 2);
+    }
+    both
+}
+
+/// One session's hands.
+struct Acting<'a, N> {
+    network: &'a mut N,
+    sink: &'a mut dyn EventSink,
+    tally: &'a mut Tally,
+    place: usize,
+    id: SessionId,
+}
+
+impl<N: Network> Driver for Acting<'_, N> {
+    fn send(&mut self, port: Port, to: SocketAddr, datagram: &[u8]) -> bool {
+        let token = self.place * 2 + usize::from(port == Port::Rtcp);
+        self.network.send(token, to, datagram)
+    }
+
+    fn event(&mut self, event: MediaEvent) {
+        self.sink.deliver(self.id, event);
+    }
+
+    fn tally(&mut self) -> &mut Tally {
+        self.tally
+    }
+}
+
+#[cfg(test)]
+#[path = "worker_tests.rs"]
+mod worker_tests;

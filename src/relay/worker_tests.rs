@@ -1,0 +1,252 @@
+//! A worker on a network of its own: faults, floods, ports, budget.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, VecDeque};
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Mutex;
+use std::sync::mpsc::{SyncSender, sync_channel};
+
+use audio::Codec;
+use base::{CallId, LegId, WallTime};
+use media::{Direction, Format, Protection, Purpose, SourceIdentity};
+
+use super::*;
+use crate::path::counters::DropReason;
+
+#[derive(Default)]
+struct Net {
+    now: Instant,
+    open: BTreeMap<Token, SocketAddr>,
+    waiting: BTreeMap<Token, VecDeque<(Vec<u8>, SocketAddr)>>,
+    sent: Vec<(Token, SocketAddr)>,
+    /// Each look at the clock takes so long.
+    slowness: Duration,
+}
+
+/// Shared, so that a test can see it while the worker owns it.
+#[derive(Clone, Default)]
+struct FakeNetwork(Rc<RefCell<Net>>);
+
+impl Network for FakeNetwork {
+    fn now(&self) -> Instant {
+        let mut net = self.0.borrow_mut();
+        let slowness = net.slowness;
+        net.now += slowness;
+        net.now
+    }
+    fn wall(&self) -> WallTime {
+        WallTime::default()
+    }
+    fn open(&mut self, token: Token, address: SocketAddr) -> bool {
+        self.0.borrow_mut().open.insert(token, address).is_none()
+    }
+    fn close(&mut self, token: Token) {
+        self.0.borrow_mut().open.remove(&token);
+    }
+    fn wait(&mut self, most: Duration, ready: &mut Vec<Token>) {
+        let mut net = self.0.borrow_mut();
+        ready.clear();
+        ready.extend(net.waiting.iter().filter(|(_, queue)| !queue.is_empty()).map(|(t, _)| *t));
+        if ready.is_empty() {
+            net.now += most;
+        }
+    }
+    fn receive(&mut self, token: Token, buffer: &mut [u8]) -> Option<(usize, SocketAddr)> {
+        let mut net = self.0.borrow_mut();
+        let (bytes, source) = net.waiting.get_mut(&token)?.pop_front()?;
+        buffer[..bytes.len()].copy_from_slice(&bytes);
+        Some((bytes.len(), source))
+    }
+    fn send(&mut self, token: Token, to: SocketAddr, _: &[u8]) -> bool {
+        assert_ne!(to.port(), 666, "the fault of this test");
+        self.0.borrow_mut().sent.push((token, to));
+        true
+    }
+}
+
+/// An event, or `None` for a failed session.
+type Seen = (SessionId, Option<MediaEvent>);
+
+#[derive(Clone, Default)]
+struct Events(Arc<Mutex<Vec<Seen>>>);
+
+impl EventSink for Events {
+    fn deliver(&mut self, session: SessionId, event: MediaEvent) {
+        self.0.lock().unwrap().push((session, Some(event)));
+    }
+    fn failed(&mut self, session: SessionId) {
+        self.0.lock().unwrap().push((session, None));
+    }
+}
+
+struct Rig {
+    worker: Worker<FakeNetwork>,
+    net: FakeNetwork,
+    events: Events,
+    commands: SyncSender<Message>,
+}
+
+fn rig(ports: RangeInclusive<u16>) -> Rig {
+    let (net, events) = (FakeNetwork::default(), Events::default());
+    let (commands, receiver) = sync_channel(4096);
+    let setup = Setup {
+        sink: Box::new(events.clone()),
+        commands: receiver,
+        published: Arc::default(),
+        ports,
+        worker: 0,
+        workers: 1,
+        seed: 1,
+    };
+    Rig { worker: Worker::new(net.clone(), setup), net, events, commands }
+}
+
+fn plan(remote_port: u16) -> Box<LegPlan> {
+    let mut random = SeededRandom::new(5);
+    let pcmu =
+        Format { codec: Codec::Pcmu, payload_type: 0, packet_ms: 20, dtx: false, bitrate: 0 };
+    Box::new(LegPlan {
+        leg: LegId { call: CallId::random(&mut random), index: 0 },
+        remote: SocketAddr::from(([192, 0, 2, 1], remote_port)),
+        remote_rtcp: None,
+        direction: Direction::BOTH,
+        protection: Protection::Plain { from: Vec::new() },
+        send: pcmu,
+        accept: vec![pcmu],
+        telephone_events: Vec::new(),
+        inactive: Duration::from_secs(60),
+        source: SourceIdentity::random(&mut random),
+        purpose: Purpose::Agent { barge_in: None },
+    })
+}
+
+impl Rig {
+    fn tell(&self, session: u64, command: Command) {
+        self.commands.send(Message::Session(SessionId(session), command)).unwrap();
+    }
+
+    fn reserve(&mut self, session: u64) -> MediaEvent {
+        let need = Need { bind: IpAddr::from([127, 0, 0, 1]), separate_rtcp: true };
+        self.tell(session, Command::Reserve(need));
+        self.worker.round();
+        let (id, event) = self.events.0.lock().unwrap().pop().unwrap();
+        assert_eq!(id, SessionId(session));
+        event.unwrap()
+    }
+
+    fn rounds(&mut self, count: usize) {
+        (0..count).for_each(|_| assert!(self.worker.round()));
+    }
+
+    fn sent_to(&self, port: u16) -> usize {
+        self.net.0.borrow().sent.iter().filter(|(_, to)| to.port() == port).count()
+    }
+}
+
+#[test]
+fn a_fault_in_one_session_ends_that_session_only() {
+    std::panic::set_hook(Box::new(|_| {}));
+    let mut rig = rig(10_000..=10_099);
+    for (session, port) in [(1, 5000), (2, 666), (3, 5002)] {
+        assert!(matches!(rig.reserve(session), MediaEvent::Reserved(_)));
+        rig.tell(session, Command::Apply(plan(port)));
+    }
+    rig.rounds(40);
+    let _ = std::panic::take_hook();
+    assert!(rig.events.0.lock().unwrap().contains(&(SessionId(2), None)));
+    assert_eq!(rig.worker.tally.total(Meter::Panics), 1);
+    assert_eq!(rig.net.0.borrow().open.len(), 4, "its sockets are closed");
+    assert!(rig.sent_to(5000) > 8 && rig.sent_to(5002) > 8);
+}
+
+#[test]
+fn a_flood_at_one_port_costs_the_others_one_batch() {
+    let mut rig = rig(10_000..=10_099);
+    for session in [0, 1] {
+        assert!(matches!(rig.reserve(session), MediaEvent::Reserved(_)));
+        rig.tell(session, Command::Apply(plan(5000 + session as u16)));
+    }
+    let victim = rig.worker.places[&SessionId(0)] * 2;
+    let source = SocketAddr::from(([203, 0, 113, 1], 9));
+    let flood = (0..100_000).map(|_| (vec![0x80; 1400], source)).collect();
+    rig.net.0.borrow_mut().waiting.insert(victim, flood);
+    let mut before = 100_000;
+    for _ in 0..200 {
+        rig.net.0.borrow_mut().now += Duration::from_millis(5);
+        rig.worker.round();
+        let left = rig.net.0.borrow().waiting[&victim].len();
+        assert_eq!(before - left, limit::RELAY_BATCH.get());
+        before = left;
+    }
+    assert!((48..=51).contains(&rig.sent_to(5001)), "{}", rig.sent_to(5001));
+    assert_eq!(rig.worker.tally.dropped(DropReason::SourceNetwork), 12_800);
+}
+
+#[test]
+fn released_ports_rest_and_used_up_ports_are_refused() {
+    let mut rig = rig(10_000..=10_001);
+    let MediaEvent::Reserved(reserved) = rig.reserve(1) else { panic!() };
+    assert_eq!((reserved.rtp.port(), reserved.rtcp.map(|a| a.port())), (10_000, Some(10_001)));
+    assert_eq!(rig.reserve(2), MediaEvent::ReserveFailed { ports: true });
+    rig.tell(1, Command::Release);
+    rig.worker.take_commands();
+    assert!(rig.net.0.borrow().open.is_empty());
+    rig.worker.reserve(SessionId(3), Need { bind: IpAddr::from([0; 4]), separate_rtcp: false });
+    let failed = (SessionId(3), Some(MediaEvent::ReserveFailed { ports: true }));
+    assert!(rig.events.0.lock().unwrap().contains(&failed));
+    rig.net.0.borrow_mut().now += limit::RELAY_QUARANTINE_MS.millis();
+    assert!(matches!(rig.reserve(4), MediaEvent::Reserved(_)));
+}
+
+#[test]
+fn frames_beyond_the_budget_wait_for_the_next_round() {
+    let mut rig = rig(10_000..=10_999);
+    for session in 0..40 {
+        rig.reserve(session);
+        rig.tell(session, Command::Apply(plan(5000)));
+    }
+    rig.worker.take_commands();
+    rig.net.0.borrow_mut().now += Duration::from_millis(25);
+    rig.net.0.borrow_mut().slowness = Duration::from_micros(50);
+    rig.net.0.borrow_mut().sent.clear();
+    rig.worker.run_frames();
+    let first = rig.sent_to(5000);
+    assert!((5..=25).contains(&first), "{first}");
+    assert_eq!(rig.worker.tally.total(Meter::OverBudget), 1);
+    (0..8).for_each(|_| rig.worker.run_frames());
+    assert!(rig.sent_to(5000) >= 40);
+}
+
+#[test]
+fn sessions_do_not_tick_all_at_once() {
+    let mut rig = rig(10_000..=10_999);
+    for session in 0..32 {
+        rig.reserve(session);
+        rig.tell(session, Command::Apply(plan(5000)));
+    }
+    rig.worker.take_commands();
+    let due: std::collections::BTreeSet<_> =
+        rig.worker.timers.iter().map(|Reverse((due, _))| *due).collect();
+    assert!(due.len() >= 8, "{}", due.len());
+}
+
+#[test]
+fn a_drained_worker_takes_no_session_and_ends_with_the_last_one() {
+    let mut rig = rig(10_000..=10_099);
+    rig.reserve(1);
+    rig.commands.send(Message::Drain(Duration::from_secs(60))).unwrap();
+    assert_eq!(rig.reserve(2), MediaEvent::ReserveFailed { ports: false });
+    assert!(rig.worker.round());
+    rig.tell(1, Command::Release);
+    assert!(!rig.worker.round());
+}
+
+#[test]
+fn commands_for_nobody_are_counted() {
+    let mut rig = rig(10_000..=10_099);
+    rig.tell(9, Command::StopPlayout);
+    rig.tell(9, Command::Release);
+    rig.worker.round();
+    assert_eq!(rig.worker.tally.total(Meter::Orphans), 2);
+}

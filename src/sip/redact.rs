@@ -1,0 +1,186 @@
+//! A message as text for the ladder of a call, without secrets: credentials, media keys, ICE
+//! passwords and dialled digits. It still names people; it is stored sealed.
+
+use crate::header::{Header, Name};
+use crate::message::Message;
+
+const MASK: &str = "[redacted]";
+
+/// The message as text, with line ends as `\n`. Masked are: credentials (Authorization,
+/// Proxy-Authorization, passwords in URIs), keys in SDP (`a=crypto`, `a=key-mgmt`, `k=`, every
+/// `inline:` wherever it stands), `a=ice-pwd`, and bodies that carry DTMF: those of INFO, and any
+/// of a DTMF or KPML type. A body that is not text is shown by its size.
+#[must_use]
+pub fn redact(message: &Message) -> String {
+    let mut text = match message {
+        Message::Request(request) => {
+            format!("{} {} SIP/2.0\n", request.method, without_password(request.uri.as_str()))
+        }
+        Message::Response(response) => {
+            format!("SIP/2.0 {} {}\n", response.status.code(), response.phrase())
+        }
+    };
+    for header in message.headers() {
+        text.push_str(&redact_header(header));
+        text.push('\n');
+    }
+    text.push('\n');
+    text.push_str(&redact_body(message));
+    text
+}
+
+fn redact_header(header: &Header) -> String {
+    let name = String::from_utf8_lossy(header.written_name()).into_owned();
+    if matches!(header.name(), Some(Name::Authorization | Name::ProxyAuthorization)) {
+        return format!("{name}: {MASK}");
+    }
+    // User-to-User and unknown fields could carry keys of their own; `inline:` is masked anywhere.
+    format!("{name}: {}", without_inline_keys(&without_password(&header.lossy())))
+}
+
+fn redact_body(message: &Message) -> String {
+    let body = message.body();
+    if body.is_empty() {
+        return String::new();
+    }
+    if carries_digits(message) {
+        return format!("{MASK}\n");
+    }
+    let Ok(body) = std::str::from_utf8(body) else {
+        return format!("[{} bytes]\n", body.len());
+    };
+    let mut text = String::with_capacity(body.len());
+    for line in body.lines() {
+        text.push_str(&redact_line(line));
+        text.push('\n');
+    }
+    text
+}
+
+/// INFO (RFC 6086, and `application/dtmf-relay` as vendors use it) and KPML (RFC 4730).
+fn carries_digits(message: &Message) -> bool {
+    let is_info = message.headers().cseq().is_ok_and(|it| it.method == crate::Method::Info)
+        || matches!(message, Message::Request(request) if request.method == crate::Method::Info);
+    let of_type = |header: &Header| {
+        let text = header.lossy().to_ascii_lowercase();
+        text.contains("dtmf") || text.contains("kpml") || text.contains("telephone-event")
+    };
+    is_info || message.headers().all(Name::ContentType).any(of_type)
+}
+
+fn redact_line(line: &str) -> String {
+    const SECRET: [&str; 6] =
+        ["a=key-mgmt:", "a=ice-pwd:", "k=", "Authorization:", "Proxy-Authorization:", "Signal="];
+    let trimmed = line.trim_start();
+    for prefix in SECRET {
+        if trimmed.get(..prefix.len()).is_some_and(|it| it.eq_ignore_ascii_case(prefix)) {
+            return format!("{}{MASK}", &trimmed[..prefix.len()]);
+        }
+    }
+    without_inline_keys(line)
+}
+
+/// Masks what follows each `inline:` (RFC 4568 section 9.2) up to white space, a quote or a
+/// semicolon, lifetime and MKI included.
+fn without_inline_keys(line: &str) -> String {
+    const KEY: &str = "inline:";
+    let mut text = String::with_capacity(line.len());
+    let mut rest = line;
+    while let Some(at) = find_ignore_case(rest, KEY) {
+        let (before, key) = rest.split_at(at + KEY.len());
+        text.push_str(before);
+        text.push_str(MASK);
+        let end = key.find([' ', '\t', ';', '"', '\'', '<', '\r']).unwrap_or(key.len());
+        rest = &key[end..];
+    }
+    text + rest
+}
+
+fn find_ignore_case(text: &str, word: &str) -> Option<usize> {
+    // The word is ASCII, so that a match begins and ends between characters.
+    text.as_bytes().windows(word.len()).position(|it| it.eq_ignore_ascii_case(word.as_bytes()))
+}
+
+/// Masks `password` in each `sip:user:password@` and its `sips:` twin (RFC 3261 section 19.1.1).
+fn without_password(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = find_ignore_case(rest, "sip") {
+        let scheme = at + 3;
+        let secure = usize::from(rest[scheme..].starts_with(['s', 'S']));
+        if !rest[scheme + secure..].starts_with(':') {
+            out.push_str(&rest[..scheme]);
+            rest = &rest[scheme..];
+            continue;
+        }
+        let start = scheme + secure + 1;
+        let (before, after) = rest.split_at(start);
+        out.push_str(before);
+        rest = after;
+        let end = rest.find(['@', ' ', '<', '>', '"', ',']).unwrap_or(rest.len());
+        if rest[end..].starts_with('@')
+            && let Some(colon) = rest[..end].find(':')
+        {
+            out.push_str(&rest[..=colon]);
+            out.push_str(MASK);
+            rest = &rest[end..];
+        }
+    }
+    out + rest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::Request;
+    use crate::method::Method;
+    use crate::uri::Uri;
+
+    fn request(method: Method, content_type: &str, body: &'static str) -> Message {
+        let mut request = Request::new(method, Uri::parse("sip:bob:hunter2@h;x=1").unwrap())
+            .with_body(content_type, body);
+        request.headers.push(Name::Authorization, "Digest response=\"s3cret\"");
+        request.headers.push(Name::ProxyAuthorization, "Digest response=\"s3cret\"");
+        request.headers.push(Name::From, "\"A\" <sips:alice:s3cret@h>, <sip:b@h:5060>");
+        request.headers.push(Name::Via, "SIP/2.0/TLS a;branch=z9hG4bK1");
+        Message::Request(request)
+    }
+
+    #[test]
+    fn keys_and_credentials_are_masked_and_the_rest_stays() {
+        let sdp = "v=0\r\nk=base64:s3cret\r\n\
+            a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:s3cretKEY+/=|2^20|1:4 KDR=0\r\n\
+            A=CRYPTO:2 X INLINE:s3cret1;inline:s3cret2\r\n\
+            a=ice-ufrag:abcd\r\na=ice-pwd:s3cret\r\na=key-mgmt:mikey s3cret\r\n";
+        let text = redact(&request(Method::Invite, "application/sdp", sdp));
+        assert!(!text.contains("s3cret") && !text.contains("hunter2"), "{text}");
+        assert!(text.contains("inline:[redacted] KDR=0\n"));
+        assert!(text.contains("a=ice-ufrag:abcd"));
+        assert!(text.contains("sip:bob:[redacted]@h;x=1"));
+        assert!(text.contains("<sip:b@h:5060>"));
+        assert!(text.contains("branch=z9hG4bK1"));
+        assert!(text.contains("Proxy-Authorization: [redacted]"));
+    }
+
+    #[test]
+    fn dialled_digits_are_masked_whatever_carries_them() {
+        for (method, content_type) in [
+            (Method::Info, "application/dtmf-relay"),
+            (Method::Info, "text/plain"),
+            (Method::Notify, "application/kpml-response+xml"),
+            (Method::Message, "Application/DTMF"),
+        ] {
+            let text = redact(&request(method, content_type, "Signal=4711\r\nDuration=160\r\n"));
+            assert!(!text.contains("4711"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_binary_body_is_shown_by_its_size() {
+        let Message::Request(mut request) = request(Method::Message, "image/png", "") else {
+            panic!("a request")
+        };
+        request.body = bytes::Bytes::from_static(b"\xff\xfe\0");
+        assert!(redact(&Message::Request(request)).ends_with("[3 bytes]\n"));
+    }
+}

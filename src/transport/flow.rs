@@ -1,0 +1,92 @@
+//! The vocabulary between this member and whoever assembles the edge: a [`Flow`] is where a
+//! message came from and where its answer goes; an [`Inlet`] is what messages are handed to.
+
+use core::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use base::Event;
+use bytes::Bytes;
+use sip::{FlowId, ParseFailure};
+
+/// What carries the messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Transport {
+    /// Datagrams in plaintext.
+    Udp,
+    /// A stream in plaintext.
+    Tcp,
+    /// A stream under TLS.
+    Tls,
+}
+
+impl Transport {
+    /// The word in policies, events and a URI's `transport` parameter.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Udp => "udp",
+            Self::Tcp => "tcp",
+            Self::Tls => "tls",
+        }
+    }
+
+    /// Whether an onlooker can read it.
+    #[must_use]
+    pub const fn is_plaintext(self) -> bool {
+        !matches!(self, Self::Tls)
+    }
+}
+
+impl fmt::Display for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
+    }
+}
+
+/// One connection, or one peer of a UDP socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Flow {
+    /// Its name, for answers.
+    pub id: FlowId,
+    /// What carries it.
+    pub transport: Transport,
+    /// The peer's address as seen here (RFC 3581: where answers go).
+    pub source: SocketAddr,
+    /// Our address of it.
+    pub local: SocketAddr,
+    /// DNS names (lower case) and URIs of the peer's verified certificate; empty where it
+    /// showed none or one that we do not trust.
+    pub certificates: Arc<[String]>,
+    /// Whether we opened it.
+    pub outgoing: bool,
+}
+
+/// What messages are handed to. Every method is called from a task of this member, must not
+/// block, and may call the [`crate::TransportHandle`]; a panic in it ends one connection.
+pub trait Inlet: Send + Sync + 'static {
+    /// Whether a peer may talk to us at all: asked at accept (before TLS) and for each datagram,
+    /// before anything is allocated for it. The place to limit how often a source may connect.
+    fn admits(&self, source: IpAddr, transport: Transport) -> bool;
+
+    /// Whether the next message of a flow is taken, asked before [`Inlet::message`]; the place
+    /// for a cheap rate limit per source. A message that is not taken is dropped.
+    fn takes(&self, flow: &Flow) -> bool {
+        let _ = flow;
+        true
+    }
+
+    /// One whole SIP message; of UDP, a datagram as it came (its length decides nothing here,
+    /// RFC 3261 section 18.3 is the parser's).
+    fn message(&self, flow: &Arc<Flow>, message: Bytes);
+
+    /// A stream that can no longer be told apart into messages and is closed after this. Returns
+    /// the answer to send before, if any ([`ParseFailure::response`] makes one).
+    fn malformed(&self, flow: &Arc<Flow>, failure: &ParseFailure) -> Option<Bytes>;
+
+    /// A stream is gone, or an outgoing one never came up. Never called for UDP peers.
+    fn closed(&self, flow: FlowId);
+
+    /// Something to count or log.
+    fn event(&self, event: Event);
+}

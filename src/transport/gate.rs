@@ -1,0 +1,158 @@
+//! How many connections may be open, in all and per source. A place is taken at accept, before
+//! any work is done for the peer, and given back when its holder is dropped.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::config::Bounds;
+
+/// Counts what is open.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    bounds: Bounds,
+    counts: Mutex<Counts>,
+}
+
+/// The right to hold one connection open or to have one handshake unfinished.
+#[derive(Debug)]
+pub(crate) struct Place {
+    gate: Arc<Gate>,
+    network: IpAddr,
+    kind: Kind,
+}
+
+impl Gate {
+    pub(crate) fn new(bounds: Bounds) -> Arc<Self> {
+        Arc::new(Self { bounds, counts: Mutex::default() })
+    }
+
+    /// A place for a connection with `source`; `None` where it or all together have enough.
+    pub(crate) fn connection(self: &Arc<Self>, source: IpAddr) -> Option<Place> {
+        self.take(source, Kind::Connection)
+    }
+
+    /// A place for an unfinished handshake of `source`; `None` where it has enough.
+    pub(crate) fn handshake(self: &Arc<Self>, source: IpAddr) -> Option<Place> {
+        self.take(source, Kind::Handshake)
+    }
+
+    fn take(self: &Arc<Self>, source: IpAddr, kind: Kind) -> Option<Place> {
+        let network = network_of(source);
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let total = counts.connections;
+        let of_source = counts.sources.get(&network).copied().unwrap_or_default();
+        let is_full = match kind {
+            Kind::Connection => {
+                total >= self.bounds.connections
+                    || of_source.connections >= self.bounds.connections_per_source
+            }
+            Kind::Handshake => of_source.handshakes >= self.bounds.handshakes_per_source,
+        };
+        if is_full {
+            return None;
+        }
+        let entry = counts.sources.entry(network).or_default();
+        match kind {
+            Kind::Connection => entry.connections += 1,
+            Kind::Handshake => entry.handshakes += 1,
+        }
+        if kind == Kind::Connection {
+            counts.connections += 1;
+        }
+        Some(Place { gate: Arc::clone(self), network, kind })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut counts = self.gate.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.kind == Kind::Connection {
+            counts.connections = counts.connections.saturating_sub(1);
+        }
+        let Some(entry) = counts.sources.get_mut(&self.network) else { return };
+        match self.kind {
+            Kind::Connection => entry.connections = entry.connections.saturating_sub(1),
+            Kind::Handshake => entry.handshakes = entry.handshakes.saturating_sub(1),
+        }
+        if entry.connections == 0 && entry.handshakes == 0 {
+            counts.sources.remove(&self.network);
+        }
+    }
+}
+
+/// What counts as one source: whoever has an IPv6 address has a whole /64 of them.
+pub(crate) fn network_of(source: IpAddr) -> IpAddr {
+    match source.to_canonical() {
+        IpAddr::V4(address) => IpAddr::V4(address),
+        IpAddr::V6(address) => {
+            let [a, b, c, d, ..] = address.segments();
+            IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Connection,
+    Handshake,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    connections: usize,
+    sources: HashMap<IpAddr, OfSource>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct OfSource {
+    connections: usize,
+    handshakes: usize,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gate() -> Arc<Gate> {
+        Gate::new(Bounds {
+            connections: 3,
+            connections_per_source: 2,
+            handshakes_per_source: 1,
+            ..Bounds::default()
+        })
+    }
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_source_that_has_enough_leaves_places_to_others() {
+        let gate = gate();
+        let first = gate.connection(ip("192.0.2.1")).unwrap();
+        let _second = gate.connection(ip("192.0.2.1")).unwrap();
+        assert!(gate.connection(ip("192.0.2.1")).is_none());
+        let _other = gate.connection(ip("192.0.2.2")).unwrap();
+        assert!(gate.connection(ip("192.0.2.3")).is_none(), "three in all");
+        drop(first);
+        assert!(gate.connection(ip("192.0.2.3")).is_some());
+    }
+
+    #[test]
+    fn the_addresses_of_one_ipv6_network_are_one_source() {
+        let gate = gate();
+        let _held = gate.handshake(ip("2001:db8::1")).unwrap();
+        assert!(gate.handshake(ip("2001:db8::ffff:2")).is_none());
+        assert!(gate.handshake(ip("2001:db8:0:1::1")).is_some());
+    }
+
+    #[test]
+    fn nothing_is_remembered_of_a_source_that_left() {
+        let gate = gate();
+        drop((gate.connection(ip("192.0.2.1")), gate.handshake(ip("192.0.2.1"))));
+        let counts = gate.counts.lock().unwrap();
+        assert!(counts.sources.is_empty());
+        assert_eq!(counts.connections, 0);
+    }
+}

@@ -1,0 +1,254 @@
+//! The way in from the edge: start, send, connect, open and close listeners, reload, drain.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use base::{Event, limit};
+use bytes::Bytes;
+use sip::FlowId;
+use tokio::runtime::Handle;
+use tokio::task::AbortHandle;
+use tokio::time::{Duration, Instant};
+
+use crate::config::{Bounds, Ingress, TransportConfig};
+use crate::connection::{Cause, Connections};
+use crate::flow::{Inlet, Transport};
+use crate::gate::Gate;
+use crate::task::Tasks;
+use crate::tls::{CertificatesError, TlsStore};
+use crate::udp::{UdpIngress, UdpSockets, is_datagram};
+use crate::{dial, listen};
+
+/// Why a message was not sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SendError {
+    /// There is no such flow any more.
+    #[error("the connection is gone")]
+    Gone,
+    /// The peer does not read as fast as we write: a stream is now being closed, a datagram was
+    /// lost.
+    #[error("the peer does not read")]
+    QueueFull,
+}
+
+/// Why a listener was not opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// TLS without a certificate.
+    #[error("a TLS listener needs a certificate")]
+    NoCertificate,
+    /// There are too many.
+    #[error("more than {} listeners", limit::TRANSPORT_LISTENERS.value)]
+    TooMany,
+    /// The transport was drained.
+    #[error("the transport has ended")]
+    Ended,
+    /// The operating system refused.
+    #[error("{0}")]
+    Socket(#[from] io::Error),
+}
+
+/// Why the transport did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The TLS material cannot be used.
+    #[error("{0}")]
+    Certificates(#[from] CertificatesError),
+    /// A listener was not opened.
+    #[error("cannot listen on {} {}: {cause}", ingress.transport, ingress.address)]
+    Open {
+        /// Which.
+        ingress: Ingress,
+        /// Why.
+        cause: OpenError,
+    },
+}
+
+/// Starts the transport on the current tokio runtime: opens what `config` lists and hands what
+/// arrives to `inlet`. It runs until [`TransportHandle::drain`], also without any handle.
+///
+/// # Errors
+/// Where the TLS files or one of the listeners cannot be used; nothing is left open then.
+pub async fn start(
+    config: TransportConfig,
+    inlet: Arc<dyn Inlet>,
+) -> Result<TransportHandle, StartError> {
+    let tls = config.tls.map(TlsStore::load).transpose()?;
+    let shared = Arc::new(Shared {
+        connections: Arc::new(Connections::new(Arc::clone(&inlet), config.bounds.queue)),
+        inlet,
+        bounds: config.bounds,
+        gate: Gate::new(config.bounds),
+        udp: UdpSockets::default(),
+        tls,
+        listeners: Mutex::default(),
+        tasks: Tasks::new(Handle::current()),
+        nobody: Arc::default(),
+    });
+    let handle = TransportHandle { shared };
+    for ingress in config.listeners {
+        if let Err(cause) = handle.open(ingress.transport, ingress.address) {
+            handle.drain(Duration::ZERO).await;
+            return Err(StartError::Open { ingress, cause });
+        }
+    }
+    Ok(handle)
+}
+
+/// Reaches a running transport from anywhere. Nothing here blocks.
+#[derive(Clone)]
+pub struct TransportHandle {
+    shared: Arc<Shared>,
+}
+
+impl TransportHandle {
+    /// Sends one whole message.
+    ///
+    /// # Errors
+    /// Where the flow is gone or its peer does not read. Success means queued, not delivered.
+    pub fn send(&self, flow: FlowId, message: Bytes) -> Result<(), SendError> {
+        if is_datagram(flow) {
+            return self.shared.udp.send(flow, &message);
+        }
+        self.shared.connections.find(flow).ok_or(SendError::Gone)?.send(message)
+    }
+
+    /// A flow to `target`: the one that an earlier call opened, or a new one. Messages are queued
+    /// until it is up; [`Inlet::closed`] tells when it is not. TLS servers must have a certificate
+    /// of the configured authorities for `server_name`, or without one for the target's address.
+    /// After [`TransportHandle::drain`] the flow is gone from the start and nothing is called.
+    #[must_use]
+    pub fn connect(
+        &self,
+        target: SocketAddr,
+        transport: Transport,
+        server_name: Option<&str>,
+    ) -> FlowId {
+        dial::connect(&self.shared, target, transport, server_name)
+    }
+
+    /// Ends a connection after what is queued for it. UDP flows need no end.
+    pub fn close(&self, flow: FlowId) {
+        if let Some(connection) = self.shared.connections.find(flow) {
+            connection.stop(Cause::Local);
+        }
+    }
+
+    /// Opens a listener and returns its address; one that is open already stays as it is.
+    ///
+    /// # Errors
+    /// Where the address cannot be bound, or TLS has no certificate.
+    pub fn open(&self, transport: Transport, address: SocketAddr) -> Result<SocketAddr, OpenError> {
+        let shared = &self.shared;
+        let mut listeners = shared.listeners();
+        if let Some(open) = listeners.iter().find(|open| open.is(transport, address)) {
+            return Ok(open.local);
+        }
+        if listeners.len() >= limit::TRANSPORT_LISTENERS.get() {
+            return Err(OpenError::TooMany);
+        }
+        let opened = listen::open(shared, Ingress { transport, address })?;
+        let local = opened.local;
+        listeners.push(opened);
+        Ok(local)
+    }
+
+    /// Closes the listener that was opened for `address` or is bound to it; its connections stay.
+    /// Returns whether there was one.
+    pub fn close_listener(&self, transport: Transport, address: SocketAddr) -> bool {
+        let mut listeners = self.shared.listeners();
+        let found = listeners.iter().position(|open| open.is(transport, address));
+        found.map(|index| listeners.swap_remove(index).close(&self.shared)).is_some()
+    }
+
+    /// What is listened on, with the addresses that port 0 became.
+    #[must_use]
+    pub fn local_addresses(&self) -> Vec<Ingress> {
+        let listeners = self.shared.listeners();
+        let bound = |open: &OpenListener| Ingress { address: open.local, ..open.ingress };
+        listeners.iter().map(bound).collect()
+    }
+
+    /// Open and opening connections.
+    #[must_use]
+    pub fn connection_count(&self) -> usize {
+        self.shared.connections.count()
+    }
+
+    /// Reads the TLS files again. New connections see the new certificate, open ones go on;
+    /// where the files are bad, everything stays as it was. An event says which it was.
+    ///
+    /// # Errors
+    /// Where the files are bad.
+    pub fn reload_certificates(&self) -> Result<(), CertificatesError> {
+        let store = self.shared.tls.as_ref().ok_or(CertificatesError::NotConfigured)?;
+        let reloaded = store.reload();
+        self.shared.inlet.event(match reloaded {
+            Ok(()) => Event::CertificatesReloaded {},
+            Err(_) => Event::CertificatesRejected {},
+        });
+        reloaded
+    }
+
+    /// Ends the transport: stops listening, lets every connection send what is queued, and cuts
+    /// those that have not finished after `patience`. Afterwards nothing of it runs.
+    pub async fn drain(&self, patience: Duration) {
+        let deadline = Instant::now() + patience;
+        let listeners: Vec<_> = self.shared.listeners().drain(..).collect();
+        for listener in listeners {
+            listener.close(&self.shared);
+        }
+        self.shared.connections.drain();
+        self.shared.tasks.end(deadline).await;
+    }
+}
+
+/// What the tasks of one transport share.
+pub(crate) struct Shared {
+    pub(crate) inlet: Arc<dyn Inlet>,
+    pub(crate) bounds: Bounds,
+    pub(crate) gate: Arc<Gate>,
+    pub(crate) connections: Arc<Connections>,
+    pub(crate) udp: UdpSockets,
+    pub(crate) tls: Option<TlsStore>,
+    pub(crate) tasks: Tasks,
+    /// The names of a peer without a certificate.
+    pub(crate) nobody: Arc<[String]>,
+    listeners: Mutex<Vec<OpenListener>>,
+}
+
+impl Shared {
+    fn listeners(&self) -> std::sync::MutexGuard<'_, Vec<OpenListener>> {
+        self.listeners.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reports a connection that ended before it had a flow.
+    pub(crate) fn refused(&self, transport: Transport, cause: Cause) {
+        let event = Event::ConnectionClosed { transport: transport.word(), cause: cause.word() };
+        self.inlet.event(event);
+    }
+}
+
+/// A listener and the task that serves it.
+#[derive(Debug)]
+pub(crate) struct OpenListener {
+    pub(crate) ingress: Ingress,
+    pub(crate) local: SocketAddr,
+    pub(crate) task: AbortHandle,
+    pub(crate) udp: Option<Arc<UdpIngress>>,
+}
+
+impl OpenListener {
+    fn is(&self, transport: Transport, address: SocketAddr) -> bool {
+        self.ingress.transport == transport
+            && (self.ingress.address == address || self.local == address)
+    }
+
+    fn close(self, shared: &Shared) {
+        self.task.abort();
+        if let Some(udp) = &self.udp {
+            shared.udp.close(udp);
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! The life of one stream, accepted or opened: bytes in become messages, queued messages become
+//! bytes, until a cause ends it; then what is queued is still sent, within bounds.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+
+use base::limit;
+use bytes::Bytes;
+use sip::{Frame, Framer, Opened, PONG};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf, split};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use crate::config::Bounds;
+use crate::connection::{Cause, Connection, Registration};
+use crate::flow::{Flow, Inlet, Transport};
+use crate::handle::Shared;
+use crate::task::contained;
+
+/// A flow before it has an id.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    pub(crate) transport: Transport,
+    pub(crate) source: SocketAddr,
+    pub(crate) local: SocketAddr,
+    pub(crate) certificates: Arc<[String]>,
+    pub(crate) outgoing: bool,
+}
+
+/// Serves a stream to its end.
+pub(crate) async fn run<S: AsyncRead + AsyncWrite + Send>(
+    shared: &Shared,
+    stream: S,
+    peer: Peer,
+    registration: Registration,
+    queue: mpsc::Receiver<Bytes>,
+) {
+    let flow = Arc::new(Flow {
+        id: registration.id(),
+        transport: peer.transport,
+        source: peer.source,
+        local: peer.local,
+        certificates: peer.certificates,
+        outgoing: peer.outgoing,
+    });
+    let connection = Arc::clone(registration.connection());
+    let (mut reader, writer) = split(stream);
+    let mut writing = pin!(write(writer, queue, &connection, &shared.bounds));
+    let mut is_writing = true;
+    let first = contained(async {
+        tokio::select! {
+            cause = read(&mut reader, &*shared.inlet, &flow, &connection, &shared.bounds) => cause,
+            cause = &mut writing => {
+                is_writing = false;
+                cause
+            }
+            cause = connection.stopped() => cause,
+        }
+    });
+    let cause = first.await.unwrap_or(Cause::Panic);
+    // From here on nobody can send to it any more; what was queued before still goes out.
+    registration.end(cause);
+    // A peer that has only closed its own direction still waits for its answers.
+    if matches!(cause, Cause::Error | Cause::Panic) {
+        return;
+    }
+    let goodbye = async {
+        if is_writing {
+            writing.await;
+        }
+        discard(&mut reader).await;
+    };
+    // Whoever takes longer is cut off.
+    let _ = timeout(shared.bounds.linger, goodbye).await;
+}
+
+/// Reads messages, one at a time, and hands them on.
+async fn read<S: AsyncRead>(
+    reader: &mut ReadHalf<S>,
+    inlet: &dyn Inlet,
+    flow: &Arc<Flow>,
+    connection: &Connection,
+    bounds: &Bounds,
+) -> Cause {
+    let opened = if flow.outgoing { Opened::ByUs } else { Opened::ByPeer };
+    let mut framer = Framer::new(opened);
+    let mut buffer = vec![0; READ_BYTES];
+    let mut since = Instant::now();
+    loop {
+        let was_within = framer.is_mid_message();
+        let (patience, cause) = match was_within {
+            true => (bounds.message, Cause::SlowMessage),
+            false => (bounds.idle, Cause::Idle),
+        };
+        match timeout_at(since + patience, reader.read(&mut buffer)).await {
+            Err(_) => return cause,
+            Ok(Ok(0)) => return Cause::Peer,
+            Ok(Ok(size)) => framer.push(buffer.get(..size).unwrap_or_default()),
+            // Many peers close TLS without saying so.
+            Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => return Cause::Peer,
+            Ok(Err(_)) => return Cause::Error,
+        }
+        let mut has_ended = false;
+        loop {
+            match framer.poll_message() {
+                Ok(Some(Frame::Message(message))) => {
+                    has_ended = true;
+                    if inlet.takes(flow) {
+                        inlet.message(flow, message);
+                    }
+                }
+                Ok(Some(Frame::Ping)) => {
+                    if connection.send(Bytes::from_static(PONG)).is_err() {
+                        return Cause::QueueFull;
+                    }
+                }
+                Ok(Some(Frame::Pong)) => {}
+                Ok(None) => break,
+                Err(failure) => {
+                    if let Some(answer) = inlet.malformed(flow, &failure) {
+                        // Where it is not sent, the peer learns from the close alone.
+                        let _ = connection.send(answer);
+                    }
+                    return Cause::Malformed;
+                }
+            }
+        }
+        // The time of a message runs from its first byte, not from its latest.
+        if !was_within || has_ended || !framer.is_mid_message() {
+            since = Instant::now();
+        }
+    }
+}
+
+/// Writes what is queued until told to stop, then the rest of it and the end of the stream.
+async fn write<S: AsyncWrite>(
+    mut writer: WriteHalf<S>,
+    mut queue: mpsc::Receiver<Bytes>,
+    connection: &Connection,
+    bounds: &Bounds,
+) -> Cause {
+    loop {
+        let message = tokio::select! {
+            biased;
+            message = queue.recv() => message,
+            _ = connection.stopped(), if !queue.is_closed() => {
+                queue.close();
+                continue;
+            }
+        };
+        let Some(message) = message else {
+            // A peer that is gone already needs no goodbye.
+            let _ = writer.shutdown().await;
+            return Cause::Local; // the cause that closed the queue came before
+        };
+        let writing = async {
+            writer.write_all(&message).await?;
+            if queue.is_empty() { writer.flush().await } else { Ok(()) }
+        };
+        match timeout(bounds.message, writing).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => return Cause::Error,
+            Err(_) => return Cause::SlowMessage,
+        }
+    }
+}
+
+/// Reads on for a while after our end: closing with bytes unread would reset the connection, and
+/// the reset may overtake the answer that says why.
+async fn discard<S: AsyncRead>(reader: &mut ReadHalf<S>) {
+    let mut buffer = vec![0; READ_BYTES];
+    let mut left = limit::TRANSPORT_LINGER_BYTES.get();
+    while left > 0 {
+        match reader.read(&mut buffer).await {
+            Ok(0) | Err(_) => return,
+            Ok(size) => left = left.saturating_sub(size),
+        }
+    }
+}
+
+/// Asked of the stream at once; a signalling message is rarely longer.
+const READ_BYTES: usize = 4_096;

@@ -1,0 +1,16 @@
+//! The transport over real sockets on loopback, against clients made of tokio and tokio-rustls.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "clippy knows tests by their attribute only, and these helpers have none"
+)]
+
+mod datagrams;
+mod flood;
+mod listeners;
+mod outgoing;
+mod streams;
+mod support;
+mod tls;

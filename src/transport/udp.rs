@@ -1,0 +1,277 @@
+//! UDP: sockets, and flow ids that a stranger's datagram costs nothing.
+//!
+//! The id of an IPv4 flow *is* the peer's address, so no flood can make us forget a peer. IPv6
+//! addresses do not fit; they are remembered in a table of fixed size in which the addresses of
+//! one network displace each other only.
+
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use base::{Event, Reason, limit};
+use bytes::Bytes;
+use sip::FlowId;
+use socket2::SockRef;
+use tokio::net::UdpSocket;
+use tokio::time::{Duration, sleep};
+
+use crate::flow::{Flow, Inlet, Transport};
+use crate::handle::SendError;
+use crate::task::contained_call;
+
+/// Pause after a failed receive, so that a broken socket does not eat a core.
+const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(10);
+
+/// The open UDP sockets.
+#[derive(Debug, Default)]
+pub(crate) struct UdpSockets {
+    open: RwLock<Sockets>,
+}
+
+/// One open UDP socket.
+#[derive(Debug)]
+pub(crate) struct UdpIngress {
+    number: u64,
+    local: SocketAddr,
+    socket: UdpSocket,
+    peers: Option<Mutex<PeerTable>>,
+}
+
+impl UdpSockets {
+    /// Enters a bound socket.
+    pub(crate) fn open(&self, socket: UdpSocket) -> io::Result<Arc<UdpIngress>> {
+        let local = socket.local_addr()?;
+        let peers = local.is_ipv6().then(|| Mutex::new(PeerTable::new()));
+        let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
+        // Listeners are far fewer than numbers, so a free one is found; it is not the last one
+        // used, so that ids of a closed socket stay without meaning for long.
+        let mut number = open.next;
+        while open.sockets.iter().any(|other| other.number == number) {
+            number = (number + 1) & SOCKET_MASK;
+        }
+        open.next = (number + 1) & SOCKET_MASK;
+        let ingress = Arc::new(UdpIngress { number, local, socket, peers });
+        open.sockets.push(Arc::clone(&ingress));
+        Ok(ingress)
+    }
+
+    /// Takes a socket out; its flows are gone.
+    pub(crate) fn close(&self, ingress: &Arc<UdpIngress>) {
+        let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
+        open.sockets.retain(|other| !Arc::ptr_eq(other, ingress));
+    }
+
+    /// Sends a datagram. UDP may lose it, so a socket without room loses it here.
+    pub(crate) fn send(&self, id: FlowId, message: &[u8]) -> Result<(), SendError> {
+        let number = (id.0 >> PEER_BITS) & SOCKET_MASK;
+        let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
+        let ingress = open.sockets.iter().find(|ingress| ingress.number == number);
+        let ingress = ingress.ok_or(SendError::Gone)?;
+        let peer = ingress.peer_of(id).ok_or(SendError::Gone)?;
+        // Past tokio, which takes a new socket for one without room until its driver has run.
+        match SockRef::from(&ingress.socket).send_to(message, &peer.into()) {
+            Ok(_) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(SendError::QueueFull),
+            Err(_) => Err(SendError::Gone),
+        }
+    }
+
+    /// A flow to `target` over the first socket of its family.
+    pub(crate) fn flow_to(&self, target: SocketAddr) -> Option<FlowId> {
+        let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
+        let ingress = open.sockets.iter().find(|it| it.local.is_ipv6() == target.is_ipv6())?;
+        ingress.id_of(target)
+    }
+}
+
+impl UdpIngress {
+    pub(crate) const fn local(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// Receives until the task is aborted.
+    pub(crate) async fn receive(&self, inlet: &dyn Inlet, nobody: &Arc<[String]>) {
+        let mut buffer = vec![0; limit::SIP_MESSAGE_BYTES.get()];
+        loop {
+            match self.socket.recv_from(&mut buffer).await {
+                Ok((size, source)) => {
+                    let datagram = buffer.get(..size).unwrap_or_default();
+                    if contained_call(|| self.take(inlet, nobody, source, datagram)).is_none() {
+                        let reason = Reason::Internal;
+                        inlet.event(Event::MessageDropped { reason, transport: "udp" });
+                    }
+                }
+                Err(_) => sleep(PAUSE_AFTER_ERROR).await,
+            }
+        }
+    }
+
+    fn take(&self, inlet: &dyn Inlet, nobody: &Arc<[String]>, source: SocketAddr, datagram: &[u8]) {
+        // Keep-alives (RFC 5626 section 3.5.1 sends CRLFs on streams, much equipment also here)
+        // and STUN, whose first two bits are zero and whose answer nobody has asked us for.
+        let is_text = datagram.first().is_some_and(|first| *first >= b' ');
+        if !is_text || source.port() == 0 || !inlet.admits(source.ip(), Transport::Udp) {
+            return;
+        }
+        let Some(id) = self.id_of(source) else { return };
+        let flow = Arc::new(Flow {
+            id,
+            transport: Transport::Udp,
+            source,
+            local: self.local,
+            certificates: Arc::clone(nobody),
+            outgoing: false,
+        });
+        if !inlet.takes(&flow) {
+            return;
+        }
+        inlet.message(&flow, Bytes::copy_from_slice(datagram));
+    }
+
+    fn id_of(&self, peer: SocketAddr) -> Option<FlowId> {
+        let bits = match (peer, &self.peers) {
+            (SocketAddr::V4(peer), None) => {
+                u64::from(peer.ip().to_bits()) << 16 | u64::from(peer.port())
+            }
+            (SocketAddr::V6(peer), Some(peers)) => {
+                let mut peers = peers.lock().unwrap_or_else(PoisonError::into_inner);
+                IPV6_BIT | peers.remember(peer)
+            }
+            _ => return None,
+        };
+        Some(FlowId(DATAGRAM_BIT | self.number << PEER_BITS | bits))
+    }
+
+    fn peer_of(&self, id: FlowId) -> Option<SocketAddr> {
+        let bits = id.0 & PEER_MASK;
+        match &self.peers {
+            None => {
+                let ip = Ipv4Addr::from_bits((bits >> 16) as u32);
+                Some(SocketAddr::V4(SocketAddrV4::new(ip, bits as u16)))
+            }
+            Some(peers) => {
+                let mut peers = peers.lock().unwrap_or_else(PoisonError::into_inner);
+                peers.find(bits).map(SocketAddr::V6)
+            }
+        }
+    }
+}
+
+/// Whether an id is of a UDP flow.
+pub(crate) const fn is_datagram(id: FlowId) -> bool {
+    id.0 & DATAGRAM_BIT != 0
+}
+
+// An id is, from the top: datagram or stream, family, socket, peer.
+const DATAGRAM_BIT: u64 = 1 << 63;
+const IPV6_BIT: u64 = 1 << 62;
+const SOCKET_MASK: u64 = (1 << 14) - 1;
+const PEER_BITS: u32 = 48;
+const PEER_MASK: u64 = (1 << PEER_BITS) - 1;
+const SLOT_BITS: u32 = 16;
+const SLOT_MASK: u64 = (1 << SLOT_BITS) - 1;
+const GENERATION_MASK: u64 = PEER_MASK >> SLOT_BITS;
+
+const WAYS: usize = limit::TRANSPORT_UDP_PEERS_PER_NETWORK.get();
+const SETS: usize = limit::TRANSPORT_UDP_PEERS.get() / WAYS;
+const _: () = assert!(SETS.is_power_of_two() && SETS * WAYS <= 1 << SLOT_BITS);
+
+#[derive(Debug, Default)]
+struct Sockets {
+    sockets: Vec<Arc<UdpIngress>>,
+    next: u64,
+}
+
+/// IPv6 peers in sets, one set for a network; the least recently used of a set makes room.
+#[derive(Debug)]
+struct PeerTable {
+    slots: Vec<Slot>,
+    hasher: RandomState,
+    clock: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Slot {
+    peer: SocketAddrV6,
+    generation: u64,
+    used: u64,
+}
+
+impl PeerTable {
+    fn new() -> Self {
+        let nobody = SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, 0, 0, 0);
+        let slots = vec![Slot { peer: nobody, generation: 0, used: 0 }; SETS * WAYS];
+        Self { slots, hasher: RandomState::new(), clock: 0 }
+    }
+
+    /// The 48 bits that stand for `peer` until it is displaced.
+    fn remember(&mut self, peer: SocketAddrV6) -> u64 {
+        self.clock += 1;
+        let network = crate::gate::network_of(IpAddr::V6(*peer.ip()));
+        let set = self.hasher.hash_one(network) as usize % SETS;
+        let ways = self.slots.iter_mut().enumerate().skip(set * WAYS).take(WAYS);
+        // The peer itself, or else the slot that was not used for longest.
+        let chosen = ways.min_by_key(|(_, slot)| (slot.peer != peer, slot.used));
+        let Some((index, slot)) = chosen else { return 0 }; // a set is never empty
+        if slot.peer != peer {
+            slot.peer = peer;
+            slot.generation = (slot.generation + 1) & GENERATION_MASK;
+        }
+        slot.used = self.clock;
+        slot.generation << SLOT_BITS | index as u64
+    }
+
+    /// The peer that `bits` stand for, unless it was displaced.
+    fn find(&mut self, bits: u64) -> Option<SocketAddrV6> {
+        self.clock += 1;
+        let slot = self.slots.get_mut((bits & SLOT_MASK) as usize)?;
+        if slot.generation != (bits >> SLOT_BITS) & GENERATION_MASK || slot.used == 0 {
+            return None;
+        }
+        slot.used = self.clock;
+        Some(slot.peer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peer(network: u16, host: u16) -> SocketAddrV6 {
+        let ip = Ipv6Addr::new(0x2001, 0xdb8, 0, network, 0, 0, 0, host);
+        SocketAddrV6::new(ip, 5060, 0, 0)
+    }
+
+    #[test]
+    fn a_remembered_peer_is_found_under_a_stable_id() {
+        let mut table = PeerTable::new();
+        let id = table.remember(peer(1, 1));
+        assert_ne!(id, table.remember(peer(1, 2)));
+        assert_eq!(id, table.remember(peer(1, 1)));
+        assert_eq!(table.find(id), Some(peer(1, 1)));
+    }
+
+    #[test]
+    fn a_flood_from_one_network_displaces_its_own_peers_and_never_mistakes_one_for_another() {
+        let mut table = PeerTable::new();
+        let friends: Vec<_> = (1..=20).map(|network| table.remember(peer(network, 1))).collect();
+        let displaced = table.remember(peer(1000, 1));
+        for host in 2..10_000 {
+            table.remember(peer(1000, host));
+        }
+        assert_eq!(table.find(displaced), None);
+        let kept = friends.iter().filter(|id| table.find(**id).is_some()).count();
+        assert!(kept >= 17, "only a shared hash costs a friend its place: {kept}");
+        assert_eq!(table.slots.len(), limit::TRANSPORT_UDP_PEERS.get());
+    }
+
+    #[test]
+    fn an_id_that_nobody_gave_out_finds_nobody() {
+        let mut table = PeerTable::new();
+        for bits in [0, 1, PEER_MASK, SLOT_MASK, 1 << SLOT_BITS] {
+            assert_eq!(table.find(bits), None);
+        }
+    }
+}

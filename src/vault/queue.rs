@@ -1,0 +1,177 @@
+//! The bounded queue in front of the writer's thread.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use base::{CallId, WallTime, limit};
+use tokio::sync::oneshot;
+
+use crate::EraseError;
+use crate::record::Record;
+use crate::recording::{RecordingId, Track};
+
+/// Something for the writer's thread to do.
+pub(crate) enum Op {
+    /// Keep a record, made at this time.
+    Record(Record, WallTime),
+    /// Note a recording that begins, and give its track what it needs to write.
+    RecordingOpened { track: Arc<Track>, started: WallTime },
+    /// Note how far a recording has come.
+    RecordingNoted { id: RecordingId, chunks: u64, duration_ms: u64 },
+    /// Note that a recording is complete.
+    RecordingComplete {
+        id: RecordingId,
+        call: CallId,
+        chunks: u64,
+        duration_ms: u64,
+        wall: WallTime,
+    },
+    /// Close a recording whose writer gave up.
+    RecordingLeft { id: RecordingId },
+    /// Erase a call.
+    Erase { call: CallId, done: oneshot::Sender<Result<(), EraseError>> },
+}
+
+impl Op {
+    fn bytes(&self) -> usize {
+        let text = match self {
+            Self::Record(record, _) => record.text_bytes(),
+            _ => 0,
+        };
+        text.saturating_add(size_of::<Self>())
+    }
+
+    /// The word for it in `Event::VaultFailed`.
+    pub(crate) const fn what(&self) -> &'static str {
+        match self {
+            Self::Record(record, _) => record.what(),
+            Self::Erase { .. } => "call",
+            Self::RecordingOpened { .. }
+            | Self::RecordingNoted { .. }
+            | Self::RecordingComplete { .. }
+            | Self::RecordingLeft { .. } => "recording",
+        }
+    }
+}
+
+#[derive(Default)]
+struct Waiting {
+    ops: VecDeque<Op>,
+    bytes: usize,
+    pushed: u64,
+    stop: bool,
+}
+
+/// Many threads push, one takes.
+#[derive(Default)]
+pub(crate) struct Queue {
+    waiting: Mutex<Waiting>,
+    wake: Condvar,
+}
+
+impl Queue {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds `op` and gives its number, counted from 1; gives it back where the queue is full or
+    /// closed. Never waits.
+    pub(crate) fn push(&self, op: Op) -> Result<u64, Op> {
+        let bytes = op.bytes();
+        let mut waiting = self.lock();
+        let is_full = waiting.ops.len() >= limit::VAULT_QUEUE.get()
+            || waiting.bytes.saturating_add(bytes) > limit::VAULT_QUEUE_BYTES.get();
+        if is_full || waiting.stop {
+            return Err(op);
+        }
+        waiting.bytes += bytes;
+        waiting.ops.push_back(op);
+        waiting.pushed += 1;
+        let number = waiting.pushed;
+        drop(waiting);
+        self.wake.notify_one();
+        Ok(number)
+    }
+
+    /// The number of the last op added.
+    pub(crate) fn pushed(&self) -> u64 {
+        self.lock().pushed
+    }
+
+    /// Takes up to limit `vault.batch` ops, waiting at most `patience` for the first.
+    pub(crate) fn take(&self, patience: Duration) -> Vec<Op> {
+        let mut waiting = self.lock();
+        if waiting.ops.is_empty() && !waiting.stop {
+            let waited = self.wake.wait_timeout(waiting, patience);
+            waiting = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        let count = waiting.ops.len().min(limit::VAULT_BATCH.get());
+        let batch: Vec<Op> = waiting.ops.drain(..count).collect();
+        let bytes: usize = batch.iter().map(Op::bytes).sum();
+        waiting.bytes = waiting.bytes.saturating_sub(bytes);
+        batch
+    }
+
+    /// Takes no more ops; what is in it is still to be taken.
+    pub(crate) fn close(&self) {
+        self.lock().stop = true;
+        self.wake.notify_all();
+    }
+
+    /// Whether it is closed and empty.
+    pub(crate) fn is_through(&self) -> bool {
+        let waiting = self.lock();
+        waiting.stop && waiting.ops.is_empty()
+    }
+
+    /// Whether it is closed.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.lock().stop
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::audit::{AuditDetails, AuditEntry};
+
+    fn op(text: usize) -> Op {
+        let details = AuditDetails::Plain("x".repeat(text));
+        let entry = AuditEntry { kind: "test.op", actor: String::new(), call: None, details };
+        Op::Record(Record::Audit(entry), WallTime::default())
+    }
+
+    #[test]
+    fn a_full_queue_gives_the_record_back_at_once() {
+        let queue = Queue::default();
+        for n in 1..=limit::VAULT_QUEUE.value {
+            assert_eq!(queue.push(op(0)).ok(), Some(n));
+        }
+        assert!(queue.push(op(0)).is_err());
+        assert_eq!(queue.take(Duration::ZERO).len(), limit::VAULT_BATCH.get());
+        assert!(queue.push(op(0)).is_ok());
+    }
+
+    #[test]
+    fn large_records_fill_the_queue_by_their_bytes() {
+        let queue = Queue::default();
+        let taken = (0..limit::VAULT_QUEUE.get())
+            .take_while(|_| queue.push(op(limit::VAULT_RECORD_BYTES.get())).is_ok())
+            .count();
+        assert!(taken < limit::VAULT_QUEUE_BYTES.get() / limit::VAULT_RECORD_BYTES.get());
+        while !queue.take(Duration::ZERO).is_empty() {}
+        assert_eq!(queue.lock().bytes, 0);
+    }
+
+    #[test]
+    fn a_closed_queue_hands_out_what_it_holds() {
+        let queue = Queue::default();
+        assert!(queue.push(op(0)).is_ok());
+        queue.close();
+        assert!(queue.push(op(0)).is_err());
+        assert!(!queue.is_through());
+        assert_eq!(queue.take(Duration::from_secs(60)).len(), 1);
+        assert!(queue.is_through() && queue.is_closed());
+    }
+}

@@ -1,0 +1,245 @@
+//! Statements that write. Each takes an open transaction; what they are given is sealed already.
+
+use base::{CallId, WallTime};
+use sqlx::sqlite::SqliteRow;
+use sqlx::{Row, SqliteConnection};
+
+use super::{StoreError, stored_time};
+use crate::audit::{AuditRow, ChainTip, HASH_BYTES};
+use crate::blind::BLIND_BYTES;
+use crate::record::CallRecord;
+use crate::recording::{RecordingId, RecordingState};
+
+/// This edge's id, made by `new` where there is none yet.
+pub(crate) async fn edge_or_insert(
+    connection: &mut SqliteConnection,
+    new: &[u8],
+) -> Result<Vec<u8>, StoreError> {
+    sqlx::query("INSERT INTO edge (id) SELECT ? WHERE NOT EXISTS (SELECT 1 FROM edge)")
+        .bind(new)
+        .execute(&mut *connection)
+        .await?;
+    super::read::edge(connection).await
+}
+
+/// Keeps a workspace's wrapped key.
+pub(crate) async fn insert_workspace(
+    connection: &mut SqliteConnection,
+    name: &str,
+    wrapped: &[u8],
+) -> Result<(), StoreError> {
+    sqlx::query("INSERT INTO workspace (name, wrapped_key) VALUES (?, ?)")
+        .bind(name)
+        .bind(wrapped)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// Keeps a call's wrapped key.
+pub(crate) async fn insert_call_key(
+    connection: &mut SqliteConnection,
+    call: CallId,
+    wrapped: &[u8],
+) -> Result<(), StoreError> {
+    sqlx::query("INSERT INTO call_key (call, wrapped_key) VALUES (?, ?)")
+        .bind(&call.as_bytes()[..])
+        .bind(wrapped)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// The sealed parts of a call's row.
+pub(crate) struct SealedCall {
+    pub(crate) caller: Option<[u8; BLIND_BYTES]>,
+    pub(crate) callee: Option<[u8; BLIND_BYTES]>,
+    pub(crate) personal: Vec<u8>,
+}
+
+/// Writes a call as it stands now.
+pub(crate) async fn upsert_call(
+    connection: &mut SqliteConnection,
+    workspace: &str,
+    record: &CallRecord,
+    sealed: &SealedCall,
+) -> Result<(), StoreError> {
+    let millis = |duration: Option<std::time::Duration>| {
+        duration.map(|duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX))
+    };
+    sqlx::query(
+        "INSERT OR REPLACE INTO call (id, workspace, direction, trunk, voice_agent, started, \
+         answered, ended, reason, setup_ms, talked_ms, transport, protection, codec, \
+         keys_exposed, recording, transcript, caller_index, callee_index, personal) \
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    )
+    .bind(&record.id.as_bytes()[..])
+    .bind(workspace)
+    .bind(record.direction.as_str())
+    .bind(record.trunk.as_ref().map(|trunk| trunk.as_str()))
+    .bind(record.voice_agent.as_ref().map(|agent| agent.as_str()))
+    .bind(stored_time(record.started))
+    .bind(record.answered.map(stored_time))
+    .bind(record.ended.map(stored_time))
+    .bind(record.reason.map(base::Reason::code))
+    .bind(millis(record.setup))
+    .bind(millis(record.talked))
+    .bind(record.transport)
+    .bind(record.protection)
+    .bind(record.codec)
+    .bind(record.keys_exposed)
+    .bind(record.recording)
+    .bind(record.transcript)
+    .bind(sealed.caller.as_ref().map(|index| &index[..]))
+    .bind(sealed.callee.as_ref().map(|index| &index[..]))
+    .bind(&sealed.personal[..])
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Which table a numbered part of a call goes to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Part {
+    /// A turn.
+    Turn,
+    /// A ladder entry.
+    Ladder,
+}
+
+impl Part {
+    /// Its place in the seal's context.
+    pub(crate) const fn context(self) -> &'static [u8] {
+        match self {
+            Self::Turn => b"turn",
+            Self::Ladder => b"ladder",
+        }
+    }
+}
+
+/// Writes a numbered part of a call.
+pub(crate) async fn upsert_part(
+    connection: &mut SqliteConnection,
+    part: Part,
+    call: CallId,
+    number: u32,
+    content: &[u8],
+) -> Result<(), StoreError> {
+    sqlx::query(match part {
+        Part::Turn => "INSERT OR REPLACE INTO turn (call, number, content) VALUES (?, ?, ?)",
+        Part::Ladder => "INSERT OR REPLACE INTO ladder (call, number, content) VALUES (?, ?, ?)",
+    })
+    .bind(&call.as_bytes()[..])
+    .bind(i64::from(number))
+    .bind(content)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Appends an audit record.
+pub(crate) async fn insert_audit(
+    connection: &mut SqliteConnection,
+    row: &AuditRow,
+    hash: &[u8; HASH_BYTES],
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO audit (seq, previous, wall, kind, actor, call, sealed, details, hash) \
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    )
+    .bind(i64::try_from(row.seq).map_err(|_| StoreError::Row("audit"))?)
+    .bind(&row.previous[..])
+    .bind(stored_time(row.wall))
+    .bind(&row.kind)
+    .bind(&row.actor)
+    .bind(row.call.as_ref().map(|call| &call.as_bytes()[..]))
+    .bind(row.sealed)
+    .bind(&row.details[..])
+    .bind(&hash[..])
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// The last record of the chain; `None` for an empty log.
+pub(crate) async fn chain_tip(
+    connection: &mut SqliteConnection,
+) -> Result<Option<ChainTip>, StoreError> {
+    let row = sqlx::query("SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1")
+        .fetch_optional(connection)
+        .await?;
+    row.map(|row: SqliteRow| {
+        let seq: i64 = row.try_get(0)?;
+        let hash: Vec<u8> = row.try_get(1)?;
+        Ok(ChainTip {
+            seq: u64::try_from(seq).map_err(|_| StoreError::Row("audit"))?,
+            hash: hash.try_into().map_err(|_| StoreError::Row("audit"))?,
+        })
+    })
+    .transpose()
+}
+
+/// Notes a recording that begins.
+pub(crate) async fn insert_recording(
+    connection: &mut SqliteConnection,
+    id: RecordingId,
+    call: CallId,
+    started: WallTime,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO recording (id, call, started, state, chunks, duration_ms) \
+         VALUES (?, ?, ?, 'open', 0, 0)",
+    )
+    .bind(&id.as_bytes()[..])
+    .bind(&call.as_bytes()[..])
+    .bind(stored_time(started))
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Notes how far a recording has come, or how it ended. What was erased stays erased.
+pub(crate) async fn update_recording(
+    connection: &mut SqliteConnection,
+    id: RecordingId,
+    state: RecordingState,
+    chunks: u64,
+    duration_ms: u64,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "UPDATE recording SET state = ?, chunks = ?, duration_ms = ? \
+         WHERE id = ? AND state <> 'erased'",
+    )
+    .bind(state.as_str())
+    .bind(i64::try_from(chunks).unwrap_or(i64::MAX))
+    .bind(i64::try_from(duration_ms).unwrap_or(i64::MAX))
+    .bind(&id.as_bytes()[..])
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Marks calls that an earlier run left without an end.
+pub(crate) async fn mark_lost(connection: &mut SqliteConnection) -> Result<u64, StoreError> {
+    let done = sqlx::query("UPDATE call SET lost = 1 WHERE ended IS NULL AND lost = 0")
+        .execute(connection)
+        .await?;
+    Ok(done.rows_affected())
+}
+
+/// Deletes a call's key and everything sealed under it; its times and counts stay.
+pub(crate) async fn erase_call(
+    connection: &mut SqliteConnection,
+    call: CallId,
+) -> Result<(), StoreError> {
+    for statement in [
+        "UPDATE call_key SET wrapped_key = NULL WHERE call = ?",
+        "UPDATE call SET caller_index = NULL, callee_index = NULL, personal = NULL WHERE id = ?",
+        "DELETE FROM turn WHERE call = ?",
+        "DELETE FROM ladder WHERE call = ?",
+        "UPDATE recording SET state = 'erased' WHERE call = ?",
+    ] {
+        sqlx::query(statement).bind(&call.as_bytes()[..]).execute(&mut *connection).await?;
+    }
+    Ok(())
+}
