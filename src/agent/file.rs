@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+use base::diagnostic::suggest;
 use base::{Diagnostic, limit};
 use serde::Deserialize;
 use toml::Spanned;
@@ -89,7 +90,7 @@ pub fn compile(file: &str, text: &str) -> Result<Flow, Vec<Diagnostic>> {
     let parsed: AgentFile = toml::from_str(text).map_err(|error| {
         let span = error.span().unwrap_or(0..0);
         let word = text.get(span.clone()).unwrap_or_default();
-        vec![Diagnostic::error(file, text, span, error.message()).did_you_mean(word, KEYS)]
+        vec![Diagnostic::new(file, text, &span, error.message(), None).did_you_mean(word, &KEYS)]
     })?;
     let names: Vec<&str> = parsed.step.keys().map(String::as_str).collect();
     let mut compiler =
@@ -297,9 +298,14 @@ impl Compiler<'_> {
         let knowledge = self.knowledge.get(from.get_ref());
         if knowledge.is_none() {
             let message = format!("there is no text [knowledge] {}", from.get_ref());
-            let found = Diagnostic::error(self.file, self.text, from.span(), &message);
-            let known = self.knowledge.keys().map(String::as_str);
-            self.errors.push(found.did_you_mean(from.get_ref(), known));
+            let known: Vec<&str> = self.knowledge.keys().map(String::as_str).collect();
+            self.errors.push(Diagnostic::new(
+                self.file,
+                self.text,
+                &from.span(),
+                message,
+                suggest(from.get_ref(), &known),
+            ));
         }
         Action::Answer {
             question: step.question.as_ref().map(|text| self.words(text)),
@@ -322,9 +328,8 @@ impl Compiler<'_> {
             return StepId(u16::try_from(index).unwrap_or(u16::MAX));
         }
         let message = format!("there is no step \"{}\"", name.get_ref());
-        let found = Diagnostic::error(self.file, self.text, name.span(), &message)
-            .did_you_mean(name.get_ref(), self.names.iter().copied());
-        self.errors.push(found);
+        let help = suggest(name.get_ref(), &self.names);
+        self.errors.push(Diagnostic::new(self.file, self.text, &name.span(), message, help));
         StepId(0)
     }
 
@@ -356,7 +361,7 @@ impl Compiler<'_> {
     }
 
     fn error(&mut self, span: Range<usize>, message: &str) {
-        self.errors.push(Diagnostic::error(self.file, self.text, span, message));
+        self.errors.push(Diagnostic::new(self.file, self.text, &span, message, None));
     }
 }
 
@@ -409,14 +414,14 @@ goodbye = "Bye."
         let found = compile("a.toml", &text).unwrap_err();
         assert_eq!(found.len(), 2, "{found:?}");
         assert_eq!((found[0].line, found[0].message.contains("a key is")), (8, true));
-        assert_eq!(found[1].suggestion.as_deref(), Some("did you mean \"hours\"?"));
+        assert_eq!(found[1].help.as_deref(), Some("did you mean `hours`?"));
     }
 
     #[test]
     fn an_unknown_key_is_an_error_with_a_guess() {
         let text = SMALL.replace("give_up", "giveup");
         let found = compile("a.toml", &text).unwrap_err();
-        assert_eq!(found[0].suggestion.as_deref(), Some("did you mean \"give_up\"?"));
+        assert_eq!(found[0].help.as_deref(), Some("did you mean `give_up`?"));
     }
 
     #[test]

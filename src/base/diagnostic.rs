@@ -1,141 +1,183 @@
-//! Errors in files that people write: where, what, and what was probably meant.
+//! What is wrong with a file that people write, and where: file, line, column, the line itself
+//! with a mark under the place, and what to write instead.
 
+use alloc::borrow::ToOwned;
 use alloc::format;
 use alloc::string::{String, ToString};
+use alloc::vec;
 use alloc::vec::Vec;
 use core::fmt;
+use core::ops::Range;
 
-/// How bad a finding is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Level {
-    /// The file loads; its author should know.
-    Warning,
-    /// The file does not load.
-    Error,
-}
 
-/// One finding in one file. `Display` prints it with the source line and a caret.
+/// Something found in a file. `Display` is the place and message, the line, and a mark under it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnostic {
-    /// How bad it is.
-    pub level: Level,
-    /// The file's name as the user gave it.
+    /// The file's name, as the user knows it.
     pub file: String,
-    /// Line, from 1.
+    /// Counted from 1.
     pub line: usize,
-    /// Column in characters, from 1.
+    /// In characters, counted from 1.
     pub column: usize,
     /// What is wrong.
     pub message: String,
-    /// What to write instead, where that can be guessed.
-    pub suggestion: Option<String>,
-    /// The line itself.
-    source_line: String,
-    /// Characters to underline.
-    width: usize,
+    /// What to do about it.
+    pub help: Option<String>,
+    /// The text of the line.
+    pub source_line: String,
+    /// How many characters the mark covers, at least 1.
+    pub width: usize,
 }
 
 impl Diagnostic {
-    /// An error at the bytes `span` of `text`.
+    /// A finding at the bytes `span` of `text`; a span outside of it is brought inside.
     #[must_use]
-    pub fn error(file: &str, text: &str, span: core::ops::Range<usize>, message: &str) -> Self {
+    pub fn new(
+        file: &str,
+        text: &str,
+        span: &Range<usize>,
+        message: impl Into<String>,
+        help: Option<String>,
+    ) -> Self {
         let start = floor_boundary(text, span.start);
         let end = floor_boundary(text, span.end).max(start);
         let before = &text[..start];
         let line_start = before.rfind('\n').map_or(0, |at| at + 1);
-        let line_end = text[start..].find('\n').map_or(text.len(), |at| start + at);
+        let rest = &text[line_start..];
+        let source_line = rest.lines().next().unwrap_or_default();
+        let column = text[line_start..start].chars().count() + 1;
+        let room = (source_line.chars().count() + 1).saturating_sub(column);
+        let width = text[start..end].chars().take_while(|it| *it != '\n').count();
         Self {
-            level: Level::Error,
-            file: file.to_string(),
+            file: file.to_owned(),
             line: before.matches('\n').count() + 1,
-            column: text[line_start..start].chars().count() + 1,
-            message: message.to_string(),
-            suggestion: None,
-            source_line: text[line_start..line_end].trim_end().to_string(),
-            width: text[start..end.min(line_end)].chars().count().max(1),
+            column,
+            message: message.into(),
+            help,
+            source_line: source_line.to_owned(),
+            width: width.min(room).max(1),
         }
     }
 
-    /// The same as a warning.
+    /// The same with what `word` was probably meant to be among `known`, if anything is close.
     #[must_use]
-    pub fn into_warning(mut self) -> Self {
-        self.level = Level::Warning;
+    pub fn did_you_mean(mut self, word: &str, known: &[&str]) -> Self {
+        if let Some(close) = closest(word, known) {
+            self.help = Some(format!("did you mean `{close}`?"));
+        }
         self
     }
 
-    /// Adds what to write instead.
-    #[must_use]
-    pub fn suggest(mut self, suggestion: impl Into<String>) -> Self {
-        self.suggestion = Some(suggestion.into());
-        self
-    }
-
-    /// Adds `did you mean "..."?` where one of `known` is close to `word`.
-    #[must_use]
-    pub fn did_you_mean<'a>(self, word: &str, known: impl IntoIterator<Item = &'a str>) -> Self {
-        match closest(word, known) {
-            Some(near) => self.suggest(format!("did you mean \"{near}\"?")),
-            None => self,
+    fn write(&self, f: &mut fmt::Formatter<'_>, kind: &str) -> fmt::Result {
+        writeln!(f, "{}:{}:{}: {kind}: {}", self.file, self.line, self.column, self.message)?;
+        let number = self.line.to_string();
+        let gutter = " ".repeat(number.len());
+        // Control characters of a file must not reach a terminal; a tab keeps its width of one.
+        let shown = |it: char| if is_unprintable(it) { ' ' } else { it };
+        let line: String = self.source_line.chars().map(shown).collect();
+        writeln!(f, " {gutter} |")?;
+        writeln!(f, " {number} | {line}")?;
+        let (indent, mark) = (" ".repeat(self.column - 1), "^".repeat(self.width));
+        write!(f, " {gutter} | {indent}{mark}")?;
+        match &self.help {
+            Some(help) => write!(f, " {help}"),
+            None => Ok(()),
         }
     }
 }
 
 impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let level = match self.level {
-            Level::Warning => "warning",
-            Level::Error => "error",
-        };
-        let Self { file, line, column, message, .. } = self;
-        writeln!(f, "{file}:{line}:{column}: {level}: {message}")?;
-        let number = line.to_string();
-        let (pad, gap) = (" ".repeat(number.len()), " ".repeat(column.saturating_sub(1)));
-        writeln!(f, " {number} | {}", self.source_line)?;
-        write!(f, " {pad} | {gap}{}", "^".repeat(self.width))?;
-        match &self.suggestion {
-            Some(suggestion) => write!(f, " {suggestion}"),
-            None => Ok(()),
+        self.write(f, "error")
+    }
+}
+
+impl core::error::Error for Diagnostic {}
+
+/// Something in a file that loads but deserves a look.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Warning(pub Diagnostic);
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.write(f, "warning")
+    }
+}
+
+/// Every reason why a file did not load; never empty. `Display` shows them all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Errors(pub Vec<Diagnostic>);
+
+impl fmt::Display for Errors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for finding in &self.0 {
+            writeln!(f, "{finding}\n")?;
+        }
+        match self.0.len() {
+            1 => f.write_str("1 error"),
+            count => write!(f, "{count} errors"),
         }
     }
 }
 
+impl core::error::Error for Errors {}
+
 fn floor_boundary(text: &str, at: usize) -> usize {
-    let mut at = at.min(text.len());
-    while !text.is_char_boundary(at) {
-        at -= 1;
-    }
-    at
+    let at = at.min(text.len());
+    (0..=at).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0)
 }
 
-/// The word of `known` that `word` was probably meant to be: at most a third of it mistyped.
-pub fn closest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    known
-        .into_iter()
-        .map(|candidate| (distance(word, candidate), candidate))
-        .filter(|(distance, candidate)| *distance <= candidate.chars().count().max(3) / 3)
+/// Control characters, and marks that change the direction of text, by which a value could pose as
+/// another.
+#[must_use]
+pub fn is_unprintable(it: char) -> bool {
+    let turns =
+        matches!(it, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    it.is_control() || turns
+}
+
+/// The candidate that `word` most likely means.
+#[must_use]
+pub fn closest<'a>(word: &str, candidates: &[&'a str]) -> Option<&'a str> {
+    let word = word.to_ascii_lowercase();
+    candidates
+        .iter()
+        .map(|candidate| (distance(&word, &candidate.to_ascii_lowercase()), *candidate))
+        .filter(|(distance, candidate)| *distance <= (candidate.chars().count() / 3).max(1))
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)
 }
 
-/// Damerau-Levenshtein distance (adjacent letters swapped count once), in characters.
-fn distance(a: &str, b: &str) -> usize {
-    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
-    let mut before: Vec<usize> = Vec::new();
-    let mut previous: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.iter().enumerate() {
-        let mut current = Vec::with_capacity(b.len() + 1);
-        current.push(i + 1);
-        for (j, y) in b.iter().enumerate() {
-            let substitution = previous[j] + usize::from(x != y);
-            let mut best = substitution.min(previous[j + 1] + 1).min(current[j] + 1);
-            if i > 0 && j > 0 && *x == b[j - 1] && a[i - 1] == *y {
-                best = best.min(before[j - 1] + 1);
-            }
-            current.push(best);
-        }
-        before = core::mem::replace(&mut previous, current);
+/// "did you mean" or, where nothing is close, what there is.
+#[must_use]
+pub fn suggest(word: &str, candidates: &[&str]) -> Option<String> {
+    if let Some(close) = closest(word, candidates) {
+        return Some(format!("did you mean `{close}`?"));
     }
-    previous[b.len()]
+    let shown = candidates.iter().map(|it| format!("`{it}`")).collect::<Vec<_>>().join(", ");
+    (!candidates.is_empty()).then(|| format!("there is {shown}"))
+}
+
+/// Insertions, deletions, replacements and swaps of neighbours between two words (optimal string
+/// alignment). Words are cut, so that the time is bounded.
+fn distance(a: &str, b: &str) -> usize {
+    const LONGEST: usize = 64;
+    let a: Vec<char> = a.chars().take(LONGEST).collect();
+    let b: Vec<char> = b.chars().take(LONGEST).collect();
+    let mut before: Vec<usize> = Vec::new();
+    let mut above: Vec<usize> = (0..=b.len()).collect();
+    for i in 1..=a.len() {
+        let mut row = vec![i; b.len() + 1];
+        for j in 1..=b.len() {
+            let replaced = above[j - 1] + usize::from(a[i - 1] != b[j - 1]);
+            row[j] = replaced.min(above[j] + 1).min(row[j - 1] + 1);
+            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                row[j] = row[j].min(before[j - 2] + 1);
+            }
+        }
+        before = core::mem::replace(&mut above, row);
+    }
+    above[b.len()]
 }
 
 #[cfg(test)]
@@ -143,27 +185,35 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_finding_shows_the_line_a_caret_and_a_guess() {
-        let text = "[trunk.acme]\ntransprots = [\"tls\"]\n";
-        let found = Diagnostic::error("a.toml", text, 13..23, "unknown key `transprots`")
-            .did_you_mean("transprots", ["from", "transports", "zone"]);
-        assert_eq!(
-            found.to_string(),
-            "a.toml:2:1: error: unknown key `transprots`\n 2 | transprots = [\"tls\"]\n   | \
-             ^^^^^^^^^^ did you mean \"transports\"?"
-        );
+    fn a_typo_finds_its_word() {
+        let keys = ["transports", "transcript", "from", "srtp", "codecs"];
+        for (typo, meant) in
+            [("transprots", "transports"), ("codec", "codecs"), ("Form", "from"), ("stp", "srtp")]
+        {
+            assert_eq!(closest(typo, &keys), Some(meant));
+        }
+        assert_eq!(closest("banana", &keys), None);
     }
 
     #[test]
-    fn what_is_far_off_is_not_guessed() {
-        assert_eq!(closest("zebra", ["transports", "codecs"]), None);
-        assert_eq!(closest("codec", ["transports", "codecs"]), Some("codecs"));
+    fn a_finding_shows_the_line_with_a_mark_under_the_place() {
+        let text = "a = 1\n\tb = \"é\", x\n";
+        let at = text.find('x').unwrap();
+        let finding = Diagnostic::new("p.toml", text, &(at..at + 1), "no x", Some("drop it".into()));
+        assert_eq!((finding.line, finding.column), (2, 11));
+        let shown = "p.toml:2:11: error: no x\n   |\n 2 |  b = \"é\", x\n   |           ^ drop it";
+        assert_eq!(finding.to_string(), shown);
     }
 
     #[test]
-    fn spans_outside_the_text_do_not_panic() {
-        for span in [0..0, 3..900, 900..901] {
-            let _ = Diagnostic::error("x", "a\u{e9}b", span, "m").to_string();
+    fn no_span_is_out_of_bounds() {
+        for text in ["", "é", "\n", "a\r\n"] {
+            for start in 0..6 {
+                for end in 0..6 {
+                    let finding = Diagnostic::new("f", text, &(start..end), "m", None);
+                    assert!(finding.to_string().contains('^'));
+                }
+            }
         }
     }
 }

@@ -26,5 +26,18 @@ mod refresh;
 pub use calls::Calls;
 pub use contract::{AgentCard, Input, Keep, Ledger, Output, Peer, Record, Setup};
 
+/// What policy sees of an INVITE: the same as on the live path, for `callgate explain`.
+///
+/// # Errors
+/// Where its session description cannot be read.
+pub fn attempt_of(
+    peer: &Peer,
+    invite: &sip::Request,
+    wall: base::WallTime,
+) -> Result<policy::Attempt, base::Reason> {
+    let offer = hold::offer_of(invite)?;
+    Ok(admit::attempt(peer, invite, offer.as_ref(), wall))
+}
+
 #[cfg(test)]
 mod tests;

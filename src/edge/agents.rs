@@ -21,7 +21,7 @@ pub fn load(directory: &Path) -> Result<Agents, Vec<Diagnostic>> {
     let mut found = Vec::new();
     let unreadable = |path: &Path, error: &std::io::Error| {
         let text = path.display().to_string();
-        Diagnostic::error(&text, &text, 0..text.len(), &format!("cannot be read: {error}"))
+        Diagnostic::new(&text, &text, &(0..text.len()), format!("cannot be read: {error}"), None)
     };
     let entries = match std::fs::read_dir(directory) {
         Ok(entries) => entries,

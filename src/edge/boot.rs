@@ -11,7 +11,8 @@ use base::{Clock, Event, Random, WallTime, WorkspaceId, limit};
 use call::{Calls, Setup};
 use policy::Transport;
 use providers::{EmbeddedReasoner, EmbeddedSpeech, EmbeddedSpeechConfig};
-use relay::{Relay, RelayConfig};
+use relay::path::counters::{DropReason, Meter};
+use relay::{Relay, RelayConfig, RelayHandle};
 use telemetry::{Gauge, Health, Telemetry};
 use thiserror::Error;
 use tokio::sync::mpsc;
@@ -275,11 +276,17 @@ impl Edge {
         let (ledger, transport) = (self.ledger.clone(), self.transport.clone());
         let relay = self.relay.as_ref().map(Relay::handle);
         self.telemetry.register(move |gauges| {
-            let mut gauge = |name, label, value| gauges.push(Gauge { name, label, value });
-            gauge("calls", None, f64::from(ledger.calls()));
-            gauge("connections", None, transport.connection_count() as f64);
-            if let Some(relay) = &relay {
-                relay.counters().each(&mut |name, label, value| gauge(name, label, value as f64));
+            let mut gauge = |name, labels, value| gauges.push(Gauge { name, labels, value });
+            gauge("calls", vec![], f64::from(ledger.calls()));
+            gauge("connections", vec![], transport.connection_count() as f64);
+            let Some(counters) = relay.as_ref().map(RelayHandle::counters) else { return };
+            for reason in DropReason::ALL {
+                let labels = vec![("stage", reason.stage().word()), ("reason", reason.word())];
+                gauge("relay_stage_drop_total", labels, counters.dropped(*reason) as f64);
+            }
+            for meter in Meter::ALL {
+                let labels = vec![("stage", meter.stage().word()), ("what", meter.word())];
+                gauge("relay_stage_count_total", labels, counters.total(*meter) as f64);
             }
         });
         let (ledger, vault) = (self.ledger.clone(), self.vault.as_ref().map(Vault::handle));
@@ -404,7 +411,9 @@ fn start_providers(config: &Config, telemetry: &Arc<Telemetry>) -> Result<Provid
 fn shard_queues(config: &Config) -> (Shards, Vec<mpsc::Receiver<Input>>) {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let wanted = if config.signalling.shards == 0 { cores } else { config.signalling.shards };
-    (0..wanted.clamp(1, 64)).map(|_| mpsc::channel(limit::SHARD_INPUTS.get())).unzip()
+    let queues = (0..wanted.clamp(1, 64)).map(|_| mpsc::channel(limit::SHARD_INPUTS.get()));
+    let (senders, receivers): (Vec<_>, Vec<_>) = queues.unzip();
+    (senders.into(), receivers)
 }
 
 fn start_relay(

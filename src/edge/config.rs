@@ -229,8 +229,8 @@ fn parse(name: &str, text: &str) -> Result<ConfigFile, ConfigError> {
     toml::from_str(text).map_err(|found| {
         let span = found.span().unwrap_or(0..0);
         let word = text.get(span.clone()).unwrap_or_default().to_owned();
-        let diagnostic = Diagnostic::error(name, text, span, found.message());
-        ConfigError(Box::new(diagnostic.did_you_mean(&word, KEYS.iter().copied())))
+        let diagnostic = Diagnostic::new(name, text, &span, found.message(), None);
+        ConfigError(Box::new(diagnostic.did_you_mean(&word, KEYS)))
     })
 }
 
@@ -241,10 +241,10 @@ fn parse_variable(variable: &str, path: &str, value: &str) -> Result<ConfigFile,
     let Some((section, key)) = known else {
         let names: Vec<String> =
             PATHS.iter().map(|(section, key)| format!("{section}_{key}")).collect();
-        let diagnostic =
-            Diagnostic::error("environment", variable, 0..variable.len(), "unknown variable")
-                .did_you_mean(path, names.iter().map(String::as_str));
-        return Err(ConfigError(Box::new(diagnostic)));
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let span = 0..variable.len();
+        let found = Diagnostic::new("environment", variable, &span, "unknown variable", None);
+        return Err(ConfigError(Box::new(found.did_you_mean(path, &names))));
     };
     // A bare word is taken as a string, so that paths need no quotes within quotes.
     let literal = format!("[{section}]\n{key} = {value}\n");
@@ -258,7 +258,7 @@ fn parse_variable(variable: &str, path: &str, value: &str) -> Result<ConfigFile,
 }
 
 fn error(file: &str, text: &str, span: std::ops::Range<usize>, message: &str) -> ConfigError {
-    ConfigError(Box::new(Diagnostic::error(file, text, span, message)))
+    ConfigError(Box::new(Diagnostic::new(file, text, &span, message, None)))
 }
 
 #[cfg(test)]
@@ -292,10 +292,10 @@ mod tests {
         let ConfigError(found) =
             Config::load(Some(("my.toml", "[media]\nwrokers = 3\n")), []).unwrap_err();
         assert_eq!((found.line, found.column), (2, 1));
-        assert_eq!(found.suggestion.as_deref(), Some("did you mean \"workers\"?"));
+        assert_eq!(found.help.as_deref(), Some("did you mean `workers`?"));
         let ConfigError(found) =
             Config::load(None, pair("CALLGATE_MEDIA_WORKER", "1")).unwrap_err();
-        assert!(found.suggestion.is_some());
+        assert!(found.help.is_some());
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
-use base::{Clock, Event, Personal, Random, Reason, TrunkName, limit};
+use base::{Clock, Event, Personal, Reason, TrunkName, limit};
 use bytes::Bytes;
 use call::{Peer, Setup};
 use policy::{Admission, Transport};

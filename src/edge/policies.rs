@@ -60,7 +60,7 @@ pub fn read(paths: &[PathBuf]) -> Result<Vec<(String, String)>, LoadError> {
             Ok(text) => texts.push((name, text)),
             Err(error) => {
                 let message = format!("cannot be read: {error}");
-                findings.push(Diagnostic::error(&name, &name, 0..name.len(), &message));
+                findings.push(Diagnostic::new(&name, &name, &(0..name.len()), message, None));
             }
         }
     }

@@ -4,12 +4,12 @@
 use core::fmt;
 use core::ops::Range;
 
+use base::diagnostic::is_unprintable;
 use serde::Serialize;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use crate::policy::Source;
-use crate::render::is_unprintable;
 
 /// One change to one file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

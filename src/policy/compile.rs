@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 
 use base::{TrunkName, limit};
 
-use crate::diagnostic::{Errors, Warning};
+use base::diagnostic::{Errors, Warning};
 use crate::file::{DefaultsFile, ZoneFile};
 use crate::policy::{Policy, Source, Zone, fnv};
 use crate::words::RefusalManner;

@@ -14,7 +14,6 @@ mod change;
 mod compile;
 mod decide;
 mod decision;
-mod diagnostic;
 mod explain;
 pub mod file;
 mod flip;
@@ -34,7 +33,7 @@ pub use decide::{admit, decide};
 pub use decision::{
     Accepted, Admission, Decision, Destination, Note, Refusal, Target, Terms, Verdict,
 };
-pub use diagnostic::{Errors, Finding, Warning};
+pub use base::diagnostic::{Errors, Warning};
 pub use explain::{Explanation, RouteTried, Step, TrunkTried, explain};
 pub use policy::{Expiring, Policy, Zone};
 pub use schema::schema;

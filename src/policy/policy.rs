@@ -11,7 +11,7 @@ use std::time::Duration;
 use base::{Date, TrunkName, VoiceAgentName, WallTime};
 use ipnet::IpNet;
 
-use crate::diagnostic::{Finding, Warning};
+use base::diagnostic::{Diagnostic, Warning};
 use crate::matching::When;
 use crate::numbers::Numbers;
 use crate::words::{
@@ -296,7 +296,7 @@ impl Policy {
                 (message, "then its calls are refused; move the peer to encryption or renew it")
             };
             let (name, text, span) = (&source.name, &source.text, &exemption.span);
-            warnings.push(Warning(Finding::new(name, text, span, message, Some(help.to_owned()))));
+            warnings.push(Warning(Diagnostic::new(name, text, span, message, Some(help.to_owned()))));
         }
         warnings
     }

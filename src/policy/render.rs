@@ -3,6 +3,7 @@
 use core::fmt;
 
 use base::Reason;
+use base::diagnostic::is_unprintable;
 
 use crate::decision::{Decision, Destination, Note, Verdict};
 use crate::explain::{Explanation, RouteTried, TrunkTried};
@@ -167,12 +168,4 @@ pub(crate) fn clean(text: &str) -> String {
         shown.push_str("...");
     }
     shown
-}
-
-/// Control characters, and marks that change the direction of text, by which a value could pose as
-/// another.
-pub(crate) fn is_unprintable(it: char) -> bool {
-    let turns =
-        matches!(it, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    it.is_control() || turns
 }

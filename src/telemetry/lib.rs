@@ -9,7 +9,6 @@
 mod log;
 mod port;
 
-use std::borrow::Cow;
 use std::sync::{Mutex, PoisonError};
 
 use base::Event;
@@ -27,8 +26,8 @@ pub use port::{Health, serve};
 pub struct Gauge {
     /// Prometheus name without the prefix, such as `relay_stage_drop_total`.
     pub name: &'static str,
-    /// Label and its value, if it has one.
-    pub label: Option<(&'static str, &'static str)>,
+    /// Labels and their values.
+    pub labels: Vec<(&'static str, &'static str)>,
     /// The figure.
     pub value: f64,
 }
@@ -104,11 +103,13 @@ impl Telemetry {
                 let kind = if last.ends_with("_total") { "counter" } else { "gauge" };
                 text.push_str(&format!("# TYPE callgate_{last} {kind}\n"));
             }
-            let label: Cow<'_, str> = match gauge.label {
-                Some((label, value)) => format!("{{{label}=\"{value}\"}}").into(),
-                None => "".into(),
+            let labels: Vec<String> =
+                gauge.labels.iter().map(|(label, value)| format!("{label}=\"{value}\"")).collect();
+            let labels = match labels.is_empty() {
+                true => String::new(),
+                false => format!("{{{}}}", labels.join(",")),
             };
-            text.push_str(&format!("callgate_{last}{label} {}\n", gauge.value));
+            text.push_str(&format!("callgate_{last}{labels} {}\n", gauge.value));
         }
         text
     }
@@ -137,12 +138,12 @@ mod tests {
         let telemetry = Telemetry::new().unwrap();
         telemetry.register(|gauges| {
             for word in ["replayed", "stranger"] {
-                let label = Some(("reason", word));
-                gauges.push(Gauge { name: "relay_drop_total", label, value: 2.0 });
+                let labels = vec![("stage", "latch"), ("reason", word)];
+                gauges.push(Gauge { name: "relay_drop_total", labels, value: 2.0 });
             }
         });
         let text = telemetry.render();
         assert_eq!(text.matches("# TYPE callgate_relay_drop_total counter").count(), 1);
-        assert!(text.contains("callgate_relay_drop_total{reason=\"stranger\"} 2\n"));
+        assert!(text.contains("callgate_relay_drop_total{stage=\"latch\",reason=\"stranger\"} 2\n"));
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::read::Item;
 use super::report::Report;
-use crate::diagnostic::suggest;
+use base::diagnostic::suggest;
 use crate::file::{RouteFile, TrunkFile};
 use crate::matching::Pattern;
 use crate::policy::{Action, Policy, Route, Trunk};

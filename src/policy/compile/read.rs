@@ -10,7 +10,7 @@ use toml::de::{DeArray, DeTable, DeValue, ValueDeserializer};
 
 use super::report::Report;
 use super::{Defaults, is_over};
-use crate::diagnostic::suggest;
+use base::diagnostic::suggest;
 use crate::file::{DefaultsFile, RouteFile, TrunkFile, ZoneFile};
 
 /// The keys that may stand at the top of a file.

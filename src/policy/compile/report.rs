@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::FINDINGS;
 use super::read::Item;
-use crate::diagnostic::{Errors, Finding, Warning};
+use base::diagnostic::{Diagnostic, Errors, Warning};
 use crate::policy::{Place, Source};
 
 /// Longest name of a trunk, zone or route.
@@ -15,7 +15,7 @@ pub(super) struct Report<'a> {
     pub(super) sources: &'a [Source],
     /// Where the lines of each source begin.
     lines: Vec<Vec<usize>>,
-    errors: Vec<Finding>,
+    errors: Vec<Diagnostic>,
     warnings: Vec<Warning>,
 }
 
@@ -96,9 +96,9 @@ impl<'a> Report<'a> {
         span: &Range<usize>,
         message: String,
         help: Option<String>,
-    ) -> Option<Finding> {
+    ) -> Option<Diagnostic> {
         let source = self.sources.get(file)?;
-        Some(Finding::new(&source.name, &source.text, span, message, help))
+        Some(Diagnostic::new(&source.name, &source.text, span, message, help))
     }
 
     pub(super) fn finish(self) -> Result<Vec<Warning>, Errors> {
@@ -118,7 +118,7 @@ impl<'a> Report<'a> {
 }
 
 /// In the order of the files and lines, as a person goes through them.
-fn sort<T>(sources: &[Source], findings: &mut [T], finding: impl Fn(&T) -> &Finding) {
+fn sort<T>(sources: &[Source], findings: &mut [T], finding: impl Fn(&T) -> &Diagnostic) {
     findings.sort_by_key(|it| {
         let it = finding(it);
         let file = sources.iter().position(|source| source.name == it.file);

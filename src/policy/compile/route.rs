@@ -6,7 +6,7 @@ use base::{VoiceAgentName, limit};
 
 use super::read::Item;
 use super::report::Report;
-use crate::diagnostic::suggest;
+use base::diagnostic::suggest;
 use crate::file::{At, PatternFile, RefuseFile, RouteFile, SendToFile};
 use crate::matching::{Pattern, When};
 use crate::policy::{Action, Route, Share};

@@ -12,7 +12,7 @@ use super::Defaults;
 use super::read::Item;
 use super::report::Report;
 use super::uri::transport_of;
-use crate::diagnostic::suggest;
+use base::diagnostic::suggest;
 use crate::file::{At, Bare, Day, FromFile, Network, NumbersFile, Time, TrunkFile};
 use crate::identify::domain_of;
 use crate::numbers::Numbers;

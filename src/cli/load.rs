@@ -1,0 +1,229 @@
+//! `callgate load`: places calls, draws progress, ends with a table and, where asked, JSON.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use audio::Codec;
+use clap::{Args, ValueEnum};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use loadgen::{
+    Authorities, Config, Identity, Load, OfferMode, Protection, Script, Step, Target,
+};
+use rtp::sdes::Suite;
+
+use crate::speak;
+
+/// Options of the command.
+#[derive(Args)]
+pub(crate) struct Options {
+    /// Whom to call, such as 'sip:reception@127.0.0.1:5061;transport=tls'.
+    #[arg(long, value_name = "URI")]
+    to: String,
+    /// Who calls: a number, a user or a whole address.
+    #[arg(long, value_name = "CALLER")]
+    from: Option<String>,
+    /// How many calls.
+    #[arg(long, default_value_t = 1)]
+    calls: u32,
+    /// How many calls begin each second.
+    #[arg(long, default_value_t = 10.0)]
+    rate: f64,
+    /// How many calls there are at most at one time.
+    #[arg(long, default_value_t = 100)]
+    concurrency: u32,
+    /// How many signalling connections the calls share.
+    #[arg(long, default_value_t = 1)]
+    connections: u32,
+    /// How long a call lasts at most, in seconds.
+    #[arg(long, default_value_t = 30.0)]
+    hold: f64,
+    /// Codecs, the best first: opus, g722, pcma, pcmu.
+    #[arg(long, value_delimiter = ',', value_name = "CODEC")]
+    codecs: Vec<String>,
+    /// SRTP suites, the best first, such as AEAD_AES_256_GCM.
+    #[arg(long, value_delimiter = ',', value_name = "SUITE")]
+    suites: Vec<String>,
+    /// How media is protected.
+    #[arg(long, value_enum, default_value_t = Media::Srtp)]
+    media: Media,
+    /// Send no offer in the INVITE; answer in the ACK.
+    #[arg(long)]
+    late_offer: bool,
+    /// What each caller says, one sentence after each of the far end's; may be repeated.
+    #[arg(long, value_name = "SENTENCE", conflicts_with_all = ["wav", "tone", "silent"])]
+    say: Vec<String>,
+    /// What each caller says once, from a WAV (8 or 16 kHz PCM).
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["tone", "silent"])]
+    wav: Option<PathBuf>,
+    /// A tone of this many Hz.
+    #[arg(long, value_name = "HZ", conflicts_with = "silent")]
+    tone: Option<u16>,
+    /// Only listen.
+    #[arg(long)]
+    silent: bool,
+    /// Keys to press after what is said.
+    #[arg(long, value_name = "DIGITS")]
+    digits: Option<String>,
+    /// Write what is heard, a 16 kHz WAV; with several calls one each.
+    #[arg(long, value_name = "FILE")]
+    save: Option<PathBuf>,
+    /// Who vouches for the server, PEM.
+    #[arg(long, default_value = "certs/ca.pem", value_name = "FILE")]
+    ca: PathBuf,
+    /// Client certificate, PEM; with --key.
+    #[arg(long, requires = "key", value_name = "FILE")]
+    certificate: Option<PathBuf>,
+    /// Key of the client certificate, PEM.
+    #[arg(long, requires = "certificate", value_name = "FILE")]
+    key: Option<PathBuf>,
+    /// Believe whoever answers; only to find out why a handshake fails.
+    #[arg(long)]
+    danger_accept_any_certificate: bool,
+    /// Print the report as JSON instead of a table.
+    #[arg(long)]
+    json: bool,
+    /// Write the report as JSON into a file as well.
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+}
+
+/// How media is protected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Media {
+    /// SRTP or no call.
+    Srtp,
+    /// SRTP offered as RTP/AVP with a=crypto.
+    Opportunistic,
+    /// Plain RTP.
+    Plain,
+}
+
+pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
+    let config = configured(options)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let report = runtime.block_on(async {
+        let load = Load::new(config)?;
+        let (progress, cancellation) = (load.progress(), load.cancellation());
+        let drawing = tokio::spawn(draw(progress, !options.json));
+        let interrupt = tokio::spawn(async move {
+            // The first Ctrl-C hangs up every call and still ends with the report.
+            if tokio::signal::ctrl_c().await.is_ok() {
+                cancellation.cancel();
+            }
+        });
+        let report = load.run().await;
+        interrupt.abort();
+        // The last state is drawn before the report.
+        let _ = drawing.await;
+        anyhow::Ok(report)
+    })?;
+    let document = serde_json::to_string_pretty(&report)?;
+    if let Some(path) = &options.report {
+        std::fs::write(path, &document)
+            .with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    if options.json {
+        println!("{document}");
+    } else {
+        println!("{report}");
+    }
+    let all_well = report.failed == 0 && report.answered == report.placed;
+    Ok(if all_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn configured(options: &Options) -> anyhow::Result<Config> {
+    let mut config = Config::new(Target::parse(&options.to)?);
+    if let Some(from) = &options.from {
+        config = config.with_caller(from)?;
+    }
+    config.calls = options.calls;
+    config.rate = options.rate;
+    config.concurrency = options.concurrency;
+    config.connections = options.connections;
+    config.hold = Duration::try_from_secs_f64(options.hold).context("--hold")?;
+    if !options.codecs.is_empty() {
+        config.codecs = options
+            .codecs
+            .iter()
+            .map(|name| {
+                Codec::from_name(name)
+                    .with_context(|| format!("unknown codec {name}; there are opus, g722, pcma, pcmu"))
+            })
+            .collect::<anyhow::Result<_>>()?;
+    }
+    if !options.suites.is_empty() {
+        config.suites = options
+            .suites
+            .iter()
+            .map(|name| Suite::from_name(name).with_context(|| format!("unknown suite {name}")))
+            .collect::<anyhow::Result<_>>()?;
+    }
+    config.protection = match options.media {
+        Media::Srtp => Protection::Srtp,
+        Media::Opportunistic => Protection::Opportunistic,
+        Media::Plain => Protection::Plain,
+    };
+    config.offer = if options.late_offer { OfferMode::Late } else { OfferMode::Early };
+    config.tls.authorities = if options.danger_accept_any_certificate {
+        Authorities::DangerAcceptAnyCertificate
+    } else {
+        Authorities::File(options.ca.clone())
+    };
+    if let (Some(certificate), Some(key)) = (&options.certificate, &options.key) {
+        config.tls.identity = Some(Identity { certificate: certificate.clone(), key: key.clone() });
+    }
+    config.save.clone_from(&options.save);
+    config.script = script(options)?;
+    Ok(config)
+}
+
+/// What a caller does who was told nothing: a whole conversation with the shipped voice agent.
+const FIRST_CALL: [&str; 2] = ["opening hours", "goodbye"];
+
+fn script(options: &Options) -> anyhow::Result<Script> {
+    let mut script = if let Some(path) = &options.wav {
+        Script::play(loadgen::wav::read(path)?)
+    } else if let Some(hz) = options.tone {
+        if hz >= 8_000 {
+            bail!("--tone wants less than 8000 Hz");
+        }
+        Script::tone(hz)
+    } else if options.silent {
+        Script::silence()
+    } else if !options.say.is_empty() {
+        Script::sentences(speak::all(options.say.iter().map(String::as_str))?)
+    } else if options.calls == 1 {
+        Script::sentences(speak::all(FIRST_CALL)?)
+    } else {
+        Script::tone(440)
+    };
+    if let Some(digits) = &options.digits {
+        let (silence, at_most) = (Duration::from_millis(700), Duration::from_secs(15));
+        script = script
+            .then(Step::WaitForSpeechEnd { silence, at_most })
+            .then(Step::Digits(digits.clone()));
+    }
+    Ok(script)
+}
+
+async fn draw(mut progress: tokio::sync::watch::Receiver<loadgen::Progress>, visible: bool) {
+    let target =
+        if visible { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+    let planned = u64::from(progress.borrow().planned);
+    let bar = ProgressBar::with_draw_target(Some(planned), target);
+    if let Ok(style) = ProgressStyle::with_template("[{elapsed}] {bar:30} {pos}/{len} {msg}") {
+        bar.set_style(style);
+    }
+    while progress.changed().await.is_ok() {
+        let now = *progress.borrow();
+        bar.set_position(u64::from(now.over));
+        bar.set_message(format!(
+            "ringing {} talking {} answered {} failed {}",
+            now.ringing, now.talking, now.answered, now.failed
+        ));
+    }
+    bar.finish_and_clear();
+}

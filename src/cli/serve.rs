@@ -1,0 +1,76 @@
+//! `callgate serve`.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use edge::config::LogFormat;
+use edge::{Config, Edge};
+use policy::Transport;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+
+/// How long calls in progress may go on after the first signal.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+pub(crate) fn run(config: Config) -> anyhow::Result<ExitCode> {
+    let format = match config.log.format {
+        LogFormat::Text => telemetry::LogFormat::Text,
+        LogFormat::Json => telemetry::LogFormat::Json,
+    };
+    telemetry::start_log(format, config.log.level.word())?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(serve(config))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn serve(config: Config) -> anyhow::Result<()> {
+    let authority = config.tls.certificate.with_file_name("ca.pem");
+    let mut edge = Edge::start(config).await.context("callgate did not start")?;
+    greet(&edge, &authority);
+    let mut hangup = signal(SignalKind::hangup())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let (ask, mut asked) = mpsc::channel(1);
+    let reloads = tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            // One reload waits already: it will see these files as well.
+            let _ = ask.try_send(());
+        }
+    });
+    let stop = async {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    };
+    edge.serve(stop, &mut asked).await;
+    reloads.abort();
+    let calls = edge.calls();
+    if calls > 0 {
+        eprintln!("finishing {calls} calls (at most {} s); press Ctrl-C again to cut them", PATIENCE.as_secs());
+    }
+    tokio::select! {
+        () = edge.stop(PATIENCE) => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
+    Ok(())
+}
+
+fn greet(edge: &Edge, authority: &std::path::Path) {
+    let mut secure = None;
+    for (transport, address) in edge.listeners() {
+        println!("SIP over {:<4} {address}", transport.word().to_uppercase());
+        if transport == Transport::Tls {
+            secure = secure.or(Some(address));
+        }
+    }
+    println!("metrics       http://{}/metrics   (and /health)", edge.metrics());
+    let Some(address) = secure else { return };
+    println!();
+    println!("First call, from another terminal:");
+    println!("  callgate load --calls 1 --to 'sip:reception@{address};transport=tls' --save heard.wav");
+    println!("With a softphone: account sip:me@{address}, transport TLS, SRTP (SDES) mandatory,");
+    println!("  trust {} and dial sip:reception@{address}", authority.display());
+    println!("Afterwards: callgate calls list");
+}
