@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Fuzzes every target for N seconds: fuzz/run.sh [seconds] [target...]. Any crash, leak, hang or
-# memory over the limit fails; the input is left in fuzz/artifacts. Put it into
+# Fuzzes every target for N seconds: fuzz/run.sh [seconds] [target...]. Any crash, hang or memory
+# over the limit fails; the input is left in fuzz/artifacts. Put it into
 # fuzz/corpus/<target> once it is understood: the ordinary tests replay that folder.
 #
 # It needs neither cargo-fuzz nor a nightly compiler: coverage comes from LLVM's sancov-module
@@ -44,7 +44,7 @@ for target in "${targets[@]}"; do
   mkdir -p "$found" "$artifacts"
   if "target/$triple/debug/$target" "$found" "corpus/$target" \
     -max_total_time="$seconds" -max_len="$(max_len "$target")" -timeout=10 \
-    -rss_limit_mb=1024 -malloc_limit_mb=256 -print_final_stats=1 \
+    -rss_limit_mb=1024 -print_final_stats=1 \
     -artifact_prefix="$artifacts/" >"$log" 2>&1; then
     coverage=$(grep -oE 'cov: [0-9]+ ft: [0-9]+ corp: [0-9]+' "$log" | tail -1)
     rate=$(sed -n 's/^stat::average_exec_per_sec: *//p' "$log")

@@ -26,7 +26,10 @@ pub fn sdp(data: &[u8]) {
     let offer = sdp::offer(&local(true));
     let _ = sdp::accept_answer(&offer, &first);
     let again = sdp::reoffer(&first, &local(true));
-    round_trip(&again);
+    // Where no line of `first` is open, one is added, and that may be one too many to read.
+    if again.media.len() <= base::limit::SDP_MEDIA_LINES.get() {
+        round_trip(&again);
+    }
 }
 
 fn answer(offer: &Session, plaintext: bool) {
@@ -70,15 +73,14 @@ fn read_all(session: &Session) {
         assert!(text.len() > base::limit::SDP_BYTES.get(), "not parsed back: {text:?}");
     }
     let _ = (session.bundle().count(), session.is_secure_offer());
-    let hidden = session.without_secrets().to_string();
+    let hidden = session.without_secrets();
+    let keys = hidden.media.iter().flat_map(|media| media.crypto());
+    assert!(keys.chain(hidden.attribute("crypto")).all(|it| it == "[secret]"), "a key is shown");
+    assert!(!hidden.to_string().contains("\r\nk="), "a key is shown");
     for media in &session.media {
         let _ = (media.payload_formats(), media.ptime(), media.maxptime(), media.rtcp());
         let _ = (session.direction_of(media), session.connection_of(media), media.mid());
-        for value in media.crypto() {
-            if CryptoLine::parse(value).is_ok() {
-                assert!(!hidden.contains(value), "a key is shown");
-            }
-        }
+        media.crypto().for_each(|value| drop(CryptoLine::parse(value)));
         for fmtp in media.attributes("fmtp") {
             let parsed = OpusParameters::parse(fmtp);
             let _ = parsed.to_string();

@@ -181,6 +181,8 @@ pub struct Dialogue {
     tries: u8,
     silences: u8,
     path_delay: Duration,
+    /// One moment on both clocks: the last playout event.
+    clocks: Option<(Instant, u64)>,
     /// Whether nobody is there to answer: silence means nothing then.
     is_held: bool,
     began: Instant,
@@ -206,6 +208,7 @@ impl Dialogue {
             tries: 0,
             silences: 0,
             path_delay: Duration::ZERO,
+            clocks: None,
             is_held: false,
             began: Instant::ZERO,
             ids: 0,
@@ -230,6 +233,7 @@ impl Dialogue {
                 self.on_playout_started(now, speech, position);
             }
             Input::PlayoutFinished { speech, position } => {
+                self.clocks = Some((now, position));
                 self.finish_turn(speech, None, position);
                 if self.speaking == Some(speech) {
                     self.speaking = None;
@@ -237,6 +241,7 @@ impl Dialogue {
                 }
             }
             Input::PlayoutStopped { speech, played, position, barge_in } => {
+                self.clocks = Some((now, position));
                 self.finish_turn(speech, Some(played), position);
                 if barge_in && self.speaking == Some(speech) {
                     self.on_barge_in(now);
@@ -398,7 +403,12 @@ impl Dialogue {
         self.speech_start = None;
         if let Some(utterance) = &mut self.utterance {
             utterance.end = position;
-            utterance.silent_until = Some(now + self.flow.end_of_turn);
+            // The voice detector has waited already before it said so.
+            let heard_since = self.clocks.map_or(Duration::ZERO, |(at, there)| {
+                (turn::at(there) + now.since(at)).saturating_sub(turn::at(position))
+            });
+            let silence = self.flow.end_of_turn.saturating_sub(heard_since);
+            utterance.silent_until = Some(now + silence);
         }
     }
 

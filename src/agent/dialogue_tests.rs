@@ -168,6 +168,21 @@ fn latency_counts_from_the_end_of_speech_to_the_first_sample() {
 }
 
 #[test]
+fn what_the_voice_detector_waited_counts_towards_the_end_of_the_turn() {
+    let mut room = Room::new();
+    room.say_out();
+    room.say_out();
+    room.tell(Input::SpeechStarted { position: room.position });
+    room.wait(Duration::from_secs(1));
+    let end = room.position;
+    room.wait(Duration::from_millis(300));
+    room.tell(Input::SpeechEnded { position: end });
+    room.outputs();
+    room.wait(Duration::from_millis(100));
+    assert_eq!(room.outputs(), [Output::EndUtterance]);
+}
+
+#[test]
 fn a_barge_in_cuts_the_transcript_and_is_heard_from_its_first_sound() {
     let mut room = Room::new();
     let (speech, _) = room.spoken();

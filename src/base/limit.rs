@@ -137,6 +137,8 @@ limits! {
     CALL_DURATION_MS "call.duration_ms" 14_400_000 "four hours; a forgotten handset must not bill for days",
     /// Longest time without authenticated media, in milliseconds.
     CALL_MEDIA_INACTIVE_MS "call.media_inactive_ms" 60_000 "covers an elevator; RTCP still arrives on hold",
+    /// Longest wait for media ports, in milliseconds.
+    CALL_RESERVE_MS "call.reserve_ms" 5_000 "a relay worker answers within milliseconds; one that does not must not keep a caller waiting",
     /// Smallest session interval accepted, in milliseconds.
     CALL_MIN_SESSION_MS "call.min_session_ms" 90_000 "RFC 4028 section 4 asks for at least 90 s",
     /// DTMF digits held for a voice agent.
@@ -155,6 +157,20 @@ limits! {
     AGENT_FLOW_STEPS "agent.flow_steps" 512 "a flow that a person can read",
     /// Flow steps without hearing or saying anything.
     AGENT_FLOW_SPIN "agent.flow_spin" 64 "a loop in a flow file must end",
+    /// Longest phrase of a grammar, in bytes.
+    AGENT_PHRASE_BYTES "agent.phrase_bytes" 120 "a sentence of twenty words; a whole grammar fits one frame to the helper",
+    /// Largest frame between the edge and a speech helper, in bytes.
+    PROVIDER_FRAME_BYTES "provider.frame_bytes" 65_536 "a pipe's buffer; two seconds of audio or the largest grammar",
+    /// Frames waiting for one speech helper.
+    PROVIDER_QUEUE "provider.queue" 2_048 "two seconds of twenty callers who speak at once, at 50 frames per second each",
+    /// Calls that one speech helper listens to.
+    PROVIDER_EARS "provider.ears" 64 "a core hears about twenty speakers at once; callers speak less than a third of the time",
+    /// Texts that one speech helper is speaking.
+    PROVIDER_SPEECHES "provider.speeches" 64 "equal to provider.ears",
+    /// Different words in the grammars of one speech helper before it is worn out.
+    PROVIDER_WORDS "provider.words" 8_192 "far above the words of all menus; its dictionary only grows",
+    /// Most synthesised speech kept for the next time, in bytes.
+    PROVIDER_CACHE_BYTES "provider.cache_bytes" 67_108_864 "thirty minutes of greetings and menus",
     /// Longest answer of a speech helper, in milliseconds.
     PROVIDER_REPLY_MS "provider.reply_ms" 10_000 "after this the helper is taken for dead and restarted",
     /// Most memory of one speech helper, in bytes.

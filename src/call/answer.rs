@@ -9,7 +9,7 @@ use crate::admit::SUPPORTED;
 use crate::contract::{Output, Record};
 use crate::desk::{ALLOW, Desk};
 use crate::hold;
-use crate::leg::{Call, Stage};
+use crate::leg::{Call, PendingInvite, Stage};
 use crate::negotiate::{Agreed, LegMedia};
 
 /// Allow and Supported, in every answer that describes us (RFC 3261 section 13.3.1.4).
@@ -39,13 +39,15 @@ impl Call {
             return;
         }
         self.reserved = Some(reserved);
-        let Some(mut invite) = self.invite.take() else { return };
+        // It stays where it is, so that it gets an answer whatever happens here.
+        let Some(invite) = &self.invite else { return };
+        let (key, request) = (invite.key, invite.request.clone());
         let zone = self.zone();
         let zone = zone.as_deref().and_then(|name| desk.setup.policy.zone(name));
         let advertise = zone.and_then(|zone| zone.media_advertise).or(desk.setup.media_advertise);
         let (leg, purpose, terms) = (self.leg, self.purpose, self.terms().clone());
         let mut media = LegMedia::new(leg, terms, purpose, reserved, advertise, desk.random);
-        let offer = hold::offer_of(&invite.request).ok().flatten();
+        let offer = hold::offer_of(&request).ok().flatten();
         let described = match &offer {
             Some(offer) => {
                 media.answer(offer, desk.random).map(|(session, agreed)| (session, Some(agreed)))
@@ -56,17 +58,16 @@ impl Call {
         self.media = Some(media);
         let (session, agreed) = match described {
             Ok(described) => described,
-            Err(reason) => {
-                self.invite = Some(invite);
-                return self.hang_up(desk, reason);
-            }
+            Err(reason) => return self.hang_up(desk, reason),
         };
-        let response = self.success(desk, &invite.request, Some(&session));
-        desk.answer(invite.key, &response);
-        self.ladder.note(desk, false, &Message::Response(response.clone()));
-        invite.wants_answer = agreed.is_none();
-        invite.wait = Some((AckWait::new(desk.now), response));
-        self.invite = Some(invite);
+        let response = self.success(desk, &request, Some(&session));
+        self.respond(desk, key, &response);
+        self.invite = Some(PendingInvite {
+            key,
+            request,
+            wait: Some((AckWait::new(desk.now), response)),
+            wants_answer: agreed.is_none(),
+        });
         self.stage = Stage::Answered;
         self.answered = Some(desk.now);
         if let Some(agreed) = agreed {

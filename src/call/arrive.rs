@@ -48,19 +48,17 @@ impl Calls {
         desk.answer(key, &response);
     }
 
-    fn on_invite(
-        &mut self,
-        peer: &Arc<Peer>,
-        trunk: &TrunkName,
-        key: ServerKey,
-        invite: Request,
-    ) {
+    fn on_invite(&mut self, peer: &Arc<Peer>, trunk: &TrunkName, key: ServerKey, invite: Request) {
         if let Some(reason) = admit::objection(&invite) {
             return self.refuse(key, &invite, reason, true);
         }
         let offer = match crate::hold::offer_of(&invite) {
             Ok(offer) => offer,
             Err(reason) => return self.refuse(key, &invite, reason, true),
+        };
+        let tag = ids::new_tag(self.shard, &mut *self.random);
+        let Ok(dialog) = Dialog::uas(&invite, &tag) else {
+            return self.refuse(key, &invite, Reason::Malformed, true);
         };
         let (now, wall) = (self.now, self.wall);
         let attempt = admit::attempt(peer, &invite, offer.as_ref(), wall);
@@ -92,16 +90,11 @@ impl Calls {
                 );
                 ladder.note(&mut desk, false, &Message::Response(response.clone()));
                 desk.answer(key, &response);
-                desk.refused(call, reason, status.map_or(0, Status::code), peer, trunk);
+                desk.refused(call, reason, response.status.code(), peer, trunk);
                 return;
             }
         };
         let leg = LegId { call, index: 0 };
-        let tag = ids::new_tag(self.shard, &mut *self.random);
-        let Ok(dialog) = Dialog::uas(&invite, &tag) else {
-            self.ledger.end(trunk);
-            return self.refuse(key, &invite, Reason::Malformed, true);
-        };
         let mut call = Call {
             id: call,
             leg,
@@ -123,22 +116,24 @@ impl Calls {
             ladder,
             agreement: None,
             session: None,
+            raised: None,
             peer_allows_update: false,
             pending: None,
+            reinvite: None,
             retry_at: None,
             forget_at: None,
             ending: None,
         };
         call.note_allowed(&invite);
         call.invite = Some(PendingInvite { key, request: invite, wait: None, wants_answer: false });
-        let mut desk = self.desk();
-        if call.accept_session_timer(&mut desk) {
-            let need = call.need(&desk);
-            desk.output(Output::Reserve { leg, need });
-            self.keep_call(call);
-        } else {
-            self.ledger.end(trunk);
-        }
+        let id = call.id;
+        self.keep_call(call);
+        self.with_call(id, |call, desk| {
+            if call.accept_session_timer(desk) {
+                let need = call.need(desk);
+                desk.output(Output::Reserve { leg, need });
+            }
+        });
     }
 
     fn purpose(&self, accepted: &policy::Accepted) -> Purpose {
@@ -169,13 +164,7 @@ impl Calls {
     }
 
     /// Refuses a request that became no call.
-    pub(crate) fn refuse(
-        &mut self,
-        key: ServerKey,
-        request: &Request,
-        reason: Reason,
-        tell: bool,
-    ) {
+    pub(crate) fn refuse(&mut self, key: ServerKey, request: &Request, reason: Reason, tell: bool) {
         let mut desk = self.desk();
         let response = desk.refusal(request, reason, tell);
         let status = response.status.code();

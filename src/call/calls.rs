@@ -9,12 +9,14 @@ use std::sync::Arc;
 use base::{CallId, Event, Instant, LegId, Personal, Random, Reason, TrunkName, WallTime};
 use media::MediaEvent;
 use policy::Transport;
-use sip::transaction::{ClientKey, Received, ServerKey, TransactionOutput, Transactions};
+use sip::transaction::{
+    ClientKey, Received, ServerKey, TransactionKey, TransactionOutput, Transactions,
+};
 use sip::{DialogId, Message, Request, Response};
 
 use crate::contract::{Input, Ledger, Output, Peer, Record, Setup};
 use crate::desk::Desk;
-use crate::leg::{Call, Stage};
+use crate::leg::{Call, Pending, Stage};
 
 /// The calls of one shard.
 pub struct Calls {
@@ -179,7 +181,10 @@ impl Calls {
         request: Request,
     ) {
         let Some(dialog) = DialogId::of_request(&request) else {
-            return self.on_new_request(peer, trunk, key, request);
+            let copy = request.clone();
+            return self.guarded(key, &copy, |calls| {
+                calls.on_new_request(peer, trunk, key, request);
+            });
         };
         let call = self.dialogs.get(&dialog).copied();
         // Only the trunk that made the call may change it; others learn that there is none.
@@ -193,19 +198,25 @@ impl Calls {
                 call.flow_lost = false;
                 call.on_request(desk, key, request);
             }),
-            None if request.method == sip::Method::Options => self.on_options(key, &request),
-            None => self.refuse(key, &request, Reason::NoDialog, true),
+            None => self.guarded(key, &request, |calls| match request.method {
+                sip::Method::Options => calls.on_options(key, &request),
+                _ => calls.refuse(key, &request, Reason::NoDialog, true),
+            }),
+        }
+    }
+
+    /// Lets a request act that belongs to no call yet. A panic in it is answered 500, since a
+    /// request without an answer would be held for ever.
+    fn guarded(&mut self, key: ServerKey, request: &Request, act: impl FnOnce(&mut Self)) {
+        if catch_unwind(AssertUnwindSafe(|| act(self))).is_err() {
+            self.outputs.push_back(Output::Event(Event::ShardPanicked {}));
+            self.refuse(key, request, Reason::Internal, true);
         }
     }
 
     fn on_response(&mut self, key: ClientKey, response: Option<&Response>) {
-        let is_last = response.is_none_or(|response| response.status.is_final());
-        let call = match is_last {
-            true => self.requests.remove(&key),
-            false => self.requests.get(&key).copied(),
-        };
-        if let Some(call) = call {
-            self.with_call(call, |call, desk| call.on_response(desk, response));
+        if let Some(call) = self.requests.get(&key).copied() {
+            self.with_call(call, |call, desk| call.on_response(desk, key, response));
         }
     }
 
@@ -251,44 +262,24 @@ impl Calls {
         }
     }
 
-    /// Lets one call act, and keeps the indexes right afterwards.
-    fn with_call(&mut self, id: CallId, act: impl FnOnce(&mut Call, &mut Desk<'_>)) {
+    /// Lets one call act, and keeps the indexes right afterwards. A panic ends the call as any
+    /// other reason would: its peer is told, its media released, its end stored.
+    pub(crate) fn with_call(&mut self, id: CallId, act: impl FnOnce(&mut Call, &mut Desk<'_>)) {
         let Some(mut call) = self.calls.remove(&id) else { return };
-        let (leg, trunk) = (call.leg, call.trunk.clone());
-        let dialog = call.dialog_id().clone();
-        let is_counted = call.ending.is_none();
-        let acted = catch_unwind(AssertUnwindSafe(|| {
-            act(&mut call, &mut self.desk());
-            call
-        }));
-        match acted {
-            Ok(call) => {
-                if is_counted && call.ending.is_some() {
-                    self.ledger.end(&trunk);
-                }
-                self.keep_call(*call);
-            }
-            Err(_) => {
-                self.disarm(id);
-                self.dialogs.remove(&dialog);
-                self.bury(leg, &trunk, is_counted);
+        let was_counted = call.ending.is_none();
+        let mut desk = self.desk();
+        if catch_unwind(AssertUnwindSafe(|| act(&mut call, &mut desk))).is_err() {
+            desk.event(Event::CallPanicked { call: id });
+            let said = catch_unwind(AssertUnwindSafe(|| call.hang_up(&mut desk, Reason::Internal)));
+            if said.is_err() || call.ending.is_none() {
+                call.finish(&mut desk, Reason::Internal);
+                call.stage = Stage::Gone;
             }
         }
-    }
-
-    /// What is left of a call that panicked: its media is released and its end is stored.
-    fn bury(&mut self, leg: LegId, trunk: &TrunkName, is_counted: bool) {
-        let (call, reason, wall) = (leg.call, Reason::Internal, self.wall);
-        self.outputs.push_back(Output::Event(Event::CallPanicked { call }));
-        if !is_counted {
-            return;
+        if was_counted && call.ending.is_some() {
+            self.ledger.end(&call.trunk);
         }
-        self.ledger.end(trunk);
-        let talked = std::time::Duration::ZERO;
-        self.outputs.push_back(Output::Release { leg });
-        let record = Record::Ended { call, wall, reason, talked };
-        self.outputs.push_back(Output::Record(Box::new(record)));
-        self.outputs.push_back(Output::Event(Event::CallEnded { call, reason, talked }));
+        self.keep_call(*call);
     }
 
     /// Puts a call (back) into the table, or forgets it where it is gone.
@@ -297,9 +288,6 @@ impl Calls {
         self.disarm(id);
         if call.stage == Stage::Gone {
             self.dialogs.remove(call.dialog_id());
-            if let Some(pending) = call.pending {
-                self.requests.remove(&pending.key());
-            }
             self.invites.retain(|_, of| *of != id);
             return;
         }
@@ -310,8 +298,8 @@ impl Calls {
             }
             _ => self.invites.retain(|_, of| *of != id),
         }
-        if let Some(pending) = call.pending {
-            self.requests.insert(pending.key(), id);
+        if let Some(key) = call.pending.and_then(Pending::key) {
+            self.requests.insert(key, id);
         }
         if let Some(at) = call.deadline() {
             self.deadlines.insert((at, id));
@@ -338,7 +326,12 @@ impl Calls {
                 }
                 // A refusal that was never acknowledged changes nothing; a caller that is gone
                 // before the answer is told apart by its ACK.
-                TransactionOutput::ServerGone { .. } | TransactionOutput::Terminated { .. } => {}
+                TransactionOutput::ServerGone { .. } => {}
+                // A 2xx of a re-INVITE may come again until here.
+                TransactionOutput::Terminated { key: TransactionKey::Client(key) } => {
+                    self.requests.remove(&key);
+                }
+                TransactionOutput::Terminated { .. } => {}
             }
         }
     }

@@ -141,6 +141,7 @@ pub struct Keep {
 }
 
 /// What is stored of a call.
+#[expect(clippy::large_enum_variant, reason = "it travels in a box")]
 #[derive(Debug)]
 pub enum Record {
     /// A call arrived; written also for calls that are refused.

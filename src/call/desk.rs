@@ -8,7 +8,9 @@ use std::sync::Arc;
 use base::{CallId, Event, Instant, Personal, Random, Reason, WallTime, limit};
 use policy::Transport;
 use sip::transaction::{ClientKey, FlowId, ServerKey, Transactions};
-use sip::{Dialog, Host, Message, Method, Name, NameAddr, Request, Response, Status, Uri, Via, ids};
+use sip::{
+    Dialog, Host, Message, Method, Name, NameAddr, Request, Response, Status, Uri, Via, ids,
+};
 
 use crate::admit;
 use crate::contract::{Output, Peer, Record, Setup};
@@ -183,7 +185,12 @@ impl Desk<'_> {
     }
 
     /// Sends the ACK of a 2xx, which has no transaction.
-    pub(crate) fn send_ack(&mut self, peer: &Peer, zone: Option<&str>, mut ack: Request) -> Request {
+    pub(crate) fn send_ack(
+        &mut self,
+        peer: &Peer,
+        zone: Option<&str>,
+        mut ack: Request,
+    ) -> Request {
         let via = self.via(peer, zone);
         ack.headers.push_via(&via);
         self.transactions.send(peer.flow, &Message::Request(ack.clone()));

@@ -1,11 +1,12 @@
 //! Hang up: BYE and CANCEL both ways, the deadlines that end a call, and what is stored of it.
 
 use base::{Event, Reason};
-use sip::transaction::{GIVE_UP, ServerKey};
+use sip::transaction::{ClientKey, GIVE_UP, ServerKey};
 use sip::{AckWaitStep, Host, Message, Method, Request, Scheme, Status, Uri};
 use std::net::SocketAddr;
+use std::sync::Arc;
 
-use crate::contract::{Output, Record};
+use crate::contract::{Output, Peer, Record};
 use crate::desk::Desk;
 use crate::leg::{Call, Pending, Stage};
 
@@ -39,7 +40,10 @@ impl Call {
         match self.stage {
             Stage::Reserving => {
                 if let Some(invite) = self.invite.take() {
-                    let response = desk.refusal(&invite.request, reason, true);
+                    // What ends a call well, before its answer is no answer.
+                    let status = Some(Status::of(reason)).filter(|status| status.is_failure());
+                    let status = status.unwrap_or(Status::TEMPORARILY_UNAVAILABLE);
+                    let response = desk.refusal_with(&invite.request, status, reason, true, None);
                     self.respond(desk, invite.key, &response);
                 }
                 self.finish(desk, reason);
@@ -50,7 +54,15 @@ impl Call {
                 self.finish(desk, reason);
                 self.stage = Stage::Ending;
                 self.forget_at = Some(desk.now + GIVE_UP);
-                if self.flow_lost { self.connect(desk) } else { self.send_bye(desk) }
+                if let Some(Pending::Refresh { key, is_invite: true }) = self.pending.take() {
+                    // Without it the transaction of a re-INVITE that only rings would never end.
+                    desk.transactions.cancel(desk.now, key, None);
+                }
+                if !self.flow_lost {
+                    self.send_bye(desk);
+                } else if !self.connect(desk) {
+                    self.stage = Stage::Gone;
+                }
             }
             Stage::Ending | Stage::Gone => {}
         }
@@ -82,22 +94,25 @@ impl Call {
         Some(key)
     }
 
-    /// Asks for a new flow for our BYE; without an address to go to the peer is left alone.
-    pub(crate) fn connect(&mut self, desk: &mut Desk<'_>) {
-        let Some(target) = address_of(self.dialog.next_hop()) else {
-            self.stage = Stage::Gone;
-            return;
-        };
+    /// Asks for a new flow; `false` without an address to go to, when the peer is left alone.
+    pub(crate) fn connect(&self, desk: &mut Desk<'_>) -> bool {
+        let Some(target) = address_of(self.dialog.next_hop()) else { return false };
         let transport = self.peer.transport;
         desk.output(Output::Connect { leg: self.leg, target, transport });
+        true
     }
 
     /// The new flow is there.
-    pub(crate) fn on_connected(&mut self, desk: &mut Desk<'_>, peer: std::sync::Arc<crate::Peer>) {
-        self.peer = peer;
+    pub(crate) fn on_connected(&mut self, desk: &mut Desk<'_>, peer: Arc<Peer>) {
+        // What is only being dialled has no local port yet: the old one still names us.
+        let local = if peer.local.port() == 0 { self.peer.local } else { peer.local };
+        self.peer = Arc::new(Peer { local, ..(*peer).clone() });
         self.flow_lost = false;
         if self.stage == Stage::Ending && self.pending.is_none() {
             self.send_bye(desk);
+        } else if self.pending == Some(Pending::Reconnect) {
+            self.pending = None;
+            self.send_refresh(desk);
         }
     }
 
@@ -107,19 +122,28 @@ impl Call {
     }
 
     /// A response to a request of ours; `None` is a timeout or a flow that failed.
-    pub(crate) fn on_response(&mut self, desk: &mut Desk<'_>, response: Option<&sip::Response>) {
+    pub(crate) fn on_response(
+        &mut self,
+        desk: &mut Desk<'_>,
+        key: ClientKey,
+        response: Option<&sip::Response>,
+    ) {
         if let Some(response) = response {
             self.ladder.note(desk, true, &Message::Response(response.clone()));
+            if self.reinvite == Some(key) && response.status.is_success() {
+                self.acknowledge(desk, response);
+            }
         }
         if response.is_some_and(|response| response.status.is_provisional()) {
             return;
         }
-        match self.pending.take() {
+        // What belongs to neither came too late to matter.
+        match self.pending.take_if(|pending| pending.key() == Some(key)) {
             Some(Pending::Bye(_)) => self.stage = Stage::Gone,
             Some(Pending::Refresh { is_invite, .. }) => {
                 self.on_refresh_response(desk, response, is_invite);
             }
-            None => {}
+            Some(Pending::Reconnect) | None => {}
         }
     }
 
@@ -144,8 +168,10 @@ impl Call {
                 AckWaitStep::GiveUp => return self.hang_up(desk, Reason::NoAck),
             }
         }
-        let end = self.answered.map(|answered| answered + self.terms().max_duration);
-        if self.stage != Stage::Ending && end.is_some_and(|end| end <= now) {
+        if self.reserved_by().is_some_and(|by| by <= now) {
+            return self.hang_up(desk, Reason::RelayFull);
+        }
+        if self.ends_at().is_some_and(|end| end <= now) {
             return self.hang_up(desk, Reason::MaximumDuration);
         }
         self.on_session_timeout(desk);

@@ -66,7 +66,7 @@ impl Call {
             Ok(described) => described,
             Err(reason) => return self.refuse(desk, key, &request, reason),
         };
-        if !self.refresh_session(desk, key, &request) {
+        if self.refresh_session(desk, key, &request).is_err() {
             return;
         }
         self.dialog.refresh_target(&request.headers);
@@ -95,7 +95,7 @@ impl Call {
             Ok(described) => described,
             Err(reason) => return self.refuse(desk, key, request, reason),
         };
-        if !self.refresh_session(desk, key, request) {
+        if self.refresh_session(desk, key, request).is_err() {
             return;
         }
         self.dialog.refresh_target(&request.headers);
@@ -141,8 +141,7 @@ impl Call {
         };
         let response = self.plain_ok(desk, request);
         self.respond(desk, key, &response);
-        if let Some(digit) =
-            digit.filter(|_| self.terms().dtmf.contains(&policy::DtmfMethod::Info))
+        if let Some(digit) = digit.filter(|_| self.terms().dtmf.contains(&policy::DtmfMethod::Info))
         {
             desk.output(Output::Digit { call: self.id, digit });
         }

@@ -3,11 +3,13 @@
 
 use std::sync::Arc;
 
-use base::{CallId, Instant, LegId, Reason, TrunkName};
+use base::{CallId, Instant, LegId, Reason, TrunkName, limit};
 use media::{Purpose, Reserved};
 use policy::{Accepted, Terms};
 use sip::transaction::{ClientKey, ServerKey};
-use sip::{AckWait, Dialog, DialogId, Method, Request, SessionAgreement, SessionTimer};
+use sip::{
+    AckWait, Dialog, DialogId, Method, Request, SessionAgreement, SessionTerms, SessionTimer,
+};
 
 use crate::contract::{Keep, Peer};
 use crate::desk::Ladder;
@@ -46,12 +48,15 @@ pub(crate) enum Pending {
     Bye(ClientKey),
     /// A session refresh.
     Refresh { key: ClientKey, is_invite: bool },
+    /// A refresh that waits for a connection.
+    Reconnect,
 }
 
 impl Pending {
-    pub(crate) const fn key(self) -> ClientKey {
+    pub(crate) const fn key(self) -> Option<ClientKey> {
         match self {
-            Self::Bye(key) | Self::Refresh { key, .. } => key,
+            Self::Bye(key) | Self::Refresh { key, .. } => Some(key),
+            Self::Reconnect => None,
         }
     }
 
@@ -86,9 +91,13 @@ pub(crate) struct Call {
     /// The session timer's terms, and the timer itself.
     pub(crate) agreement: Option<SessionAgreement>,
     pub(crate) session: Option<SessionTimer>,
+    /// What our refreshes ask for after a 422 of the peer's.
+    pub(crate) raised: Option<SessionTerms>,
     /// Whether the peer takes UPDATE.
     pub(crate) peer_allows_update: bool,
     pub(crate) pending: Option<Pending>,
+    /// Our latest re-INVITE: each 2xx that it gets is acknowledged, also after our BYE.
+    pub(crate) reinvite: Option<ClientKey>,
     /// When to try a refresh again that met 491.
     pub(crate) retry_at: Option<Instant>,
     /// In [`Stage::Ending`]: when the dialog is forgotten.
@@ -112,18 +121,31 @@ impl Call {
 
     /// When this call next needs time.
     pub(crate) fn deadline(&self) -> Option<Instant> {
+        if self.stage == Stage::Ending {
+            return self.forget_at;
+        }
         let wait = self.invite.as_ref().and_then(|invite| invite.wait.as_ref());
-        let end = self.answered.map(|answered| answered + self.terms().max_duration);
         [
             wait.map(|(wait, _)| wait.poll_timeout()),
-            self.session.as_ref().map(SessionTimer::poll_timeout).filter(|_| self.stage != Stage::Ending),
+            self.session.as_ref().map(SessionTimer::poll_timeout),
             self.retry_at,
-            self.forget_at,
-            end.filter(|_| self.stage != Stage::Ending),
+            self.reserved_by(),
+            self.ends_at(),
         ]
         .into_iter()
         .flatten()
         .min()
+    }
+
+    /// When the relay must have found ports.
+    pub(crate) fn reserved_by(&self) -> Option<Instant> {
+        let is_waiting = self.stage == Stage::Reserving;
+        is_waiting.then(|| self.arrived + limit::CALL_RESERVE_MS.millis())
+    }
+
+    /// When the longest duration is over.
+    pub(crate) fn ends_at(&self) -> Option<Instant> {
+        self.answered.map(|answered| answered + self.terms().max_duration)
     }
 
     /// Whether the peer's Allow names a method; RFC 3311 makes UPDATE optional.

@@ -1,8 +1,6 @@
 //! Stories of the call: a peer that speaks SIP as text on one side, media answered by hand on the
 //! other, a manual clock, and randomness from a seed.
 
-#![expect(clippy::panic, reason = "a story that goes wrong ends here")]
-
 mod answering;
 mod any_order;
 mod changing;

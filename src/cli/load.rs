@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -118,7 +117,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
         interrupt.abort();
         // The last state is drawn before the report.
         let _ = drawing.await;
-        anyhow::Ok(report)
+        anyhow::Ok(report?)
     })?;
     let document = serde_json::to_string_pretty(&report)?;
     if let Some(path) = &options.report {

@@ -7,6 +7,7 @@ use anyhow::Context as _;
 use edge::config::LogFormat;
 use edge::{Config, Edge};
 use policy::Transport;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
@@ -19,9 +20,22 @@ pub(crate) fn run(config: Config) -> anyhow::Result<ExitCode> {
         LogFormat::Json => telemetry::LogFormat::Json,
     };
     telemetry::start_log(format, config.log.level.word())?;
+    guard_process();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(serve(config))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Live audio and keys are in this process's memory: no core dump may hold them (DESIGN 4.4).
+/// And a call needs four sockets, so as many files as the system allows are asked for.
+fn guard_process() {
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    if setrlimit(Resource::Core, none).is_err() {
+        tracing::warn!(target: "callgate", "core dumps cannot be switched off");
+    }
+    let files = getrlimit(Resource::Nofile);
+    // The soft limit may always be raised to the hard one.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: files.maximum, ..files });
 }
 
 async fn serve(config: Config) -> anyhow::Result<()> {

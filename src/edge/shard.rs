@@ -197,6 +197,12 @@ impl Shard {
         self.legs.len()
     }
 
+    /// Conversations in progress.
+    #[must_use]
+    pub fn talks(&self) -> usize {
+        self.talks.len()
+    }
+
     fn on_media(
         &mut self,
         now: Instant,

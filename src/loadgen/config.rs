@@ -244,8 +244,10 @@ impl Config {
         } else {
             Uri::sip(Some(caller), &self.target.host, None).to_string()
         };
-        let from = NameAddr::parse(&text)
-            .map_err(|error| ConfigError::Caller { caller: caller.into(), why: error.to_string() })?;
+        let from = NameAddr::parse(&text).map_err(|error| ConfigError::Caller {
+            caller: caller.into(),
+            why: error.to_string(),
+        })?;
         self.from = Some(from);
         Ok(self)
     }
@@ -263,6 +265,9 @@ impl Config {
         }
         if self.suites.is_empty() && self.protection != Protection::Plain {
             return Err(ConfigError::Empty("suites"));
+        }
+        if self.media_address.is_some_and(|address| address.is_unspecified()) {
+            return Err(ConfigError::MediaAddress);
         }
         let steps = self.script.steps.len() as f64;
         within("script steps", steps, 0.0, &LOADGEN_SCRIPT_STEPS)?;
@@ -337,6 +342,9 @@ pub enum ConfigError {
     /// A list that must hold something is empty.
     #[error("{0} must not be empty")]
     Empty(&'static str),
+    /// The far end could not send to the media address.
+    #[error("the media address must be one that the far end can send to, not the unspecified one")]
+    MediaAddress,
     /// Not a key of a telephone.
     #[error("`{0}` is not a key; keys are 0-9, *, # and A-D")]
     Digit(char),
@@ -390,7 +398,11 @@ mod tests {
         assert!(refused(|it| it.hold = Duration::MAX).contains("call.duration_ms"));
         assert!(refused(|it| it.codecs.clear()).contains("codecs"));
         assert!(refused(|it| it.suites.clear()).contains("suites"));
-        let digits = |it: &mut Config| it.script = Script::default().then(Step::Digits("1x".into()));
+        let anywhere =
+            |it: &mut Config| it.media_address = Some(std::net::Ipv4Addr::UNSPECIFIED.into());
+        assert!(refused(anywhere).contains("media address"));
+        let digits =
+            |it: &mut Config| it.script = Script::default().then(Step::Digits("1x".into()));
         assert!(refused(digits).contains("`x` is not a key"));
     }
 }

@@ -5,8 +5,8 @@
 //! its media and its SRTP (`webrtc-srtp`) are its own, so that a bug in one shows in the other.
 //!
 //! The path of a load: [`Config`] -> [`Load::new`] -> [`Load::run`] (places each call when it is
-//! due) -> one task per call (`call.rs`) that drives a [user agent](uac) without I/O, a
-//! [script](script) and the media -> [`Report`].
+//! due) -> one task per call (`call.rs`) that drives the user agent (`uac/`, without I/O), the
+//! [`Script`] (`talk.rs`) and the media (`media/`) -> [`Report`].
 //!
 //! Not here: registering, digest, ICE, DTLS, video; requests go to the target's own address on
 //! the connection opened for them, whatever Contact or Route says (as through an outbound proxy).
@@ -34,10 +34,9 @@ pub use config::{
 };
 pub use load::{Cancellation, Load, LoadError};
 pub use progress::Progress;
-pub use report::{
-    CallOutcome, CallReport, Ending, MediaTotals, Report, Saturation, Spread,
-};
+pub use report::{CallOutcome, CallReport, Ending, MediaTotals, Report, Saturation, Spread};
 pub use script::{Script, Step};
+pub use tls::TlsError;
 
 #[cfg(test)]
 mod tests;

@@ -209,9 +209,11 @@ impl Desk {
         if let Message::Request(request) = &mut message {
             request.stamp_source(self.source);
         }
-        let inbox = message.headers().call_id().ok().and_then(|call_id| {
-            lock(&self.calls).inboxes.get(call_id).cloned()
-        });
+        let inbox = message
+            .headers()
+            .call_id()
+            .ok()
+            .and_then(|call_id| lock(&self.calls).inboxes.get(call_id).cloned());
         match (inbox, message) {
             // A call that does not keep up loses messages as on a lossy network; its transactions
             // repeat or time out.

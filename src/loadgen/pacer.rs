@@ -41,6 +41,11 @@ impl Pacer {
         self.next
     }
 
+    /// Whether the next tick is late already.
+    pub(crate) fn is_behind(&self, now: Instant) -> bool {
+        now.since(self.next) > BEHIND
+    }
+
     /// What is due at `now`; notes how late it is.
     pub(crate) fn handle_timeout(&mut self, now: Instant) -> Due {
         if now < self.next {

@@ -195,13 +195,7 @@ impl Spread {
             let rank = (values.len() * percent).div_ceil(100).max(1);
             values.get(rank - 1).copied().unwrap_or(max)
         };
-        Some(Self {
-            count: values.len() as u64,
-            p50: rank(50),
-            p95: rank(95),
-            p99: rank(99),
-            max,
-        })
+        Some(Self { count: values.len() as u64, p50: rank(50), p95: rank(95), p99: rank(99), max })
     }
 }
 

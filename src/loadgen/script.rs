@@ -111,8 +111,7 @@ impl Script {
     #[must_use]
     pub fn sentences(sentences: impl IntoIterator<Item = Arc<[i16]>>) -> Self {
         let turn = |pcm| {
-            let wait =
-                Step::WaitForSpeechEnd { silence: SENTENCE_PAUSE, at_most: PATIENCE };
+            let wait = Step::WaitForSpeechEnd { silence: SENTENCE_PAUSE, at_most: PATIENCE };
             [wait, Step::Play(pcm)]
         };
         Self { steps: sentences.into_iter().flat_map(turn).collect() }

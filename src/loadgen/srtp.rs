@@ -1,5 +1,6 @@
 //! SRTP through `webrtc-srtp`, with guards against what it does not bear: short SRTCP (it
-//! panics), state kept for whoever sends a packet, and replay windows spoilt by forged ones.
+//! panics), SRTCP that says it is not encrypted (it takes that without looking at the tag), state
+//! kept for whoever sends a packet, and replay windows spoilt by forged ones.
 
 use base::limit::RTP_SSRCS;
 use bytes::Bytes;
@@ -91,10 +92,18 @@ impl Unprotect {
 
     /// Opens an SRTCP compound.
     pub(crate) fn rtcp(&mut self, compound: &[u8]) -> Result<Bytes, SrtpError> {
-        let least = SRTCP_HEADER_BYTES + SRTCP_INDEX_BYTES + self.key.suite().rtcp_tag_len();
+        let suite = self.key.suite();
+        let least = SRTCP_HEADER_BYTES + SRTCP_INDEX_BYTES + suite.rtcp_tag_len();
         let Some(&[a, b, c, d]) = compound.get(4..8).filter(|_| compound.len() >= least) else {
             return Err(SrtpError::Malformed);
         };
+        // The index stands before the tag, with AEAD behind it (RFC 3711 section 3.4, RFC 7714
+        // section 9.3). Its first bit must say `encrypted`: no line of ours asks for less.
+        let tail = if suite.is_aead() { 0 } else { suite.rtcp_tag_len() };
+        let index = compound.len() - tail - SRTCP_INDEX_BYTES;
+        if compound[index] & 0x80 == 0 {
+            return Err(SrtpError::Rejected);
+        }
         self.open(u32::from_be_bytes([a, b, c, d]), |context| context.decrypt_rtcp(compound))
     }
 
@@ -169,6 +178,17 @@ mod tests {
             for len in 0..sealed.len() {
                 assert!(unprotect.rtp(&sealed[..len]).is_err(), "{suite} {len}");
             }
+        }
+    }
+
+    #[test]
+    fn srtcp_that_says_it_is_not_encrypted_is_refused() {
+        for suite in Suite::PREFERENCE {
+            let (_, mut unprotect) = keys(suite);
+            let mut forged = compound(1);
+            forged.extend([0; 14]);
+            forged.extend([0; 16]);
+            assert_eq!(unprotect.rtcp(&forged), Err(SrtpError::Rejected), "{suite}");
         }
     }
 

@@ -41,6 +41,8 @@ pub(crate) struct Talker {
     background: Arc<[i16]>,
     background_position: usize,
     silent_since: Option<Instant>,
+    was_speech: bool,
+    /// Whether there was speech during this step.
     has_heard: bool,
     waits_timed_out: u32,
 }
@@ -64,6 +66,7 @@ impl Talker {
             background: Arc::from([]),
             background_position: 0,
             silent_since: None,
+            was_speech: false,
             has_heard: false,
             waits_timed_out: 0,
         }
@@ -90,11 +93,11 @@ impl Talker {
     ) -> Option<Act> {
         frame.fill(0);
         if heard.is_speech {
-            (self.silent_since, self.has_heard) = (None, true);
+            (self.silent_since, self.has_heard, self.was_speech) = (None, true, true);
         } else if self.silent_since.is_none() {
             // Before anything was heard, silence began with the call.
-            let held = if self.has_heard { heard.hangover } else { Duration::ZERO };
-            self.silent_since = Some(now - held);
+            let held = if self.was_speech { heard.hangover } else { Duration::ZERO };
+            (self.silent_since, self.was_speech) = (Some(now - held), false);
         }
         let mut has_spoken = false;
         let mut act = None;

@@ -18,7 +18,7 @@ pub enum WavError {
     #[error("the file cannot be read: {0}")]
     Read(#[from] io::Error),
     /// Larger than limit `loadgen.audio_ms` allows at the highest rate, or longer than it.
-    #[error("the file holds more than {} minutes (limit {})", LOADGEN_AUDIO_MS.value / 60_000, LOADGEN_AUDIO_MS.name)]
+    #[error("the file holds more than {} ms (limit loadgen.audio_ms)", LOADGEN_AUDIO_MS.value)]
     TooLong,
     /// Not a RIFF file of type WAVE.
     #[error("the file is no WAV: it does not begin with RIFF....WAVE")]
@@ -39,7 +39,9 @@ pub enum WavError {
     #[error("the file has {0} channels; only 1 and 2 are read")]
     Channels(u16),
     /// A rate that is not known here.
-    #[error("the file has {0} samples per second; only 8000, 16000, 24000, 32000 and 48000 are read")]
+    #[error(
+        "the file has {0} samples per second; only 8000, 16000, 24000, 32000 and 48000 are read"
+    )]
     Rate(u32),
     /// There is no audio in it.
     #[error("the file holds no audio")]

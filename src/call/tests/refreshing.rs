@@ -1,1 +1,230 @@
-//! Not written yet.
+//! Session timers, RFC 4028: theirs answered, ours sent.
+
+use base::Reason;
+use sip::{Name, Request};
+
+use super::world::{Caller, World, crypto, described, offer};
+
+/// A caller whose INVITE asks for a timer.
+fn timed(expires: &str, allow: &str) -> Caller {
+    let mut caller = Caller::acme();
+    caller.extra =
+        format!("Supported: timer\r\nSession-Expires: {expires}\r\nAllow: INVITE, BYE{allow}\r\n");
+    caller
+}
+
+/// A call in which the refreshes are ours, by UPDATE or by re-INVITE; our first refresh.
+fn refreshed(allow: &str) -> (World, Caller, Request) {
+    let (mut world, mut caller) = (World::new(), timed("600;refresher=uas", allow));
+    let ok = caller.call(&mut world, &offer());
+    assert_eq!(ok.headers.text(Name::SessionExpires), Some("600;refresher=uas"));
+    caller.extra.clear();
+    world.seconds(299);
+    assert!(world.take().is_empty());
+    world.seconds(1);
+    let refresh = world.request();
+    (world, caller, refresh)
+}
+
+const AGREED: &str = "Session-Expires: 600;refresher=uac\r\n";
+
+fn answer_body(refresh: &Request) -> String {
+    let session = super::world::sdp_of(&refresh.body);
+    let tag = session.media[0].crypto().next().unwrap().split(' ').next().unwrap().to_owned();
+    let body = described("RTP/SAVP 8", &crypto(tag.parse().unwrap(), 'P'));
+    let body = body.split_once('|').unwrap().1;
+    format!("{AGREED}Content-Type: application/sdp\r\n|{body}")
+}
+
+#[test]
+fn an_interval_that_is_too_small_is_422_with_what_is_taken() {
+    let (mut world, mut caller) = (World::new(), timed("60", ""));
+    caller.request(&mut world, "INVITE", &offer());
+    let response = world.response();
+    assert_eq!(response.status.code(), 422);
+    assert_eq!(response.headers.text(Name::MinSe), Some("90"));
+    assert_eq!(world.ends(), [Reason::SessionIntervalTooSmall]);
+    caller.ack(&mut world, "");
+    // The caller asks again, as RFC 4028 section 7.3 says.
+    caller.extra = caller.extra.replace("60", "90");
+    caller.ring(&mut world, &offer());
+    caller.ack(&mut world, "");
+    caller.request(&mut world, "BYE", "");
+    world.assert_quiet();
+}
+
+#[test]
+fn a_timer_that_cannot_be_read_is_400() {
+    let (mut world, mut caller) = (World::new(), timed("soon", ""));
+    caller.request(&mut world, "INVITE", &offer());
+    assert_eq!(world.status(), 400);
+    assert_eq!(world.ends(), [Reason::Malformed]);
+    world.assert_quiet();
+}
+
+#[test]
+fn a_caller_without_timers_is_left_alone() {
+    let (mut world, mut caller) = (World::new(), Caller::acme());
+    let ok = caller.call(&mut world, &offer());
+    assert!(!ok.headers.has(Name::SessionExpires));
+    world.seconds(3_500);
+    assert!(world.take().is_empty());
+}
+
+#[test]
+fn we_refresh_by_update_where_the_peer_takes_it() {
+    let (mut world, caller, refresh) = refreshed(", UPDATE");
+    assert_eq!(refresh.method.as_str(), "UPDATE");
+    assert!(refresh.body.is_empty());
+    assert_eq!(refresh.headers.text(Name::SessionExpires), Some("600;refresher=uac"));
+    caller.answer(&mut world, &refresh, "200 OK", AGREED);
+    assert!(world.take().is_empty());
+    world.seconds(300);
+    assert_eq!(world.request().method.as_str(), "UPDATE", "and again half an interval later");
+}
+
+#[test]
+fn we_refresh_by_re_invite_where_the_peer_takes_no_update() {
+    let (mut world, caller, refresh) = refreshed("");
+    assert_eq!(refresh.method.as_str(), "INVITE");
+    let body = answer_body(&refresh);
+    caller.answer(&mut world, &refresh, "200 OK", &body);
+    let ack = world.request();
+    assert_eq!(ack.method.as_str(), "ACK");
+    // The ACK is lost: the peer repeats its 200 and gets it again.
+    caller.answer(&mut world, &refresh, "200 OK", &body);
+    let again = world.request();
+    assert_eq!(again.method.as_str(), "ACK");
+    assert_eq!(again.headers.cseq().unwrap(), ack.headers.cseq().unwrap());
+    assert_eq!(world.ends(), []);
+    let first = &world.plans[0];
+    assert!(world.plans.iter().all(|plan| plan.source == first.source));
+    assert!(world.held.is_empty());
+}
+
+#[test]
+fn an_update_that_is_refused_as_such_becomes_a_re_invite() {
+    for status in ["405 Method Not Allowed", "501 Not Implemented"] {
+        let (mut world, caller, refresh) = refreshed(", UPDATE");
+        caller.answer(&mut world, &refresh, status, "");
+        assert_eq!(world.request().method.as_str(), "INVITE");
+    }
+}
+
+#[test]
+fn an_interval_that_is_too_small_for_the_peer_is_raised() {
+    let (mut world, caller, refresh) = refreshed(", UPDATE");
+    caller.answer(&mut world, &refresh, "422 Session Interval Too Small", "Min-SE: 900\r\n");
+    let again = world.request();
+    assert_eq!(again.headers.text(Name::SessionExpires), Some("900;refresher=uac"));
+    assert_eq!(again.headers.text(Name::MinSe), Some("900"));
+}
+
+#[test]
+fn after_491_we_try_again_within_two_seconds() {
+    let (mut world, caller, refresh) = refreshed(", UPDATE");
+    caller.answer(&mut world, &refresh, "491 Request Pending", "");
+    assert!(world.take().is_empty());
+    world.seconds(2);
+    assert_eq!(world.request().method.as_str(), "UPDATE");
+}
+
+#[test]
+fn a_re_invite_that_crosses_ours_is_491() {
+    let (mut world, mut caller, refresh) = refreshed("");
+    caller.request(&mut world, "INVITE", &offer());
+    assert_eq!(world.status(), 491);
+    caller.ack(&mut world, "");
+    caller.answer(&mut world, &refresh, "491 Request Pending", "");
+    assert_eq!(world.request().method.as_str(), "ACK");
+    caller.request(&mut world, "INVITE", &offer());
+    assert_eq!(world.status(), 200, "theirs goes through");
+    caller.ack(&mut world, "");
+    world.seconds(2);
+    assert_eq!(world.request().method.as_str(), "INVITE", "then ours");
+}
+
+#[test]
+fn a_peer_that_does_not_know_the_call_any_more_ends_it() {
+    let (mut world, caller, refresh) = refreshed(", UPDATE");
+    caller.answer(&mut world, &refresh, "481 No Such Call", "");
+    let bye = world.request();
+    caller.answer(&mut world, &bye, "481 No Such Call", "");
+    assert_eq!(world.ends(), [Reason::PeerGone]);
+    world.assert_quiet();
+}
+
+#[test]
+fn a_session_that_nobody_refreshes_ends_before_its_interval() {
+    let (mut world, mut caller) = (World::new(), timed("600;refresher=uac", ""));
+    caller.call(&mut world, &offer());
+    world.seconds(567);
+    assert!(world.take().is_empty());
+    world.seconds(1);
+    let bye = world.request();
+    assert!(bye.headers.text(Name::Reason).unwrap().contains("call.session_expired"));
+    caller.answer(&mut world, &bye, "200 OK", "");
+    assert_eq!(world.ends(), [Reason::SessionExpired]);
+    world.assert_quiet();
+}
+
+#[test]
+fn the_peers_refresh_starts_the_interval_anew() {
+    let (mut world, mut caller) = (World::new(), timed("600;refresher=uac", ""));
+    caller.call(&mut world, &offer());
+    world.seconds(400);
+    caller.request(&mut world, "UPDATE", "");
+    let ok = world.response();
+    assert_eq!(ok.headers.text(Name::SessionExpires), Some("600;refresher=uac"));
+    world.seconds(500);
+    assert!(world.take().is_empty());
+}
+
+#[test]
+fn a_hang_up_during_our_re_invite_ends_both() {
+    let (mut world, caller, refresh) = refreshed("");
+    caller.answer(&mut world, &refresh, "100 Trying", "");
+    world.hang_up(Reason::AgentHungUp);
+    let sent = world.take();
+    let bye = sent
+        .iter()
+        .find_map(|message| match message {
+            sip::Message::Request(it) if it.method.as_str() == "BYE" => Some(it.clone()),
+            _ => None,
+        })
+        .expect("a BYE goes out");
+    // The 200 of the re-INVITE crosses our BYE: it is acknowledged, and the BYE is still ours.
+    let body = answer_body(&refresh);
+    caller.answer(&mut world, &refresh, "200 OK", &body);
+    assert_eq!(world.request().method.as_str(), "ACK");
+    assert_eq!(world.plans.len(), 1, "nothing flows any more");
+    caller.answer(&mut world, &bye, "200 OK", "");
+    assert_eq!(world.ends(), [Reason::AgentHungUp]);
+    world.assert_quiet();
+}
+
+#[test]
+fn a_re_invite_that_is_never_answered_leaves_nothing_behind() {
+    let (mut world, caller, refresh) = refreshed("");
+    caller.answer(&mut world, &refresh, "100 Trying", "");
+    world.seconds(400);
+    assert_eq!(world.ends(), [Reason::SessionExpired]);
+    world.assert_quiet();
+}
+
+#[test]
+fn a_refresh_that_finds_its_connection_gone_opens_a_new_one() {
+    let (mut world, mut caller) = (World::new(), timed("600;refresher=uas", ", UPDATE"));
+    caller.call(&mut world, &offer());
+    world.input(crate::Input::FlowClosed(caller.peer.flow));
+    world.seconds(300);
+    assert!(world.take().is_empty());
+    let leg = world.connects[0].0;
+    caller.peer = super::world::peer("198.51.100.9:40000", 78, policy::Transport::Tls);
+    world.input(crate::Input::Connected { leg, peer: caller.peer.clone() });
+    let refresh = world.request();
+    assert_eq!(refresh.method.as_str(), "UPDATE");
+    caller.answer(&mut world, &refresh, "200 OK", AGREED);
+    world.seconds(299);
+    assert_eq!(world.ends(), []);
+}

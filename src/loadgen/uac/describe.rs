@@ -48,12 +48,18 @@ impl Description {
         random: &mut dyn Random,
     ) -> Self {
         let opus = OpusParameters { use_inband_fec: Some(true), ..OpusParameters::default() };
-        let codecs = codecs.iter().map(|codec| match codec {
-            audio::Codec::Pcmu => Codec::pcmu(),
-            audio::Codec::Pcma => Codec::pcma(),
-            audio::Codec::G722 => Codec::g722(),
-            audio::Codec::Opus => Codec::opus(&opus),
-        });
+        let mut offered: Vec<Codec> = Vec::new();
+        for codec in codecs {
+            let codec = match codec {
+                audio::Codec::Pcmu => Codec::pcmu(),
+                audio::Codec::Pcma => Codec::pcma(),
+                audio::Codec::G722 => Codec::g722(),
+                audio::Codec::Opus => Codec::opus(&opus),
+            };
+            if !offered.contains(&codec) {
+                offered.push(codec);
+            }
+        }
         let offer_protocol = match protection {
             Protection::Srtp => Protocol::RtpSavp,
             Protection::Opportunistic | Protection::Plain => Protocol::RtpAvp,
@@ -67,7 +73,7 @@ impl Description {
                 address,
                 rtp_port: ports.0,
                 rtcp_port: ports.1,
-                codecs: codecs.collect(),
+                codecs: offered,
                 telephone_event: true,
                 direction: Direction::SendRecv,
                 rtcp_mux: true,
@@ -97,9 +103,8 @@ impl Description {
 
     /// Our first offer, with a fresh key for each suite.
     pub(crate) fn offer(&mut self, random: &mut dyn Random) -> Session {
-        let line = |(tag, suite): (u32, &Suite)| {
-            CryptoLine::generate(tag, *suite, random).to_attribute()
-        };
+        let line =
+            |(tag, suite): (u32, &Suite)| CryptoLine::generate(tag, *suite, random).to_attribute();
         self.local.offer_crypto = (1..).zip(&self.suites).map(line).collect();
         let offer = sdp::offer(&self.local);
         self.sent = Some(offer.clone());
@@ -171,7 +176,8 @@ impl Description {
     }
 
     fn agree(&mut self, negotiated: Negotiated) -> Result<Agreed, &'static str> {
-        let key = |line: &str| CryptoLine::parse(line).map(|it| it.key).map_err(|_| "media.bad_key");
+        let key =
+            |line: &str| CryptoLine::parse(line).map(|it| it.key).map_err(|_| "media.bad_key");
         self.keys = match &negotiated.keying {
             Keying::Plain => None,
             Keying::Sdes { remote, local } => {

@@ -23,7 +23,7 @@ use sip::{
     TransactionOutput, Transactions, Uri, Via, ids,
 };
 
-pub(crate) use self::describe::{Agreed, Description};
+pub(crate) use self::describe::{Agreed, Description, Keys};
 use crate::config::OfferMode;
 use crate::report::Ending;
 

@@ -10,7 +10,15 @@ use super::{none, tree};
 const UNUSED_LIMITS: &[&str] = &[];
 
 /// Reasons that nobody gives yet.
-const UNUSED_REASONS: &[&str] = &[];
+const UNUSED_REASONS: &[&str] = &[
+    "Busy",
+    "Declined",
+    "FlowLost",
+    "NoAnswer",
+    "OperatorHungUp",
+    "Transferred",
+    "VaultUnavailable",
+];
 
 /// Events that never happen yet.
 const UNUSED_EVENTS: &[&str] = &[];

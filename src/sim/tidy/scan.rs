@@ -171,7 +171,8 @@ fn literal(text: &str, at: usize) -> (usize, std::ops::Range<usize>) {
         b'\'' => {
             let mut next = text[at + 1..].chars();
             let first = next.next();
-            let is_character = first == Some('\\') || (first.is_some() && next.next() == Some('\''));
+            let is_character =
+                first == Some('\\') || (first.is_some() && next.next() == Some('\''));
             // A lifetime is code.
             if !is_character {
                 return (at + 1, at..at);
@@ -287,7 +288,8 @@ mod tests {
     #[test]
     fn a_function_is_counted_from_its_name_to_its_brace() {
         let text = "trait T { fn none(&self) -> [u8; 3]; }\n\
-            fn one<F: Fn(fn(u8) -> u8)>(x: [u8; 2]) -> u8 where u8: Sized {\n  \"}\";\n  {\n  }\n}\n\
+            fn one<F: Fn(fn(u8) -> u8)>(x: [u8; 2]) -> u8 where u8: Sized {\n\
+            \"}\";\n{\n}\n}\n\
             impl X { fn two() {} }";
         let found = scan(text).functions();
         let found: Vec<_> = found.iter().map(|it| (it.name.as_str(), it.line, it.lines)).collect();
@@ -296,7 +298,10 @@ mod tests {
 
     #[test]
     fn what_stands_under_cfg_test_is_no_product() {
-        let source = scan("fn a() {}\n#[cfg(test)]\n#[path = \"z\"]\nmod t;\n#[cfg(test)]\nmod u {\n}\nfn b() {}\n");
+        let source = scan(
+            "fn a() {}\n#[cfg(test)]\n#[path = \"z\"]\nmod t;\n\
+            #[cfg(test)]\nmod u {\n}\nfn b() {}\n",
+        );
         assert_eq!(source.product_code().split_whitespace().collect::<String>(), "fna(){}fnb(){}");
         assert_eq!(source.line_count(), 2);
         assert_eq!(source.test_modules(), ["src/x/y/t"]);

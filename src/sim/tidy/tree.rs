@@ -39,9 +39,8 @@ pub(super) fn text(path: &str) -> Option<String> {
 /// Every Rust file, scanned, with those marked as test files that only a `#[cfg(test)] mod` names.
 pub(super) fn sources() -> Vec<Source> {
     let rust = tracked().into_iter().filter(|path| path.ends_with(".rs"));
-    let mut sources: Vec<Source> = rust
-        .filter_map(|path| text(&path).map(|text| Source::new(path, text)))
-        .collect();
+    let mut sources: Vec<Source> =
+        rust.filter_map(|path| text(&path).map(|text| Source::new(path, text))).collect();
     let named: Vec<String> = sources.iter().flat_map(Source::test_modules).collect();
     for source in &mut sources {
         if named.iter().any(|module| {

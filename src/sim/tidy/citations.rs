@@ -1,0 +1,111 @@
+//! Every RFC that is cited is one that we use: a slip of a digit cites another document.
+
+use super::scan::line_of;
+use super::{none, tree};
+
+/// The documents that the code obeys or mentions. Look the title up before adding a row.
+const RFCS: &[(u32, &str)] = &[
+    (2543, "SIP, the first version"),
+    (2606, "Reserved Top Level DNS Names"),
+    (3246, "An Expedited Forwarding PHB"),
+    (3261, "SIP: Session Initiation Protocol"),
+    (3262, "Reliability of Provisional Responses in SIP"),
+    (3263, "SIP: Locating SIP Servers"),
+    (3264, "An Offer/Answer Model with SDP"),
+    (3311, "The SIP UPDATE Method"),
+    (3323, "A Privacy Mechanism for SIP"),
+    (3325, "Private Extensions to SIP for Asserted Identity within Trusted Networks"),
+    (3326, "The Reason Header Field for SIP"),
+    (3339, "Date and Time on the Internet: Timestamps"),
+    (3389, "RTP Payload for Comfort Noise"),
+    (3428, "SIP Extension for Instant Messaging"),
+    (3515, "The SIP Refer Method"),
+    (3548, "The Base16, Base32, and Base64 Data Encodings (as RFC 4568 cites it)"),
+    (3550, "RTP: A Transport Protocol for Real-Time Applications"),
+    (3551, "RTP Profile for Audio and Video Conferences with Minimal Control"),
+    (3581, "An Extension to SIP for Symmetric Response Routing"),
+    (3605, "RTCP attribute in SDP"),
+    (3711, "The Secure Real-time Transport Protocol"),
+    (3903, "SIP Extension for Event State Publication"),
+    (3966, "The tel URI for Telephone Numbers"),
+    (4028, "Session Timers in SIP"),
+    (4320, "Actions Addressing Issues with the SIP Non-INVITE Transaction"),
+    (4475, "SIP Torture Test Messages"),
+    (4567, "Key Management Extensions for SDP and RTSP"),
+    (4568, "SDP Security Descriptions for Media Streams"),
+    (4585, "Extended RTP Profile for RTCP-Based Feedback"),
+    (4594, "Configuration Guidelines for DiffServ Service Classes"),
+    (4730, "A SIP Event Package for Key Press Stimulus"),
+    (4733, "RTP Payload for DTMF Digits, Telephony Tones, and Telephony Signals"),
+    (4855, "Media Type Registration of RTP Payload Formats"),
+    (5031, "A URN for Emergency and Other Well-Known Services"),
+    (5124, "Extended Secure RTP Profile for RTCP-Based Feedback"),
+    (5506, "Support for Reduced-Size RTCP"),
+    (5626, "Managing Client-Initiated Connections in SIP"),
+    (5761, "Multiplexing RTP Data and Control Packets on a Single Port"),
+    (5764, "DTLS Extension to Establish Keys for SRTP"),
+    (5888, "The SDP Grouping Framework"),
+    (5922, "Domain Certificates in SIP"),
+    (6026, "Correct Transaction Handling for 2xx Responses to SIP INVITE Requests"),
+    (6086, "SIP INFO Method and Package Framework"),
+    (6141, "Re-INVITE and Target-Refresh Request Handling in SIP"),
+    (6188, "The Use of AES-192 and AES-256 in Secure RTP"),
+    (6464, "A RTP Header Extension for Client-to-Mixer Audio Level Indication"),
+    (6665, "SIP-Specific Event Notification"),
+    (6716, "Definition of the Opus Audio Codec"),
+    (6761, "Special-Use Domain Names"),
+    (7022, "Guidelines for Choosing RTCP Canonical Names"),
+    (7160, "Support for Multiple Clock Rates in an RTP Session"),
+    (7301, "TLS Application-Layer Protocol Negotiation"),
+    (7587, "RTP Payload Format for the Opus Speech and Audio Codec"),
+    (7714, "AES-GCM Authenticated Encryption in SRTP"),
+    (7845, "Ogg Encapsulation for the Opus Audio Codec"),
+    (7983, "Multiplexing Scheme Updates for SRTP Extension for DTLS"),
+    (8122, "Connection-Oriented Media Transport over TLS in SDP"),
+    (8285, "A General Mechanism for RTP Header Extensions"),
+    (8643, "An Opportunistic Approach for SRTP"),
+    (8839, "SDP Offer/Answer Procedures for ICE"),
+    (8866, "SDP: Session Description Protocol"),
+    (9143, "Negotiating Media Multiplexing Using SDP"),
+    (9429, "JavaScript Session Establishment Protocol"),
+];
+
+/// The numbers cited in `text`, with their places; one that cannot be read is 0.
+fn citations(text: &str) -> impl Iterator<Item = (usize, u32)> + '_ {
+    text.match_indices("RFC").filter_map(|(at, word)| {
+        let rest = text[at + word.len()..].trim_start_matches('s');
+        let rest = rest.trim_start_matches([' ', '-', '_', '\u{a0}']);
+        let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
+        (!digits.is_empty()).then(|| (at, digits.parse().unwrap_or(0)))
+    })
+}
+
+#[test]
+fn cited_rfcs_are_the_ones_we_use() {
+    let mut found = Vec::new();
+    for path in tree::tracked() {
+        let Some(text) = tree::text(&path) else { continue };
+        for (at, number) in citations(&text) {
+            if RFCS.iter().all(|(known, _)| *known != number) {
+                found.push(format!("{path}:{}: RFC {number}", line_of(&text, at)));
+            }
+        }
+    }
+    none(&found, "Mistyped? If not, add number and title to RFCS in src/sim/tidy/citations.rs:");
+}
+
+#[test]
+fn the_list_is_in_order_and_names_each_once() {
+    assert!(RFCS.windows(2).all(|pair| pair[0].0 < pair[1].0));
+    assert!(RFCS.iter().all(|(_, title)| title.len() > 10));
+}
+
+#[test]
+fn a_citation_is_found_however_it_is_written() {
+    let text =
+        concat!("RF", "C 3261, RF", "C-3550; RF", "C8866 RF", "Cs 4028 and others, RF", "C x");
+    assert_eq!(
+        citations(text).map(|(_, number)| number).collect::<Vec<_>>(),
+        [3261, 3550, 8866, 4028]
+    );
+}

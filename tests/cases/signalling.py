@@ -1,0 +1,288 @@
+"""sipp behind stunnel: calls as carriers place them, and requests that must be refused."""
+
+from xml.sax.saxutils import quoteattr
+
+from harness import sipp, wire
+from harness.case import case, check, wait_for
+from harness.edge import LOCAL_POLICY, Edge
+
+CRYPTO = f"a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:{wire.KEY}"
+TLS = {"via": "TLS", "transport": "tls", "profile": "RTP/SAVP", "crypto": CRYPTO}
+ANSWERED = "a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:"
+CALLER = "+4915735550101"
+
+CERTIFICATE_POLICY = """
+[trunk.peering]
+from = { certificates = ["client.localhost"] }
+
+[[route]]
+when    = { trunk = "peering" }
+send_to = { agent = "reception" }
+"""
+
+
+def served(box, policy=LOCAL_POLICY, **options):
+    """An edge and a tunnel to it."""
+    edge = Edge(box, policy, **options).start()
+    return edge, sipp.Tunnel(box, edge)
+
+
+@case()
+def good_call(box):
+    """INVITE with SDES, answer, ACK, BYE; the call is in the store with what it was."""
+    edge, tunnel = served(box)
+    box.secret(CALLER, wire.KEY)
+    sipp.run(box, "good", tunnel.port, caller=CALLER, answered=ANSWERED, **TLS)
+    call = edge.wait_for_call(lambda it: it["state"] == "ended")
+    found = (call["reason"], call["trunk"], call["protection"], call["transport"], call["from"])
+    wanted = ("call.caller_hung_up", "local", "AES_CM_128_HMAC_SHA1_80", "tls", CALLER)
+    check(found == wanted, f"stored {found}")
+    check(1_000 <= call["talked_ms"] <= 4_000, f"talked {call['talked_ms']} ms")
+    edge.stop()
+
+
+@case()
+def secured_avp_call(box):
+    """RTP/AVP with a=crypto counts as SRTP (RFC 8643)."""
+    edge, tunnel = served(box)
+    fields = dict(TLS, profile="RTP/AVP")
+    sipp.run(box, "good", tunnel.port, caller=CALLER, answered=ANSWERED, **fields)
+    call = edge.wait_for_call(lambda it: it["state"] == "ended")
+    check(call["protection"] == "AES_CM_128_HMAC_SHA1_80", f"stored {call['protection']}")
+    edge.stop()
+
+
+@case()
+def client_certificate(box):
+    """A trunk known by its certificate alone is served; without one it is a stranger."""
+    edge = Edge(box, CERTIFICATE_POLICY, client_ca=True).start()
+    certificate = (edge.root / "certs/client.pem", edge.root / "certs/client.key")
+    known = sipp.Tunnel(box, edge, certificate=certificate, name="known")
+    fields = dict(TLS, caller=CALLER, answered=ANSWERED)
+    sipp.run(box, "good", known.port, name="with", **fields)
+    call = edge.wait_for_call(lambda it: it["state"] == "ended")
+    check(call["trunk"] == "peering", f"trunk {call['trunk']}")
+    stream = wire.Stream(edge.tls, edge.authority)
+    answer = wire.Call(stream, edge.uri()).invite()
+    check(answer.status == 403, f"without a certificate: {answer.start}")
+    check(not answer.header("Warning"), "a stranger was told why")
+    edge.stop()
+
+
+@case()
+def options_ping(box):
+    """A carrier's OPTIONS gets 200 with Allow and Accept."""
+    edge, tunnel = served(box)
+    sipp.run(box, "options", tunnel.port)
+    edge.stop()
+
+
+@case()
+def cancel(box):
+    """CANCEL right behind the INVITE: 487, or an answered call that the caller ends.
+
+    By hand, since sipp cannot send two requests while an answer to the first may come between."""
+    edge = Edge(box).start()
+    stream = wire.Stream(edge.tls, edge.authority)
+    outcomes = set()
+    for _ in range(8):
+        call = wire.Call(stream, edge.uri())
+        invite = call.build("INVITE", body=wire.sdp())
+        head = invite.partition(b"Content-Type")[0].replace(b"INVITE", b"CANCEL")
+        stream.send(invite + head + b"Content-Length: 0\r\n\r\n")
+        answers = {}
+        while len(answers) < 2:
+            answer = stream.final()
+            answers[answer.header("CSeq").split()[1]] = answer
+        check(answers["CANCEL"].status == 200, f"CANCEL: {answers['CANCEL'].start}")
+        answer = answers["INVITE"]
+        call.to_tag = answer.to_tag()
+        outcomes.add(answer.status)
+        if answer.status == 200:
+            call.target = answer.contact()
+            stream.send(call.build("ACK"))
+            check(call.ask("BYE").status == 200, "BYE")
+        else:
+            # The ACK of a refusal belongs to the INVITE's transaction: the same branch.
+            ack = head.replace(b"CANCEL", b"ACK")
+            to = answer.header("To").encode()
+            ack = b"\r\n".join(
+                b"To: " + to if it.startswith(b"To:") else it for it in ack.split(b"\r\n")
+            )
+            stream.send(ack + b"Content-Length: 0\r\n\r\n")
+    check(outcomes <= {200, 487}, f"INVITE answered {outcomes}")
+    wait_for("no call is left", lambda: edge.metric("callgate_calls") == 0, 5)
+    calls = edge.calls()
+    reasons = {it["reason"] for it in calls}
+    check(len(calls) == 8, f"{len(calls)} calls stored of 8")
+    check(reasons <= {"call.cancelled", "call.caller_hung_up"}, f"ended by {reasons}")
+    edge.stop()
+
+
+@case()
+def hold_and_resume(box):
+    """A re-INVITE right after the answer holds, another resumes; port and key stay."""
+    edge, tunnel = served(box)
+    sipp.run(box, "hold", tunnel.port)
+    call = edge.wait_for_call(lambda it: it["state"] == "ended")
+    check(call["reason"] == "call.caller_hung_up", f"ended by {call['reason']}")
+    edge.stop()
+
+
+@case()
+def late_offer(box):
+    """An INVITE without SDP is answered with an offer; the ACK's answer makes it a call."""
+    edge, tunnel = served(box)
+    sipp.run(box, "late", tunnel.port)
+    call = edge.wait_for_call(lambda it: it["state"] == "ended")
+    found = (call["reason"], call["protection"])
+    check(found == ("call.caller_hung_up", "AES_CM_128_HMAC_SHA1_80"), f"stored {found}")
+    edge.stop()
+
+
+SDP = f"""v=0
+o=sipp 1 1 IN IP4 127.0.0.1
+s=-
+c=IN IP4 127.0.0.1
+t=0 0
+m=audio 40000 RTP/SAVP 0
+{CRYPTO}"""
+PLAIN_SDP = SDP.replace("RTP/SAVP", "RTP/AVP").replace(CRYPTO, "a=sendrecv")
+HOST = "sip:127.0.0.1"
+LONG = "x" * 9_000
+FIELDS = """Max-Forwards: 70
+From: <sip:sipp@127.0.0.1>;tag=[pid]t[call_number]
+To: <{to}>
+Call-ID: [call_id]
+CSeq: 1 {method}
+Contact: <sip:sipp@[local_ip]:[local_port];transport=tls>"""
+ACK = """  <send>
+    <![CDATA[
+      ACK {uri} SIP/2.0
+      Via: SIP/2.0/TLS [local_ip]:[local_port];branch=z9hG4bK-refused-[pid];rport
+      Max-Forwards: 70
+      From: <sip:sipp@127.0.0.1>;tag=[pid]t[call_number]
+      [last_To:]
+      Call-ID: [call_id]
+      CSeq: 1 ACK
+      Content-Length: 0
+
+    ]]>
+  </send>"""
+
+
+def refused(name, status, method="INVITE", uri="sip:reception@127.0.0.1", version="SIP/2.0",
+            swap=("", ""), extra="", body=SDP, kind="application/sdp", length="[len]",
+            vias="SIP/2.0/TLS [local_ip]:[local_port];branch=z9hG4bK-refused-[pid];rport",
+            found="SIP/2.0"):
+    """The fields of one refusal: what is sent, the status that must come, and what is in it."""
+    to = uri if len(uri) < 900 else HOST
+    fields = FIELDS.format(to=to, method=method).replace(*swap) if swap[0] else FIELDS.format(
+        to=to, method=method
+    )
+    headers = "\n".join(it for it in (fields, extra) if it)
+    return {
+        "name": name,
+        "method": method, "uri": uri, "version": version, "vias": vias, "headers": headers,
+        "type": f"Content-Type: {kind}" if body else "Subject: nothing",
+        "length": f"Content-Length: {length}", "body": body, "status": status,
+        "check": quoteattr(found)[1:-1],
+        "ack": ACK.format(uri=HOST) if method == "INVITE" and status >= 300 else "",
+    }  # fmt: skip
+
+
+REFUSED = [
+    refused("two-vias", 200, "OPTIONS", HOST, body="", found="branch=z9hG4bK-one.*branch=z9hG4bK-two",
+            vias="SIP/2.0/TLS [local_ip]:[local_port];branch=z9hG4bK-one-[pid];rport, "
+                 "SIP/2.0/UDP 192.0.2.1;branch=z9hG4bK-two"),
+    refused("plain-rtp", 488, body=PLAIN_SDP, found="Warning: 399 .*policy.plaintext_media"),
+    refused("no-such-user", 404, uri="sip:nobody@127.0.0.1", found="policy.no_route"),
+    refused("no-common-codec", 488, body=SDP.replace("SAVP 0", "SAVP 3"),
+            found="media.no_common_codec"),
+    refused("video-only", 488, body=SDP.replace("m=audio", "m=video")),
+    refused("unknown-suite", 488, body=SDP.replace("AES_CM_128_HMAC_SHA1_80", "F8_128_HMAC_SHA1_80"),
+            found="media.no_common_crypto|policy.plaintext_media"),
+    refused("broken-sdp", 400, body="v=0\nm=audio"),
+    refused("no-max-forwards-left", 483, swap=("Max-Forwards: 70", "Max-Forwards: 0")),
+    refused("required-extension", 420, extra="Require: teleport", found="Unsupported: teleport"),
+    refused("other-body", 415, body="hello", kind="text/plain"),
+    refused("urn", 416, uri="urn:service:sos"),
+    refused("short-session", 422, extra="Supported: timer\nSession-Expires: 60", found="Min-SE: 90"),
+    refused("unknown-method", 501, "TELEPORT", body=""),
+    refused("register", 405, "REGISTER", HOST, body="", found="Allow: .*INVITE"),
+    refused("bye-of-no-call", 481, "BYE", body="", swap=("To: <sip:reception@127.0.0.1>",
+            "To: <sip:reception@127.0.0.1>;tag=gone")),
+    refused("other-version", 505, version="SIP/7.0"),
+    refused("long-uri", 414, uri=f"sip:{'r' * 1_100}@127.0.0.1"),
+    refused("long-header", 513, extra=f"Subject: {LONG}"),
+    refused("large-body", 413, body=SDP + "\n" + "\n".join(["a=x:" + "y" * 500] * 80)),
+    refused("bad-content-length", 400, length="many"),
+    refused("negative-content-length", 400, length="-5"),
+    refused("bad-cseq", 400, swap=("CSeq: 1 INVITE", "CSeq: 1 BYE")),
+    refused("two-call-ids", 400, extra="Call-ID: another"),
+    refused("two-max-forwards", 400, extra="Max-Forwards: 69"),
+    refused("bad-from", 400, swap=("From: <sip:sipp@127.0.0.1>", "From: <sip:sipp@127.0.0.1")),
+    refused("no-contact", 400, swap=("\nContact: <sip:sipp@[local_ip]:[local_port];transport=tls>", "")),
+]
+
+
+@case(timeout=90)
+def refusals(box):
+    """Each request that cannot be served gets its own status, and no call is left."""
+    edge, tunnel = served(box)
+    failed = []
+    for fields in REFUSED:
+        try:
+            sipp.run(box, "refused", tunnel.port, timeout=4, **fields)
+        except AssertionError as error:
+            failed.append(str(error)[:600])
+        sipp.pause()
+    check(not failed, f"{len(failed)} of {len(REFUSED)}:\n" + "\n".join(failed))
+    wait_for("no call is left", lambda: edge.metric("callgate_calls") == 0, 5)
+    check(edge.is_running(), "the edge died")
+    edge.stop()
+
+
+@case()
+def broken_streams(box):
+    """Bytes that are no SIP end their connection only; the next caller is served at once."""
+    edge = Edge(box).start()
+    invite = wire.request("INVITE", edge.uri(), body=wire.sdp())
+    head, _, body = invite.partition(b"\r\n\r\n")
+    for name, data in {
+        "garbage": b"\x00\x01\xff" * 3_000 + b"\r\n\r\n",
+        "http": b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n",
+        "no Content-Length": head[: head.rindex(b"\r\n")] + b"\r\n\r\n" + body,
+        "bare line feeds": invite.replace(b"\r\n", b"\n"),
+        "endless header": b"INVITE sip:a@b SIP/2.0\r\nSubject: " + b"x" * 200_000,
+        "promised gigabyte": head.replace(b"Content-Length: ", b"Content-Length: 99999") + b"\r\n\r\n",
+    }.items():
+        stream = wire.Stream(edge.tls, edge.authority)
+        try:
+            stream.send(data)
+        except OSError:
+            pass  # closed before all was taken: that is the point
+        check(stream.is_closed(14), f"{name}: the connection stays open")
+        stream.close()
+        stream = wire.Stream(edge.tls, edge.authority)
+        stream.send(wire.request("OPTIONS", edge.uri()))
+        check(stream.final(1).status == 200, f"after {name}: OPTIONS not answered")
+        stream.close()
+    # A body longer than announced: the call is taken, and what is left over ends the connection.
+    stream = wire.Stream(edge.tls, edge.authority)
+    stream.send(invite + b"left over, no SIP\r\n\r\n")
+    answer = stream.receive(5)
+    check(answer is not None and answer.status in (100, 200), "the good INVITE was lost")
+    check(stream.is_closed(14), "left over bytes: the connection stays open")
+    check(edge.is_running(), "the edge died")
+    edge.stop()
+
+
+@case()
+def keep_alive(box):
+    """A double CRLF gets its CRLF back (RFC 5626 section 3.5.1)."""
+    edge = Edge(box).start()
+    stream = wire.Stream(edge.tls, edge.authority)
+    stream.send(b"\r\n\r\n")
+    check(stream.socket.recv(10) == b"\r\n", "no pong")
+    edge.stop()

@@ -1,0 +1,119 @@
+"""What an operator and an eavesdropper see."""
+
+import time
+
+from harness import sound, wire
+from harness.case import case, check, wait_for
+from harness.edge import Edge
+from harness.phone import Phone
+
+
+@case(timeout=90)
+def metrics_and_health(box):
+    """Calls, refusals by reason, and relay stages with their drops are counted."""
+    edge = Edge(box).start()
+    health = edge.health()
+    check(health["status"] == "healthy" and health["service"] == "callgate", f"{health}")
+    check(edge.get("/health/live")[0] == 200, "no /health/live")
+    check(edge.get("/nothing")[0] == 404, "no 404")
+    edge.load("--calls", "2", "--hold", "2", "--silent")
+    edge.load("--media", "plain", "--silent", "--hold", "1", name="plain")
+    edge.wait_for_call(lambda it: it["state"] == "ended")
+    check(edge.metric("callgate_call_arrived_total") == 3, "arrived")
+    check(edge.metric("callgate_call_answered_total") == 2, "answered")
+    ended = edge.metric("callgate_call_ended_total", reason="call.caller_hung_up")
+    check(ended == 2, f"ended {ended}")
+    refused = edge.metric("callgate_call_ended_total", reason="policy.plaintext_media")
+    check(refused == 1, f"refused {refused}")
+    samples = edge.metrics()
+    stages = {it.split('stage="')[1].split('"')[0] for it in samples if "relay_stage_count" in it}
+    # DESIGN section 2 names the stages of a packet.
+    wanted = {"receive", "unprotect", "latch", "transform", "protect", "send"}
+    check(wanted <= stages, f"stages counted: {sorted(stages)}")
+    drops = [it for it in samples if it.startswith("callgate_relay_stage_drop_total")]
+    check(len(drops) > 5 and all('reason="' in it for it in drops), f"drops: {drops}")
+    sent = edge.metric("callgate_relay_stage_count_total", stage="send")
+    check(sent > 100, f"sent {sent} packets")
+    edge.stop()
+
+
+@case(timeout=90)
+def wiretap(box):
+    """On the wire: SIP inside TLS only, and media that is noise to whoever has no key."""
+    edge = Edge(box).start()
+    caller = "+4915735550401"
+    capture = box.path("capture.pcap")
+    tap = box.start("tshark", ["tshark", "-q", "-i", "lo", "-w", capture, "-f",
+                               "(tcp or udp) and not port 53"])
+    wait_for("tshark captures", lambda: capture.exists() or tap.poll() is not None, 10)
+    check(tap.poll() is None, f"tshark ended: {box.path('tshark.err').read_text()}")
+    time.sleep(1)
+    phone = Phone(box, caller, "PCMU", edge.authority)
+    phone.dial(edge.uri())
+    at = phone.wait_for_quiet(1.2, 30)
+    phone.say("opening hours")
+    phone.wait_for_speech(12, since=at)
+    phone.hang_up()
+    edge.wait_for_call(lambda it: it["state"] == "ended")
+    time.sleep(0.5)
+    tap.terminate()
+    tap.wait(10)
+    keys = phone.keys()
+    check(len(keys) >= 2, "no keys in baresip's log")
+    # The console and metrics of this very test are on loopback as well: only these ports count.
+    signalling = payloads(box, capture, f"tcp.port == {edge.tls}", "tcp.payload", "tcp")
+    check(len(signalling) > 10, f"{len(signalling)} TCP segments captured")
+    plain = b"".join(signalling)
+    for secret in [b"INVITE ", b"SIP/2.0", b"inline:", caller.encode(), *map(str.encode, keys)]:
+        check(secret not in plain, f"{secret[:12]!r} crosses the wire in the clear")
+    media = payloads(box, capture, "udp && !icmp", "udp.payload", "udp")
+    media = [it for it in media if len(it) > 160 and it[0] >> 6 == 2]
+    check(len(media) > 400, f"{len(media)} media packets captured")
+    noise = sound.entropy(b"".join(it[12:160] for it in media))
+    check(noise > 7.95, f"{noise:.2f} bits per byte: that is not encrypted")
+    # What the same call would look like without SRTP, so that the figure above means something.
+    speech = sound.entropy(sound.pcmu(phone.heard()))
+    check(speech < 7, f"plain mu-law has {speech:.2f} bits per byte: the measure is useless")
+    edge.stop()
+
+
+def payloads(box, capture, display, field, name):
+    """A field of the captured packets, as bytes."""
+    done = box.run(f"tshark-{name}", ["tshark", "-r", capture, "-Y", display, "-T", "fields",
+                                      "-e", field])
+    lines = done.stdout.splitlines()
+    return [bytes.fromhex(it.split(",")[0].replace(":", "")) for it in lines if it]
+
+
+@case()
+def certificates_reload(box):
+    """SIGHUP takes a new certificate without a word to open calls; a bad one is not taken."""
+    edge = Edge(box).start()
+    stream = wire.Stream(edge.tls, edge.authority)
+    before = stream.socket.getpeercert(binary_form=True)
+    call = wire.Call(stream, edge.uri())
+    answer = call.invite()
+    check(answer.status == 200, answer.start)
+    other = Edge(box, name="other")
+    made = other.command("certs")
+    check(made.returncode == 0, made.stderr)
+    for name in ("server.pem", "server.key", "ca.pem"):
+        (edge.root / "certs" / name).write_bytes((other.root / "certs" / name).read_bytes())
+    edge.hup()
+    edge.wait_for_log("transport.certificates.reloaded", 5)
+    fresh = wire.Stream(edge.tls, edge.authority)
+    after = fresh.socket.getpeercert(binary_form=True)
+    check(after != before, "the old certificate is still shown")
+    answer = call.ask("OPTIONS")
+    check(answer.status == 200, f"within the open call: {answer.start}")
+
+    (edge.root / "certs/server.pem").write_text("no certificate")
+    edge.hup()
+    edge.wait_for_log("transport.certificates.rejected", 5)
+    again = wire.Stream(edge.tls, edge.authority)
+    check(again.socket.getpeercert(binary_form=True) == after, "the bad certificate did harm")
+    answer = call.ask("BYE")
+    check(answer.status == 200, f"BYE: {answer.start}")
+    stored = edge.wait_for_call(lambda it: it["state"] == "ended")
+    check(stored["reason"] == "call.caller_hung_up", f"ended by {stored['reason']}")
+    edge.stop()

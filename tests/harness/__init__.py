@@ -1,0 +1,1 @@
+"""What the interop cases share; Python's standard library only."""

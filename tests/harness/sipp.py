@@ -1,0 +1,60 @@
+"""sipp, which has no TLS in Debian, and stunnel, which gives it some."""
+
+import socket
+import time
+
+from .case import REPOSITORY, check, free_ports, wait_for
+
+SCENARIOS = REPOSITORY / "tests/sipp"
+
+
+class Tunnel:
+    """stunnel from a plain port here to the edge's TLS port."""
+
+    def __init__(self, box, edge, source="127.0.0.1", certificate=None, name="stunnel"):
+        self.port = free_ports()
+        identity = ""
+        if certificate:
+            identity = f"cert = {certificate[0]}\nkey = {certificate[1]}\n"
+        text = (
+            f"foreground = yes\npid =\nsyslog = no\n[sip]\nclient = yes\n"
+            f"accept = 127.0.0.1:{self.port}\nconnect = 127.0.0.1:{edge.tls}\nlocal = {source}\n"
+            f"CAfile = {edge.authority}\nverifyChain = yes\ncheckIP = 127.0.0.1\n{identity}"
+        )
+        config = box.write(f"{name}.conf", text)
+        self.process = box.start(name, ["stunnel4", config])
+        wait_for("stunnel listens", self._listens, 5)
+
+    def _listens(self):
+        check(self.process.poll() is None, "stunnel ended")
+        try:
+            socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+            return True
+        except OSError:
+            return False
+
+
+def run(box, scenario, port, mode="t1", address="127.0.0.1", timeout=15, name=None, **fields):
+    """Runs one call of a scenario and wants it to end as it says; `fields` fill its @NAME@."""
+    name = name or scenario
+    text = (SCENARIOS / f"{scenario}.xml").read_text()
+    for key, value in fields.items():
+        text = text.replace(f"@{key.upper()}@", str(value))
+    path = box.write(f"{name}.xml", text)
+    command = [
+        "sipp", f"127.0.0.1:{port}", "-sf", path, "-m", "1", "-t", mode, "-i", address,
+        "-p", free_ports(1, address), "-nostdin", "-timeout", f"{timeout}s", "-timeout_error",
+        "-trace_err", "-error_file", box.path(f"{name}.errors"),
+        "-trace_msg", "-message_file", box.path(f"{name}.messages"),
+    ]  # fmt: skip
+    done = box.run(name, command, timeout=timeout + 10)
+    errors = box.path(f"{name}.errors")
+    said = errors.read_text(errors="replace")[-1_500:] if errors.exists() else done.stderr[-1_500:]
+    check(done.returncode == 0, f"sipp {name}: exit {done.returncode}: {said}")
+    messages = box.path(f"{name}.messages")
+    return messages.read_text(errors="replace") if messages.exists() else ""
+
+
+def pause():
+    """Stays below limit transport.refusals_per_second, which bounds answers to malformed ones."""
+    time.sleep(0.25)

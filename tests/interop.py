@@ -1,0 +1,188 @@
+#!/usr/bin/env python3
+"""Runs the interop cases: each in a process group of its own, bounded in time, two at a time.
+
+`interop.py [--list] [--jobs N] [--keep] [NAME...]`: names, or beginnings of names. Folders of
+failed cases stay in tests/out/.
+"""
+
+import argparse
+import importlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from harness.case import CASES, REPOSITORY, Box, Failure, Skip
+
+OUT = REPOSITORY / "tests/out"
+AREAS = ["signalling", "plaintext", "conversation", "survival", "commands", "watch", "load", "hostile"]
+PASSED, FAILED, SKIPPED = 0, 1, 77
+LOGS = "logs.hold_nothing_personal"
+
+
+def run_one(name, folder):
+    """In the child: one case; its exit code tells how it went."""
+    box = Box(folder)
+    try:
+        CASES[name].run(box)
+    except Skip as reason:
+        box.write("result.txt", str(reason))
+        return SKIPPED
+    except Failure as reason:
+        box.write("result.txt", f"{reason}\n\n{traceback.format_exc()}")
+        return FAILED
+    except Exception:
+        box.write("result.txt", traceback.format_exc())
+        return FAILED
+    finally:
+        box.close()
+    return PASSED
+
+
+class Run:
+    """What has happened so far."""
+
+    def __init__(self):
+        self.lock = threading.Lock()
+        self.children = set()
+        self.counts = {PASSED: 0, FAILED: 0, SKIPPED: 0}
+
+    def tell(self, name, code, seconds, reason=""):
+        """Prints a case's line and counts it."""
+        word = {PASSED: "ok", SKIPPED: "skipped"}.get(code, "FAILED")
+        code = code if code in self.counts else FAILED
+        with self.lock:
+            self.counts[code] += 1
+            print(f"{word:<8}{name:<48}{seconds:6.1f} s", flush=True)
+            for line in reason.strip().splitlines()[:40]:
+                print(f"        {line}", flush=True)
+
+    def end(self, group):
+        """Ends a case's process group: whatever the case started is in it, and nothing else."""
+        try:
+            os.killpg(group, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        self.children.discard(group)
+
+    def case(self, case):
+        """Runs a case in a process group of its own."""
+        folder = OUT / case.name
+        folder.mkdir(parents=True)
+        began = time.monotonic()
+        command = [sys.executable, "-B", __file__, "--child", case.name, "--folder", str(folder)]
+        child = subprocess.Popen(command, start_new_session=True)
+        self.children.add(child.pid)
+        try:
+            code = child.wait(case.timeout)
+        except subprocess.TimeoutExpired:
+            code = FAILED
+            (folder / "result.txt").write_text(f"not done within {case.timeout} s\n")
+        self.end(child.pid)
+        child.wait()
+        result = folder / "result.txt"
+        reason = result.read_text() if result.exists() else ""
+        if code != PASSED and not reason:
+            reason = f"the case's process ended with {code}"
+        self.tell(case.name, code, time.monotonic() - began, reason)
+        if code != FAILED:
+            (folder / "passed").touch()
+
+
+def logs_hold_nothing_personal(folders):
+    """No log of any edge holds a caller, a spoken word or a key; what it did find."""
+    found, files = [], 0
+    secrets = set()
+    for folder in folders:
+        path = folder / "secrets.json"
+        if path.exists():
+            secrets |= {json.loads(line) for line in path.read_text().splitlines()}
+    words = sorted(secrets | {it.lstrip("+") for it in secrets})
+    for folder in folders:
+        for path in sorted(folder.glob("*.serve.*")):
+            files += 1
+            text = path.read_text(errors="replace").lower()
+            found += [f"{path.relative_to(OUT)}: {it!r}" for it in words if it.lower() in text]
+    if files and not words:
+        found.append("no case noted what to look for")
+    return found, files
+
+
+def lanes(cases, jobs, run):
+    """Those that may have company in `jobs` lanes, then the others one by one."""
+    waiting = [it for it in cases if not it.alone]
+    lock = threading.Lock()
+
+    def lane():
+        while True:
+            with lock:
+                if not waiting:
+                    return
+                case = waiting.pop(0)
+            run.case(case)
+
+    threads = [threading.Thread(target=lane) for _ in range(jobs)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    for case in cases:
+        if case.alone:
+            run.case(case)
+
+
+def main():
+    """The whole run."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*")
+    parser.add_argument("--list", action="store_true")
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--keep", action="store_true", help="keep the folders of passed cases too")
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    parser.add_argument("--folder", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    for area in AREAS:
+        importlib.import_module(f"cases.{area}")
+    if options.child:
+        return run_one(options.child, options.folder)
+    wanted = [it for it in CASES.values() if it.name.startswith(tuple(options.names) or "")]
+    if options.list:
+        print("\n".join([it.name for it in wanted] + [LOGS]))
+        return 0
+    if not wanted:
+        print(f"no case begins with {' or '.join(options.names)}")
+        return 2
+    # The longest first, so that the lanes end together.
+    wanted.sort(key=lambda it: -it.timeout)
+    shutil.rmtree(OUT, ignore_errors=True)
+    run, began = Run(), time.monotonic()
+    try:
+        lanes(wanted, options.jobs, run)
+    except KeyboardInterrupt:
+        for group in list(run.children):
+            run.end(group)
+        os._exit(130)
+    folders = [OUT / it.name for it in wanted]
+    found, files = logs_hold_nothing_personal(folders)
+    run.tell(f"{LOGS} ({files} files)", FAILED if found else PASSED, 0, "\n".join(found))
+    for folder in folders:
+        if (folder / "passed").exists() and not options.keep and not found:
+            shutil.rmtree(folder)
+    passed, failed, skipped = (run.counts[it] for it in (PASSED, FAILED, SKIPPED))
+    if failed:
+        print(f"folders of what failed: {OUT}")
+    print(f"all cases: {time.monotonic() - began:.0f} s")
+    print(f"{passed} passed, {failed} failed, {skipped} skipped")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
