@@ -8,9 +8,7 @@ use audio::Codec;
 use base::{CallId, Instant, LegId, SeededRandom, WallTime};
 use bytes::Bytes;
 use divan::{Bencher, black_box};
-use media::{
-    BargeIn, Direction, Format, LegPlan, MediaEvent, Protection, Purpose, SourceIdentity,
-};
+use media::{BargeIn, Direction, Format, LegPlan, MediaEvent, Protection, Purpose, SourceIdentity};
 use policy::{Attempt, Observed, Offer, Transport};
 use relay::path::counters::Tally;
 use relay::path::{Driver, Port, Session};
@@ -92,8 +90,7 @@ fn policy_decide(bencher: Bencher<'_, '_>, trunks: usize) {
     bencher.bench(|| policy::decide(black_box(&policy), &attempt, &observed));
 }
 
-const SUITES: [Suite; 3] =
-    [Suite::AesCm128HmacSha1_80, Suite::AeadAes128Gcm, Suite::AeadAes256Gcm];
+const SUITES: [Suite; 3] = [Suite::AesCm128HmacSha1_80, Suite::AeadAes128Gcm, Suite::AeadAes256Gcm];
 /// A G.711 packet of 20 ms.
 const PACKET: usize = 172;
 
@@ -205,8 +202,7 @@ fn agent_leg_second(bencher: Bencher<'_, '_>, codec: Codec) {
     let (Ok(()), Ok(mut sender)) = (session.apply(now, plan), Sender::new(suite, &theirs)) else {
         return;
     };
-    let speech: Arc<[i16]> =
-        (0..16_000_i32).map(|at| ((at * 37 % 4_000) - 2_000) as i16).collect();
+    let speech: Arc<[i16]> = (0..16_000_i32).map(|at| ((at * 37 % 4_000) - 2_000) as i16).collect();
     let Ok(mut encoder) = audio::Encoder::new(codec, &audio::OpusSettings::default()) else {
         return;
     };

@@ -21,11 +21,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from harness.case import CASES, REPOSITORY, Box, Failure, Skip
+from harness.edge import BINARY
 
 OUT = REPOSITORY / "tests/out"
 AREAS = ["signalling", "plaintext", "conversation", "survival", "commands", "watch", "load", "hostile"]
 PASSED, FAILED, SKIPPED = 0, 1, 77
-LOGS = "logs.hold_nothing_personal"
+LOGS, FAULTS = "logs.hold_nothing_personal", "logs.hold_no_faults"
 
 
 def run_one(name, folder):
@@ -37,7 +38,10 @@ def run_one(name, folder):
         box.write("result.txt", str(reason))
         return SKIPPED
     except Failure as reason:
-        box.write("result.txt", f"{reason}\n\n{traceback.format_exc()}")
+        line = next(it for it in traceback.extract_tb(reason.__traceback__)[::-1]
+                    if "/cases/" in it.filename)
+        place = f"{Path(line.filename).name}:{line.lineno}"
+        box.write("result.txt", f"{place}: {reason}\n")
         return FAILED
     except Exception:
         box.write("result.txt", traceback.format_exc())
@@ -111,9 +115,19 @@ def logs_hold_nothing_personal(folders):
             files += 1
             text = path.read_text(errors="replace").lower()
             found += [f"{path.relative_to(OUT)}: {it!r}" for it in words if it.lower() in text]
-    if files and not words:
-        found.append("no case noted what to look for")
-    return found, files
+    return found, files, len(words)
+
+
+def logs_hold_no_faults(folders):
+    """No edge met a fault of its own; what was found."""
+    faults = ("panicked", "vault.write.failed", "provider.failed", "thread '")
+    return [
+        f"{path.relative_to(OUT)}: {line[:300]}"
+        for folder in folders
+        for path in sorted(folder.glob("*.serve.*"))
+        for line in path.read_text(errors="replace").splitlines()
+        if any(it in line for it in faults)
+    ]
 
 
 def lanes(cases, jobs, run):
@@ -155,8 +169,11 @@ def main():
         return run_one(options.child, options.folder)
     wanted = [it for it in CASES.values() if it.name.startswith(tuple(options.names) or "")]
     if options.list:
-        print("\n".join([it.name for it in wanted] + [LOGS]))
+        print("\n".join([it.name for it in wanted] + [LOGS, FAULTS]))
         return 0
+    if not BINARY.exists():
+        print(f"no {BINARY}: build it, or use tests/run.sh")
+        return 2
     if not wanted:
         print(f"no case begins with {' or '.join(options.names)}")
         return 2
@@ -171,10 +188,15 @@ def main():
             run.end(group)
         os._exit(130)
     folders = [OUT / it.name for it in wanted]
-    found, files = logs_hold_nothing_personal(folders)
-    run.tell(f"{LOGS} ({files} files)", FAILED if found else PASSED, 0, "\n".join(found))
+    faults = []
+    found, files, words = logs_hold_nothing_personal(folders)
+    if files and words:
+        run.tell(LOGS, FAILED if found else PASSED, 0, "\n".join(found))
+        faults = logs_hold_no_faults(folders)
+        run.tell(FAULTS, FAILED if faults else PASSED, 0, "\n".join(faults))
+        print(f"        {words} secrets looked for in {files} logs")
     for folder in folders:
-        if (folder / "passed").exists() and not options.keep and not found:
+        if (folder / "passed").exists() and not options.keep and not found + faults:
             shutil.rmtree(folder)
     passed, failed, skipped = (run.counts[it] for it in (PASSED, FAILED, SKIPPED))
     if failed:

@@ -375,9 +375,24 @@ impl Dialogue {
 
     fn on_held(&mut self, now: Instant, held: bool) {
         self.is_held = held;
-        if matches!(self.state, State::Listening(_)) && self.utterance.is_none() {
-            self.deadline = (!held).then(|| now + self.flow.reprompt_after);
+        match self.state {
+            State::Listening(_) if self.utterance.is_none() => {
+                self.deadline = (!held).then(|| now + self.flow.reprompt_after);
+            }
+            State::Speaking(_) | State::Leaving(_) => {
+                let said = self.speaking.and_then(|speech| self.said.get(&speech));
+                if let Some(samples) = said.map(|said| said.samples).filter(|it| *it > 0) {
+                    self.deadline = self.playout_ends_by(now, samples);
+                }
+            }
+            _ => {}
         }
+    }
+
+    /// When the relay must have played `samples`; its clock stands still on hold.
+    fn playout_ends_by(&self, now: Instant, samples: u64) -> Option<Instant> {
+        let playout = Duration::from_secs(samples / u64::from(media::TAP_RATE));
+        (!self.is_held).then(|| now + playout + limit::PROVIDER_REPLY_MS.millis())
     }
 
     fn listen(&mut self, now: Instant, step: StepId) {
@@ -497,11 +512,7 @@ impl Dialogue {
         }
     }
 
-    fn choice(
-        &self,
-        step: StepId,
-        is_meant: impl Fn(&Choice) -> bool,
-    ) -> Option<(StepId, String)> {
+    fn choice(&self, step: StepId, is_meant: impl Fn(&Choice) -> bool) -> Option<(StepId, String)> {
         let Some(Action::Ask { choices, .. }) = self.flow.step(step).map(|step| &step.action)
         else {
             return None;
@@ -598,10 +609,10 @@ impl Dialogue {
         }
         let Some(said) = self.said.get_mut(&speech) else { return };
         said.samples += samples.len() as u64;
+        let queued = said.samples;
         // From here the relay's clock decides; a playout that never ends would be its fault.
-        let seconds = said.samples / u64::from(media::TAP_RATE);
-        self.deadline = Some(now + Duration::from_secs(seconds) + limit::PROVIDER_REPLY_MS.millis());
-        if last && said.samples == 0 {
+        self.deadline = self.playout_ends_by(now, queued);
+        if last && queued == 0 {
             self.said.remove(&speech);
             self.speaking = None;
             return self.on_said(now);

@@ -200,7 +200,7 @@ fn a_barge_in_cuts_the_transcript_and_is_heard_from_its_first_sound() {
     assert_eq!(Room::turns(&outputs), [(Speaking::Agent, "Hello, this".into(), true)]);
     assert!(matches!(outputs[outputs.len() - 2], Output::Listen(_)));
     assert!(
-        matches!(outputs.last(), Some(Output::BeginUtterance { position, .. }) if *position == onset)
+        matches!(outputs.last(), Some(Output::BeginUtterance { position: at, .. }) if *at == onset)
     );
 }
 

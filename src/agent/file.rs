@@ -279,8 +279,9 @@ impl Compiler<'_> {
             .map(|word| word.trim_matches(|letter: char| ",.!?".contains(letter)).to_owned())
             .filter(|word| !word.is_empty())
             .collect();
-        let sayable =
-            |word: &String| word.chars().all(|letter| letter.is_ascii_lowercase() || letter == '\'');
+        let sayable = |word: &String| {
+            word.chars().all(|letter| letter.is_ascii_lowercase() || letter == '\'')
+        };
         if words.is_empty() || !words.iter().all(sayable) {
             let message = "a phrase is made of words: letters and apostrophes (write digits out)";
             self.error(phrase.span(), message);
@@ -398,8 +399,7 @@ goodbye = "Bye."
     #[test]
     fn a_small_flow_compiles() {
         let flow = compile("a.toml", SMALL).unwrap();
-        let Some(Step { action: Action::Ask { grammar, choices, .. }, .. }) =
-            flow.step(flow.start)
+        let Some(Step { action: Action::Ask { grammar, choices, .. }, .. }) = flow.step(flow.start)
         else {
             panic!("the start must ask");
         };

@@ -9,7 +9,6 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::ops::Range;
 
-
 /// Something found in a file. `Display` is the place and message, the line, and a mark under it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnostic {
@@ -199,7 +198,8 @@ mod tests {
     fn a_finding_shows_the_line_with_a_mark_under_the_place() {
         let text = "a = 1\n\tb = \"é\", x\n";
         let at = text.find('x').unwrap();
-        let finding = Diagnostic::new("p.toml", text, &(at..at + 1), "no x", Some("drop it".into()));
+        let finding =
+            Diagnostic::new("p.toml", text, &(at..at + 1), "no x", Some("drop it".into()));
         assert_eq!((finding.line, finding.column), (2, 11));
         let shown = "p.toml:2:11: error: no x\n   |\n 2 |  b = \"é\", x\n   |           ^ drop it";
         assert_eq!(finding.to_string(), shown);

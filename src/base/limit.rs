@@ -157,6 +157,8 @@ limits! {
     AGENT_FLOW_STEPS "agent.flow_steps" 512 "a flow that a person can read",
     /// Flow steps without hearing or saying anything.
     AGENT_FLOW_SPIN "agent.flow_spin" 64 "a loop in a flow file must end",
+    /// Largest text that the embedded reasoner answers from, in bytes.
+    AGENT_KNOWLEDGE_BYTES "agent.knowledge_bytes" 65_536 "forty pages, searched in about a millisecond on a shard's thread",
     /// Longest phrase of a grammar, in bytes.
     AGENT_PHRASE_BYTES "agent.phrase_bytes" 120 "a sentence of twenty words; a whole grammar fits one frame to the helper",
     /// Largest frame between the edge and a speech helper, in bytes.

@@ -2,18 +2,18 @@
 
 use std::sync::Arc;
 
-use base::{CallId, Event, LegId, Reason, TrunkName};
+use base::{CallId, Event, Reason, TrunkName};
 use media::Purpose;
-use policy::Note;
+use policy::{Note, Refusal};
 use sdp::Session;
 use sip::transaction::ServerKey;
-use sip::{Dialog, Message, Method, Request, Status, ids};
+use sip::{Dialog, Message, Method, Request, Response, Status, ids};
 
 use crate::admit;
 use crate::calls::Calls;
 use crate::contract::{Output, Peer, Record};
 use crate::desk::Ladder;
-use crate::leg::{Call, PendingInvite, Stage};
+use crate::leg::{Call, PendingInvite};
 
 impl Calls {
     /// A request outside any dialog.
@@ -79,53 +79,22 @@ impl Calls {
             Ok(accepted) if self.ledger.begin(trunk) => accepted,
             other => {
                 let reason = other.err().unwrap_or(Reason::EdgeCallLimit);
-                let status = refusal.as_ref().and_then(|it| Status::new(it.status));
+                let response = self.turn_away(&invite, reason, refusal.as_ref());
                 let mut desk = self.desk();
-                let response = desk.refusal_with(
-                    &invite,
-                    status.unwrap_or_else(|| Status::of(reason)),
-                    reason,
-                    refusal.as_ref().is_none_or(|it| it.tell),
-                    refusal.as_ref().and_then(|it| it.retry_after_seconds),
-                );
                 ladder.note(&mut desk, false, &Message::Response(response.clone()));
                 desk.answer(key, &response);
                 desk.refused(call, reason, response.status.code(), peer, trunk);
                 return;
             }
         };
-        let leg = LegId { call, index: 0 };
-        let mut call = Call {
-            id: call,
-            leg,
-            peer: Arc::clone(peer),
-            flow_lost: false,
-            trunk: trunk.clone(),
-            purpose: self.purpose(&accepted),
-            keep: self.keep(&accepted),
-            accepted,
-            keys_exposed: keys_exposed && offer.as_ref().is_none_or(Session::is_secure_offer),
-            stage: Stage::Reserving,
-            invite: None,
-            dialog,
-            reserved: None,
-            media: None,
-            is_held: false,
-            arrived: now,
-            answered: None,
-            ladder,
-            agreement: None,
-            session: None,
-            raised: None,
-            peer_allows_update: false,
-            pending: None,
-            reinvite: None,
-            retry_at: None,
-            forget_at: None,
-            ending: None,
-        };
+        let mut call = Call::new(call, peer, trunk, dialog, ladder, accepted);
+        call.arrived = now;
+        call.purpose = self.purpose(&call.accepted);
+        call.keep = self.keep(&call.accepted);
+        call.keys_exposed = keys_exposed && offer.as_ref().is_none_or(Session::is_secure_offer);
         call.note_allowed(&invite);
         call.invite = Some(PendingInvite { key, request: invite, wait: None, wants_answer: false });
+        let leg = call.leg;
         let id = call.id;
         self.keep_call(call);
         self.with_call(id, |call, desk| {
@@ -134,6 +103,23 @@ impl Calls {
                 desk.output(Output::Reserve { leg, need });
             }
         });
+    }
+
+    /// The refusal of an INVITE, as policy words it where it was policy.
+    fn turn_away(
+        &mut self,
+        invite: &Request,
+        reason: Reason,
+        refusal: Option<&Refusal>,
+    ) -> Response {
+        let status = refusal.and_then(|it| Status::new(it.status));
+        self.desk().refusal_with(
+            invite,
+            status.unwrap_or_else(|| Status::of(reason)),
+            reason,
+            refusal.is_none_or(|it| it.tell),
+            refusal.and_then(|it| it.retry_after_seconds),
+        )
     }
 
     fn purpose(&self, accepted: &policy::Accepted) -> Purpose {

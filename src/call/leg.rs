@@ -107,6 +107,46 @@ pub(crate) struct Call {
 }
 
 impl Call {
+    /// A call that waits for its ports. What its INVITE adds is filled in by who takes it.
+    pub(crate) fn new(
+        id: CallId,
+        peer: &Arc<Peer>,
+        trunk: &TrunkName,
+        dialog: Dialog,
+        ladder: Ladder,
+        accepted: Box<Accepted>,
+    ) -> Self {
+        Self {
+            id,
+            leg: LegId { call: id, index: 0 },
+            peer: Arc::clone(peer),
+            flow_lost: false,
+            trunk: trunk.clone(),
+            accepted,
+            purpose: Purpose::Agent { barge_in: None },
+            keep: Keep::default(),
+            keys_exposed: false,
+            stage: Stage::Reserving,
+            invite: None,
+            dialog,
+            reserved: None,
+            media: None,
+            is_held: false,
+            arrived: Instant::ZERO,
+            answered: None,
+            ladder,
+            agreement: None,
+            session: None,
+            raised: None,
+            peer_allows_update: false,
+            pending: None,
+            reinvite: None,
+            retry_at: None,
+            forget_at: None,
+            ending: None,
+        }
+    }
+
     pub(crate) fn terms(&self) -> &Terms {
         &self.accepted.terms
     }

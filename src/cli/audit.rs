@@ -50,7 +50,10 @@ pub(crate) fn run(config: &Config, command: Command) -> anyhow::Result<ExitCode>
             let database = database.unwrap_or_else(|| database_path(&vault.data));
             let heads = heads.unwrap_or(vault.audit_heads);
             let report = block_on(audit::verify(&database, &heads, &key))??;
-            println!("edge {}: {} records, {} signed heads", report.edge, report.records, report.heads);
+            println!(
+                "edge {}: {} records, {} signed heads",
+                report.edge, report.records, report.heads
+            );
             if let Some((record, wall)) = report.signed {
                 println!("signed up to record {record} at {wall}; {} after it", report.unsigned);
             }
@@ -58,7 +61,10 @@ pub(crate) fn run(config: &Config, command: Command) -> anyhow::Result<ExitCode>
                 println!("FOUND: {finding}");
             }
             let good = report.is_good();
-            println!("{}", if good { "the audit log is whole" } else { "the audit log was changed" });
+            println!(
+                "{}",
+                if good { "the audit log is whole" } else { "the audit log was changed" }
+            );
             Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         Command::List { after, count } => {

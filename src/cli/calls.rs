@@ -153,7 +153,11 @@ fn shown(detail: &CallDetail, ladder: bool, decision: bool) -> anyhow::Result<St
     writeln!(out, "  arrived {}", call.started)?;
     if let Some(answered) = call.answered {
         let setup = call.setup.unwrap_or_default().as_millis();
-        writeln!(out, "  answered {answered} after {setup} ms by {}", call.voice_agent.as_deref().unwrap_or("-"))?;
+        writeln!(
+            out,
+            "  answered {answered} after {setup} ms by {}",
+            call.voice_agent.as_deref().unwrap_or("-")
+        )?;
         writeln!(out, "  over {}, media {} {}", call.transport, call.protection, call.codec)?;
     }
     if call.keys_exposed {
@@ -167,7 +171,12 @@ fn shown(detail: &CallDetail, ladder: bool, decision: bool) -> anyhow::Result<St
         writeln!(out, "  media: {quality}")?;
     }
     for recording in &detail.recordings {
-        writeln!(out, "  recording: {:.1} s, {:?}", recording.duration.as_secs_f64(), recording.state)?;
+        writeln!(
+            out,
+            "  recording: {:.1} s, {:?}",
+            recording.duration.as_secs_f64(),
+            recording.state
+        )?;
     }
     out.push_str(&transcript(detail)?);
     if let Some(personal) = detail.personal.as_ref().filter(|_| decision) {

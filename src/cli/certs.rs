@@ -16,11 +16,8 @@ pub(crate) struct Options {
 
 pub(crate) fn run(config: &Config, options: &Options) -> anyhow::Result<ExitCode> {
     let folder = config.tls.certificate.parent().unwrap_or(Path::new("."));
-    let made = transport::certificates::ensure_development(
-        folder,
-        &options.host,
-        edge::boot::today(),
-    )?;
+    let made =
+        transport::certificates::ensure_development(folder, &options.host, edge::boot::today())?;
     println!("{}", if made.are_new { "made new ones:" } else { "still good:" });
     for (what, path) in [
         ("authority, for clients to trust", &made.authority),
@@ -31,6 +28,8 @@ pub(crate) fn run(config: &Config, options: &Options) -> anyhow::Result<ExitCode
     ] {
         println!("  {:<40} {what}", path.display());
     }
-    println!("These are for development: their authority's key is thrown away, trust them nowhere else.");
+    println!(
+        "These are for development: their authority's key is thrown away, trust them nowhere else."
+    );
     Ok(ExitCode::SUCCESS)
 }

@@ -48,8 +48,8 @@ pub(crate) fn run(config: &Config, options: &Options) -> anyhow::Result<ExitCode
     };
     let mut observed = observed;
     if let Some(day) = &options.on {
-        observed.wall = parse_day(day).context("--on wants YYYY-MM-DD")?.end()
-            + std::time::Duration::ZERO;
+        observed.wall =
+            parse_day(day).context("--on wants YYYY-MM-DD")?.end() + std::time::Duration::ZERO;
         observed.wall = base::WallTime::from_unix_millis(observed.wall.unix_millis() - 1);
     } else if options.call.is_none() {
         observed.wall = edge::boot::today();
@@ -99,7 +99,9 @@ fn with_line_ends(raw: &[u8]) -> Vec<u8> {
     if has_crlf {
         return raw.to_vec();
     }
-    raw.iter().flat_map(|byte| if *byte == b'\n' { vec![b'\r', b'\n'] } else { vec![*byte] }).collect()
+    raw.iter()
+        .flat_map(|byte| if *byte == b'\n' { vec![b'\r', b'\n'] } else { vec![*byte] })
+        .collect()
 }
 
 fn parse_day(text: &str) -> Option<Date> {

@@ -8,9 +8,7 @@ use anyhow::{Context as _, bail};
 use audio::Codec;
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use loadgen::{
-    Authorities, Config, Identity, Load, OfferMode, Protection, Script, Step, Target,
-};
+use loadgen::{Authorities, Config, Identity, Load, OfferMode, Protection, Script, Step, Target};
 use rtp::sdes::Suite;
 
 use crate::speak;
@@ -148,8 +146,9 @@ fn configured(options: &Options) -> anyhow::Result<Config> {
             .codecs
             .iter()
             .map(|name| {
-                Codec::from_name(name)
-                    .with_context(|| format!("unknown codec {name}; there are opus, g722, pcma, pcmu"))
+                Codec::from_name(name).with_context(|| {
+                    format!("unknown codec {name}; there are opus, g722, pcma, pcmu")
+                })
             })
             .collect::<anyhow::Result<_>>()?;
     }
@@ -209,8 +208,7 @@ fn script(options: &Options) -> anyhow::Result<Script> {
 }
 
 async fn draw(mut progress: tokio::sync::watch::Receiver<loadgen::Progress>, visible: bool) {
-    let target =
-        if visible { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+    let target = if visible { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
     let planned = u64::from(progress.borrow().planned);
     let bar = ProgressBar::with_draw_target(Some(planned), target);
     if let Ok(style) = ProgressStyle::with_template("[{elapsed}] {bar:30} {pos}/{len} {msg}") {

@@ -62,7 +62,10 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     reloads.abort();
     let calls = edge.calls();
     if calls > 0 {
-        eprintln!("finishing {calls} calls (at most {} s); press Ctrl-C again to cut them", PATIENCE.as_secs());
+        eprintln!(
+            "finishing {calls} calls (at most {} s); press Ctrl-C again to cut them",
+            PATIENCE.as_secs()
+        );
     }
     tokio::select! {
         () = edge.stop(PATIENCE) => {}
@@ -83,7 +86,9 @@ fn greet(edge: &Edge, authority: &std::path::Path) {
     let Some(address) = secure else { return };
     println!();
     println!("First call, from another terminal:");
-    println!("  callgate load --calls 1 --to 'sip:reception@{address};transport=tls' --save heard.wav");
+    println!(
+        "  callgate load --calls 1 --to 'sip:reception@{address};transport=tls' --save heard.wav"
+    );
     println!("With a softphone: account sip:me@{address}, transport TLS, SRTP (SDES) mandatory,");
     println!("  trust {} and dial sip:reception@{address}", authority.display());
     println!("Afterwards: callgate calls list");

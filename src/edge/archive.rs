@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use base::{CallId, Event, Instant, Personal, TrunkName, WallTime, limit};
 use call::Record;
 use media::Quality;
-use policy::{Destination, Transport};
+use policy::{Attempt, Decision, Destination, Observed, Transport};
 use serde_json::json;
 use vault::{
     AuditDetails, AuditEntry, CallPersonal, CallRecord, Direction, LadderEntry, Role, VaultHandle,
@@ -36,44 +36,7 @@ impl Archive {
     pub fn store(&mut self, now: Instant, record: Record) -> Option<Event> {
         match record {
             Record::Arrived { call, wall, attempt, observed, decision } => {
-                let to_json = |value: Result<String, serde_json::Error>| {
-                    Personal::new(value.unwrap_or_default())
-                };
-                let accepted = decision.accepted();
-                let called = accepted.map_or(&attempt.called, |accepted| &accepted.called);
-                let caller = accepted.map_or(&attempt.caller, |accepted| &accepted.caller);
-                let voice_agent = accepted.and_then(|it| match &it.destination {
-                    Destination::Agent { name } => Some(name.clone()),
-                    Destination::Trunk { .. } => None,
-                });
-                let personal = CallPersonal {
-                    caller: Personal::new(caller.clone()),
-                    callee: Personal::new(called.clone()),
-                    request_uri: Personal::new(attempt.request_uri.clone()),
-                    attempt: to_json(serde_json::to_string(&attempt)),
-                    observed: to_json(serde_json::to_string(&observed)),
-                    decision: to_json(serde_json::to_string(&decision)),
-                    quality: Personal::default(),
-                };
-                let record = CallRecord {
-                    id: call,
-                    direction: Direction::Incoming,
-                    trunk: decision.trunk.clone(),
-                    voice_agent,
-                    started: wall,
-                    answered: None,
-                    ended: None,
-                    reason: None,
-                    setup: None,
-                    talked: None,
-                    transport: attempt.transport.word(),
-                    protection: "none",
-                    codec: "",
-                    keys_exposed: false,
-                    recording: false,
-                    transcript: false,
-                    personal,
-                };
+                let record = arrived(call, wall, &attempt, &observed, &decision);
                 self.open.insert(call, Open { record, turns: 0, ladder: 0 });
                 self.write(call)
             }
@@ -197,6 +160,55 @@ impl Archive {
     fn submit(&self, record: vault::Record, what: &'static str) -> Option<Event> {
         self.vault.submit(record).err().map(|_| Event::VaultFailed { what })
     }
+}
+
+/// The record of a call that has just arrived.
+fn arrived(
+    call: CallId,
+    wall: WallTime,
+    attempt: &Attempt,
+    observed: &Observed,
+    decision: &Decision,
+) -> CallRecord {
+    let accepted = decision.accepted();
+    let called = accepted.map_or(&attempt.called, |accepted| &accepted.called);
+    let caller = accepted.map_or(&attempt.caller, |accepted| &accepted.caller);
+    let voice_agent = accepted.and_then(|it| match &it.destination {
+        Destination::Agent { name } => Some(name.clone()),
+        Destination::Trunk { .. } => None,
+    });
+    CallRecord {
+        id: call,
+        direction: Direction::Incoming,
+        trunk: decision.trunk.clone(),
+        voice_agent,
+        started: wall,
+        answered: None,
+        ended: None,
+        reason: None,
+        setup: None,
+        talked: None,
+        transport: attempt.transport.word(),
+        protection: "none",
+        codec: "",
+        keys_exposed: false,
+        recording: false,
+        transcript: false,
+        personal: CallPersonal {
+            caller: Personal::new(caller.clone()),
+            callee: Personal::new(called.clone()),
+            request_uri: Personal::new(attempt.request_uri.clone()),
+            attempt: sealed_json(attempt),
+            observed: sealed_json(observed),
+            decision: sealed_json(decision),
+            quality: Personal::default(),
+        },
+    }
+}
+
+/// Plain data that holds nothing JSON cannot; an empty text would say that this is wrong.
+fn sealed_json(value: &impl serde::Serialize) -> Personal<String> {
+    Personal::new(serde_json::to_string(value).unwrap_or_default())
 }
 
 fn between(start: WallTime, end: WallTime) -> std::time::Duration {

@@ -156,11 +156,7 @@ impl Edge {
     }
 
     /// Serves until `stop` resolves; `reload` is asked for reloads meanwhile.
-    pub async fn serve(
-        &mut self,
-        stop: impl Future<Output = ()>,
-        reload: &mut mpsc::Receiver<()>,
-    ) {
+    pub async fn serve(&mut self, stop: impl Future<Output = ()>, reload: &mut mpsc::Receiver<()>) {
         tokio::pin!(stop);
         let mut tick = tokio::time::interval(WATCH);
         loop {
@@ -183,10 +179,9 @@ impl Edge {
                 self.setup.store(Arc::clone(&loaded.setup));
                 for shard in self.shards.iter() {
                     let setup = call::Input::Reload(Arc::clone(&loaded.setup));
-                    let sent = shard
-                        .try_send(Input::Agents(Arc::clone(&loaded.agents)))
-                        .and_then(|()| shard.try_send(Input::Call(setup)));
-                    if sent.is_err() {
+                    let agents = Input::Agents(Arc::clone(&loaded.agents));
+                    let inputs = [agents, Input::Call(setup)];
+                    if inputs.into_iter().any(|input| shard.try_send(input).is_err()) {
                         self.telemetry.emit(&Event::QueueFull { queue: "shard" });
                         // Tried again at the next look at the files.
                         self.seen.clear();
@@ -199,7 +194,7 @@ impl Edge {
                 let errors = u32::try_from(error.count).unwrap_or(u32::MAX);
                 self.telemetry.emit(&Event::PolicyRejected { errors });
                 self.audit("policy.rejected", format!("errors={errors}"));
-                tracing::error!(target: "callgate", "policy kept: the new one does not load\n{error}");
+                tracing::error!(target: "callgate", "the old policy stays in force:\n{error}");
             }
         }
     }
@@ -433,17 +428,21 @@ fn start_relay(
     Ok(relay)
 }
 
-async fn start_transport(config: &Config, front: &Arc<Front>) -> Result<TransportHandle, BootError> {
+async fn start_transport(
+    config: &Config,
+    front: &Arc<Front>,
+) -> Result<TransportHandle, BootError> {
     let tls = TlsFiles {
         certificate: config.tls.certificate.clone(),
         key: config.tls.key.clone(),
         authorities: Some(config.tls.client_ca.clone()).filter(|it| !it.as_os_str().is_empty()),
         untrusted: transport::Untrusted::Refuse,
     };
-    let listeners = config.listen.tls.iter().map(|address| Ingress {
-        transport: transport::Transport::Tls,
-        address: *address,
-    });
+    let listeners = config
+        .listen
+        .tls
+        .iter()
+        .map(|address| Ingress { transport: transport::Transport::Tls, address: *address });
     let transport_config = TransportConfig {
         listeners: listeners.collect(),
         tls: Some(tls),

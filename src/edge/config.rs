@@ -36,13 +36,17 @@ macro_rules! sections {
         impl ConfigFile {
             /// Lies over `below`: what is set here wins.
             fn over(self, below: Self) -> Self {
-                Self { $($section: $file { $($field: self.$section.$field.or(below.$section.$field),)* },)* }
+                Self { $($section: $file {
+                    $($field: self.$section.$field.or(below.$section.$field),)*
+                },)* }
             }
 
             /// `None` names what nobody sets.
             fn complete(self) -> Result<Config, &'static str> {
                 Ok(Config { $($section: $name {
-                    $($field: self.$section.$field.ok_or(concat!(stringify!($section), ".", stringify!($field)))?,)*
+                    $($field: self.$section.$field.ok_or(
+                        concat!(stringify!($section), ".", stringify!($field))
+                    )?,)*
                 },)* })
             }
         }
@@ -279,9 +283,9 @@ mod tests {
     #[test]
     fn a_file_lies_over_the_defaults_and_the_environment_over_both() {
         let text = "[media]\nworkers = 3\n[vault]\ndata = \"/srv\"\n";
-        let variable = pair("CALLGATE_VAULT_DATA", "/tmp/x");
+        let variable = pair("CALLGATE_VAULT_DATA", "/srv/x");
         let config = Config::load(Some(("my.toml", text)), variable).unwrap();
-        assert_eq!((config.media.workers, config.vault.data), (3, PathBuf::from("/tmp/x")));
+        assert_eq!((config.media.workers, config.vault.data), (3, PathBuf::from("/srv/x")));
         let variable = pair("CALLGATE_LISTEN_TLS", "[\"0.0.0.0:5061\"]");
         let config = Config::load(None, variable).unwrap();
         assert_eq!(config.listen.tls, ["0.0.0.0:5061".parse().unwrap()]);

@@ -143,8 +143,11 @@ impl Room {
     fn take(&mut self, message: Message) {
         match message {
             Message::Open(call, opened) => {
-                let listener =
-                    Listener { opened: *opened, kept: VecDeque::with_capacity(KEPT), hearing: None };
+                let listener = Listener {
+                    opened: *opened,
+                    kept: VecDeque::with_capacity(KEPT),
+                    hearing: None,
+                };
                 self.0.insert(call, listener);
             }
             Message::Tell(call, EarCommand::Close) => {

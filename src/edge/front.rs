@@ -89,24 +89,21 @@ impl Front {
         let transport = word(flow.transport);
         let may_answer = !silent && self.rates().refusal(flow.source.ip());
         let answer = may_answer.then(|| stateless(message, flow, reason, tell)).flatten();
-        let answer = answer.filter(|answer| {
-            !flow.transport.is_plaintext() || answer.len() <= message.len()
-        });
+        let answer =
+            answer.filter(|answer| !flow.transport.is_plaintext() || answer.len() <= message.len());
         let status = answer.as_ref().map_or(0, |_| Status::of(reason).code());
         if let Some(answer) = answer {
             self.send(flow.id, answer);
         }
-        self.telemetry.emit(&Event::RequestRefused {
-            reason,
-            transport: transport.word(),
-            status,
-        });
+        self.telemetry.emit(&Event::RequestRefused { reason, transport: transport.word(), status });
         let source = Personal::new(flow.source);
-        let failed = self
-            .archive
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .refused(OsClock.now(), reason, source, transport, trunk);
+        let failed = self.archive.lock().unwrap_or_else(PoisonError::into_inner).refused(
+            OsClock.now(),
+            reason,
+            source,
+            transport,
+            trunk,
+        );
         if let Some(event) = failed {
             self.telemetry.emit(&event);
         }

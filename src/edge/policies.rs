@@ -79,10 +79,8 @@ pub fn compile(
     let files: Vec<(&str, &str)> =
         texts.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
     let names: Vec<&str> = agents.keys().map(String::as_str).collect();
-    let (policy, warnings) = policy::load(&files, Some(&names)).map_err(|errors| LoadError {
-        count: errors.0.len(),
-        text: errors.to_string(),
-    })?;
+    let (policy, warnings) = policy::load(&files, Some(&names))
+        .map_err(|errors| LoadError { count: errors.0.len(), text: errors.to_string() })?;
     let mut warnings: Vec<String> = warnings.iter().map(ToString::to_string).collect();
     warnings.extend(policy.check_dates(wall).iter().map(ToString::to_string));
     Ok((policy, warnings))

@@ -170,7 +170,7 @@ impl Shard {
             self.follow(now, wall, call, driver);
         }
         while let Some((_, session)) =
-            self.released.pop_front_if(|(at, _)| now.since(*at) > LAST_REPORT)
+            self.released.pop_front_if(|(at, _)| now.since(*at) >= LAST_REPORT)
         {
             self.forget(session);
         }
@@ -353,10 +353,9 @@ impl Shard {
                 agent::Output::Speak { speech, text } => {
                     driver.speak(call, speech, &text, &talk.voice).err().map(|_| Role::Speaker)
                 }
-                agent::Output::Think { thought, question, knowledge } => driver
-                    .think(call, thought, &question, &knowledge)
-                    .err()
-                    .map(|_| Role::Reasoner),
+                agent::Output::Think { thought, question, knowledge } => {
+                    driver.think(call, thought, &question, &knowledge).err().map(|_| Role::Reasoner)
+                }
                 agent::Output::Play { speech, samples, last } => {
                     let command = Command::Play { speech: speech.0, samples, last };
                     let session = self.sessions.get(&talk.leg);
@@ -431,9 +430,7 @@ fn to_agent(event: &MediaEvent) -> Option<agent::Input> {
                 barge_in: cause == StopCause::BargeIn,
             }
         }
-        MediaEvent::Report { ref quality, .. } => {
-            agent::Input::PathDelay(quality.round_trip? / 2)
-        }
+        MediaEvent::Report { ref quality, .. } => agent::Input::PathDelay(quality.round_trip? / 2),
         MediaEvent::Reserved(_)
         | MediaEvent::ReserveFailed { .. }
         | MediaEvent::Latched { .. }

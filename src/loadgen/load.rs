@@ -210,13 +210,15 @@ async fn place_all(
             Arc::clone(&room).acquire_owned().await
         };
         let wake = tokio::select! {
-            Ok(permit) = turn, if can_place => Wake::Place(permit),
+            // In this order, so that no call begins once the load is to end.
+            biased;
+            () = stop.wait(), if !is_cut_short => Wake::Stop,
+            () = tokio::time::sleep_until(wake_at(deadline)), if !is_cut_short => Wake::Stop,
             Some(over) = calls.join_next(), if !calls.is_empty() => {
                 // A call ends its own task but by a panic, which tokio has caught.
                 Wake::Over(Box::new(over.unwrap_or_else(|_| panicked())))
             }
-            () = stop.wait(), if !is_cut_short => Wake::Stop,
-            () = tokio::time::sleep_until(wake_at(deadline)), if !is_cut_short => Wake::Stop,
+            Ok(permit) = turn, if can_place => Wake::Place(permit),
         };
         match wake {
             Wake::Place(permit) => {

@@ -11,12 +11,12 @@ use std::time::Duration;
 use base::{Date, TrunkName, VoiceAgentName, WallTime};
 use ipnet::IpNet;
 
-use base::diagnostic::{Diagnostic, Warning};
 use crate::matching::When;
 use crate::numbers::Numbers;
 use crate::words::{
     Codec, DtmfMethod, Exempted, Keep, Protection, RefusalManner, Suite, Transport,
 };
+use base::diagnostic::{Diagnostic, Warning};
 
 /// How long before its end an exemption is warned of.
 const WARN_DAYS: u32 = 30;
@@ -296,7 +296,8 @@ impl Policy {
                 (message, "then its calls are refused; move the peer to encryption or renew it")
             };
             let (name, text, span) = (&source.name, &source.text, &exemption.span);
-            warnings.push(Warning(Diagnostic::new(name, text, span, message, Some(help.to_owned()))));
+            let help = Some(help.to_owned());
+            warnings.push(Warning(Diagnostic::new(name, text, span, message, help)));
         }
         warnings
     }

@@ -231,7 +231,9 @@ pub fn reoffer(previous: &Session, want: &Local) -> Session {
     let known = index.map(|index| previous.media[index].payload_formats()).unwrap_or_default();
     let audio = line::offer_audio(want, &known);
     let mut media: Vec<Media> = previous.media.iter().map(line::closed).collect();
-    match index {
+    // RFC 3264 section 8.1: a line that was switched off may be used again, so the lines do not
+    // grow without end.
+    match index.or_else(|| media.iter().position(|line| line.port == 0)) {
         Some(index) => media[index] = audio,
         None => media.push(audio),
     }

@@ -313,7 +313,7 @@ impl FrameReader {
     ///
     /// # Errors
     /// When the bytes are no message; the stream is of no use then.
-    pub fn next<M: Message>(&mut self) -> Result<Option<M>, ProtocolError> {
+    pub fn message<M: Message>(&mut self) -> Result<Option<M>, ProtocolError> {
         let Some((length, rest)) = self.bytes[self.start..].split_first_chunk::<4>() else {
             return Ok(None);
         };
@@ -461,7 +461,7 @@ mod tests {
         let (mut reader, mut found) = (FrameReader::default(), Vec::new());
         for piece in bytes.chunks(step) {
             reader.push(piece);
-            while let Some(message) = reader.next()? {
+            while let Some(message) = reader.message()? {
                 found.push(message);
             }
         }
@@ -501,7 +501,7 @@ mod tests {
     fn a_frame_over_the_limit_is_refused_before_it_is_buffered() {
         let mut reader = FrameReader::default();
         reader.push(&u32::MAX.to_le_bytes());
-        assert!(reader.next::<Command>() == Err(ProtocolError::TooLong));
+        assert!(reader.message::<Command>() == Err(ProtocolError::TooLong));
     }
 
     #[test]
@@ -519,7 +519,7 @@ mod tests {
                 text: "a".repeat(limit::AGENT_TEXT_BYTES.get()),
             },
         ];
-        assert!(read(&written(&largest), 4096).is_ok_and(|read| read == largest));
+        assert!(read::<Command>(&written(&largest), 4096).is_ok_and(|read| read == largest));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! utterance on its way. One thread, one core; the edge starts as many helpers as it gives cores.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 
 use base::limit;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -51,7 +51,7 @@ struct Room<W> {
 /// Serves the edge until it closes `commands`.
 pub(crate) fn serve(
     models: Models,
-    mut commands: impl Read + AsFd,
+    commands: impl AsFd,
     answers: impl Write,
 ) -> Result<(), ServeError> {
     let mut room = Room {
@@ -69,12 +69,12 @@ pub(crate) fn serve(
     let mut is_busy = false;
     loop {
         if is_readable(&commands, is_busy)? {
-            let count = commands.read(&mut bytes)?;
+            let count = rustix::io::read(&commands, &mut bytes).map_err(io::Error::from)?;
             if count == 0 {
                 return Ok(());
             }
             reader.push(&bytes[..count]);
-            while let Some(command) = reader.next()? {
+            while let Some(command) = reader.message()? {
                 room.obey(command);
             }
         }

@@ -144,6 +144,8 @@ mod tests {
         });
         let text = telemetry.render();
         assert_eq!(text.matches("# TYPE callgate_relay_drop_total counter").count(), 1);
-        assert!(text.contains("callgate_relay_drop_total{stage=\"latch\",reason=\"stranger\"} 2\n"));
+        assert!(
+            text.contains("callgate_relay_drop_total{stage=\"latch\",reason=\"stranger\"} 2\n")
+        );
     }
 }

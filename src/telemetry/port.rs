@@ -88,8 +88,9 @@ fn respond(
                 Health::Unhealthy { what } => (StatusCode::SERVICE_UNAVAILABLE, "unhealthy", what),
             };
             let version = env!("CARGO_PKG_VERSION");
+            let checks = format!(r#"{{"edge":"{what}"}}"#);
             let body = format!(
-                r#"{{"status":"{word}","service":"callgate","version":"{version}","checks":{{"edge":"{what}"}}}}"#
+                r#"{{"status":"{word}","service":"callgate","version":"{version}","checks":{checks}}}"#
             );
             answer(status, "application/json", body)
         }

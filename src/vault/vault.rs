@@ -300,8 +300,8 @@ impl VaultHandle {
         self.shared.is_well()
     }
 
-    /// Erases a call: its key, and with it its numbers, transcript, ladder, sealed audit details and
-    /// recordings, in every backup of the object store too (backups of the database until they
+    /// Erases a call: its key, and with it its numbers, transcript, ladder, sealed audit details
+    /// and recordings, in every backup of the object store too (backups of the database until they
     /// are gone themselves). Its times, trunk and reason stay.
     pub async fn erase(&self, call: CallId) -> Result<(), EraseError> {
         let (done, erased) = oneshot::channel();

@@ -39,12 +39,18 @@ def check_points_at_errors(box):
     places = [(int(line), what) for line, _, what in re.findall(
         r"policy\.toml:(\d+):(\d+): error: (.*)", text)]
     check(done.returncode == 1, f"exit {done.returncode}")
-    for line in (6, 7, 10):
+    for line in (6, 10):
         check(line in [it[0] for it in places], f"no error in line {line}:\n{text}")
     check("`acme`" in text, f"`acne` is not taken for `acme`:\n{text}")
     check(all("^" in it for it in text.split("\n\n")[:-1] if "error:" in it), f"no caret:\n{text}")
     served = edge.command("serve", name="serve-broken", timeout=10)
     check(served.returncode == 2 and "policy.toml:6" in served.stderr, f"serve: {served.stderr}")
+
+    # Plaintext without an exemption is an error too.
+    edge.set_policy(BROKEN.replace("transprots", "transports").replace("/99", "/32").replace("acne", "acme"))
+    done = edge.command("check", name="check-3")
+    check(done.returncode == 1 and "policy.toml:7:" in done.stderr, f"line 7:\n{done.stderr}")
+    check("exempt.signalling" in done.stderr, f"no way out:\n{done.stderr}")
 
 
 @case()

@@ -1,6 +1,7 @@
 """baresip calls the voice agent over TLS and mandatory SRTP, speaks, presses a key, and listens."""
 
 import json
+import re
 
 from harness import search, sound
 from harness.case import case, check
@@ -51,8 +52,8 @@ def check_transcript(edge, call):
     shown = edge.command("calls", "show", call["call_id"], "--ladder", name="calls-show")
     check(shown.returncode == 0, f"calls show: {shown.stderr}")
     lines = [it.strip() for it in shown.stdout.splitlines()]
-    caller = [it for it in lines if " caller " in it]
-    agent = [it for it in lines if " agent " in it]
+    caller = [it for it in lines if re.match(r"[\d.]+ caller ", it)]
+    agent = [it for it in lines if re.match(r"[\d.]+ agent ", it)]
     check(any("opening hours" in it.lower() for it in caller), f"caller's turns: {caller}")
     for wanted in ("your call is encrypted", "from nine in the morning", "thank you for calling"):
         check(any(wanted in it.lower() for it in agent), f"{wanted!r} is not in {agent}")
@@ -96,6 +97,8 @@ def check_sealed(box, edge, phone):
     box.secret(*keys)
     for key in keys:
         check(not search.find_bytes(edge.data, key.encode()), "an SRTP key is in the store")
+    secret = edge.root / "keys/vault.key"
+    check(secret.stat().st_mode & 0o777 == 0o600, "others may read the key-encryption key")
     # The search itself can find: each encoding is planted and looked for.
     for number, (name, wanted) in enumerate(search.encodings(phone.caller)):
         planted = box.path(f"planted/{number}")
@@ -175,5 +178,5 @@ send_to = { agent = "reception" }
     shown = edge.command("calls", "show", call["call_id"], name="calls-show").stdout
     check(" agent " not in shown and "recording:" not in shown, shown)
     edge.stop()
-    audio = [it for it in edge.data.rglob("*") if it.is_file() and "vault.db" not in it.name]
+    audio = [it for it in edge.data.rglob("*") if it.is_file() and not it.name.startswith("vault.")]
     check(not audio, f"files of a call that keeps nothing: {audio}")

@@ -1,13 +1,18 @@
 """Floods and half-open connections: bounded, while a good caller is served within a second."""
 
+import os
+import re
 import resource
 import socket
 import threading
 import time
 
-from harness import wire
+from harness import sound, wire
 from harness.case import case, check, wait_for
 from harness.edge import LOCAL_POLICY, Edge
+from harness.phone import Phone
+
+from .plaintext import LAB_POLICY, STRANGER
 
 SOURCES = [f"127.0.1.{number}" for number in range(1, 5)]
 HALF_OPEN = 1_000
@@ -130,4 +135,81 @@ def invite_flood(box):
     check(set(flooder.statuses) <= {100, 200, 503}, f"{flooder.statuses}")
     good_call(edge, "after")
     check(edge.is_running(), "the edge died")
-    edge.stop(60)
+    # The flood's own calls never end by themselves: no waiting for them.
+    edge.kill()
+
+
+@case(alone=True)
+def datagram_flood(box):
+    """A stranger floods the open UDP port; a good caller on TLS is served meanwhile."""
+    edge = Edge(box, LAB_POLICY).start()
+    over, sent, answers = threading.Event(), [0], [0]
+    probe = wire.Datagrams(edge.plain, STRANGER)
+    invite = wire.request("INVITE", "sip:reception@127.0.0.1", "UDP", body=wire.sdp())
+    probe.socket.setblocking(False)
+
+    def flood():
+        while not over.is_set():
+            for _ in range(50):
+                try:
+                    probe.send(invite)
+                    sent[0] += 1
+                except OSError:
+                    pass
+            try:
+                while probe.socket.recv(65_536):
+                    answers[0] += 1
+            except OSError:
+                pass
+
+    flooder = threading.Thread(target=flood, daemon=True)
+    began = time.monotonic()
+    flooder.start()
+    time.sleep(0.5)
+    good_call(edge, "beside")
+    over.set()
+    flooder.join()
+    seconds = time.monotonic() - began
+    check(sent[0] > 5_000, f"only {sent[0]} datagrams were sent")
+    # Limit transport.refusals_per_second is 5.
+    check(answers[0] <= 5 * (seconds + 2), f"{answers[0]} answers in {seconds:.1f} s")
+    edge.stop()
+    rows = edge.command("audit", "list", "--count", "1000").stdout.count("\n")
+    check(rows < 60, f"{rows} audit records of {sent[0]} datagrams")
+
+
+@case(timeout=90)
+def media_injection(box):
+    """Packets of strangers at a call's media port are dropped and change nothing."""
+    edge = Edge(box).start()
+    phone = Phone(box, "+4915735550601", "PCMU", edge.authority)
+    phone.dial(edge.uri())
+    phone.wait_for_speech(15)
+    answer = phone.log().rpartition("SIP/2.0 200")[2]
+    port = int(re.search(r"m=audio (\d+)", answer)[1])
+    stranger = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    stranger.bind(("127.0.0.66", 0))
+    stranger.settimeout(0.3)
+    before = phone.heard_seconds()
+    dropped = edge.metric("callgate_relay_stage_drop_total", stage="unprotect")
+    for number in range(300):
+        head = bytes([0x80, 0, number >> 8, number & 0xFF]) + bytes(4) + b"\x12\x34\x56\x78"
+        stranger.sendto(head + os.urandom(170), ("127.0.0.1", port))
+        stranger.sendto(os.urandom(40), ("127.0.0.1", port))
+        time.sleep(0.002)
+    try:
+        stranger.recv(2_000)
+        check(False, "the stranger got media")
+    except TimeoutError:
+        pass
+    wait_for("the drops are counted", lambda: edge.metric(
+        "callgate_relay_stage_drop_total", stage="unprotect") >= dropped + 250, 5)
+    phone.wait_for_quiet(1.0, 25)
+    heard = sound.recognise(box, phone.heard(), phone.rate)
+    check("your call is encrypted" in heard, f"the caller heard {heard!r}")
+    check(phone.heard_seconds() > before + 0.5, "the caller hears nothing any more")
+    phone.hang_up()
+    call = edge.wait_for_call(lambda it: it["state"] == "ended")
+    shown = edge.command("calls", "show", call["call_id"], name="calls-show").stdout
+    check(not re.search(r"\d caller ", shown), f"the agent heard the stranger:\n{shown}")
+    edge.stop()

@@ -97,7 +97,7 @@ def exempted_call_by_sipp(box):
 def exempted_call_is_heard(box):
     """baresip over UDP with plain RTP hears the voice agent."""
     edge = Edge(box, LAB_POLICY).start()
-    phone = Phone(box, "lab", encrypted=False, transport="udp", address=LAB)
+    phone = Phone(box, "+4915735550501", encrypted=False, transport="udp", address=LAB)
     phone.dial(f"sip:reception@127.0.0.1:{edge.plain};transport=udp")
     phone.wait_for_quiet(1.0, 25)
     seconds = sound.speech_seconds(phone.heard(), phone.rate)
@@ -113,7 +113,7 @@ def exempted_call_is_heard(box):
 def keys_over_plaintext_are_marked(box):
     """SRTP whose keys cross exempted plaintext signalling is marked as exposed, and warned of."""
     edge = Edge(box, LAB_POLICY).start()
-    phone = Phone(box, "lab", transport="udp", address=LAB)
+    phone = Phone(box, "+4915735550502", transport="udp", address=LAB)
     phone.dial(f"sip:reception@127.0.0.1:{edge.plain};transport=udp")
     phone.hang_up()
     call = edge.wait_for_call(lambda it: it["state"] == "ended")

@@ -1,5 +1,6 @@
 """sipp behind stunnel: calls as carriers place them, and requests that must be refused."""
 
+import time
 from xml.sax.saxutils import quoteattr
 
 from harness import sipp, wire
@@ -218,7 +219,6 @@ REFUSED = [
     refused("large-body", 413, body=SDP + "\n" + "\n".join(["a=x:" + "y" * 500] * 80)),
     refused("bad-content-length", 400, length="many"),
     refused("negative-content-length", 400, length="-5"),
-    refused("bad-cseq", 400, swap=("CSeq: 1 INVITE", "CSeq: 1 BYE")),
     refused("two-call-ids", 400, extra="Call-ID: another"),
     refused("two-max-forwards", 400, extra="Max-Forwards: 69"),
     refused("bad-from", 400, swap=("From: <sip:sipp@127.0.0.1>", "From: <sip:sipp@127.0.0.1")),
@@ -268,12 +268,16 @@ def broken_streams(box):
         stream.send(wire.request("OPTIONS", edge.uri()))
         check(stream.final(1).status == 200, f"after {name}: OPTIONS not answered")
         stream.close()
-    # A body longer than announced: the call is taken, and what is left over ends the connection.
+    # A body longer than announced: what is left over ends the connection.
     stream = wire.Stream(edge.tls, edge.authority)
-    stream.send(invite + b"left over, no SIP\r\n\r\n")
-    answer = stream.receive(5)
-    check(answer is not None and answer.status in (100, 200), "the good INVITE was lost")
+    stream.send(wire.request("OPTIONS", edge.uri(), body=wire.sdp()) + b"left over, no SIP\r\n\r\n")
     check(stream.is_closed(14), "left over bytes: the connection stays open")
+    # sipp cannot match answers to these. (Answers to the malformed are limited per second.)
+    time.sleep(1)
+    stream = wire.Stream(edge.tls, edge.authority)
+    for name, wrong in {"other method": b"1 BYE", "too large": b"99999999999 INVITE"}.items():
+        stream.send(invite.replace(b"CSeq: 1 INVITE", b"CSeq: " + wrong))
+        check(stream.final().status == 400, f"CSeq of {name}")
     check(edge.is_running(), "the edge died")
     edge.stop()
 
@@ -285,4 +289,119 @@ def keep_alive(box):
     stream = wire.Stream(edge.tls, edge.authority)
     stream.send(b"\r\n\r\n")
     check(stream.socket.recv(10) == b"\r\n", "no pong")
+    edge.stop()
+
+
+COMPACT = """INVITE sip:reception@127.0.0.1 SIP/2.0\r
+v: SIP/2.0/TLS 127.0.0.1:5999;branch=z9hG4bKcompact{n};rport , SIP/2.0/UDP\r
+ 192.0.2.9:5060;branch=z9hG4bKsecond\r
+max-forwards : 70\r
+f: "A \\"quoted\\" <name>; here" <sip:a%40b;x=1@127.0.0.1;user=phone>;tag=c{n}\r
+t: <sip:reception@127.0.0.1>\r
+i: compact-{n}@[2001:db8::1]\r
+CSeq:\r
+  1\r
+  INVITE\r
+m: <sip:probe@[2001:db8::1]:5999;transport=tls>\r
+P-Asserted-Identity: <tel:+49-30-1234567>\r
+X-Unknown: \xff\xfe anything\r
+k: timer\r
+x: 1800;refresher=uac\r
+c: application/sdp\r
+l: {length}\r
+\r
+{body}"""
+
+
+@case()
+def unusual_but_right(box):
+    """Compact forms, folded lines, two Vias in one header, IPv6, escapes, tel: URIs: all taken."""
+    edge = Edge(box).start()
+    stream = wire.Stream(edge.tls, edge.authority)
+    body = wire.sdp()
+    text = COMPACT.format(n=1, length=len(body), body=body)
+    stream.send(text.encode("latin-1"))
+    answer = stream.final()
+    check(answer.status == 200, answer.start)
+    head = answer.raw.partition(b"\r\n\r\n")[0].decode()
+    first, second = head.find("z9hG4bKcompact1"), head.find("z9hG4bKsecond")
+    check(0 < first < second, f"the Vias came back as\n{head}")
+    check("received=127.0.0.1" in head and f"rport={stream.socket.getsockname()[1]}" in head, head)
+    check("refresher=uac" in answer.header("Session-Expires"), head)
+    call = wire.Call(stream, answer.contact())
+    call.call_id, call.tag, call.to_tag = "compact-1@[2001:db8::1]", "c1", answer.to_tag()
+    stream.send(call.build("ACK"))
+    check(call.ask("BYE").status == 200, "BYE")
+    stored = edge.wait_for_call(lambda it: it["state"] == "ended")
+    check(stored["from"].endswith("30-1234567") or stored["from"] == "+49301234567", stored["from"])
+    edge.stop()
+
+
+@case()
+def within_a_call(box):
+    """UPDATE, INFO, OPTIONS, a repeated INVITE and nonsense within a call; a key by INFO counts."""
+    edge = Edge(box).start()
+    stream = wire.Stream(edge.tls, edge.authority)
+    call = wire.Call(stream, edge.uri())
+    check(call.invite().status == 200, "INVITE")
+    check(call.ask("OPTIONS").status == 200, "OPTIONS")
+    check(call.ask("UPDATE").status == 200, "UPDATE without an offer")
+    answer = call.ask("UPDATE", body=wire.sdp().replace("a=sendrecv", "a=inactive"))
+    check(answer.status == 200 and b"a=inactive" in answer.body, "UPDATE with an offer")
+    answer = call.ask("INVITE", body=wire.sdp(wire.SDP_PLAIN))
+    check(answer.status == 488, f"a re-INVITE that drops SRTP: {answer.start}")
+    check(call.ask("INVITE", body=wire.sdp()).status == 200, "a re-INVITE after a refused one")
+    check(call.ask("REFER", extra="Refer-To: <sip:b@127.0.0.1>\r\n").status in (405, 501), "REFER")
+    check(call.ask("TELEPORT").status == 501, "an unknown method")
+    call.cseq = 0
+    check(call.ask("OPTIONS").status == 500, "an old CSeq")
+    call.cseq = 50
+    # The third choice of the menu is goodbye.
+    key = "Signal=3\r\nDuration=160\r\n"
+    request = call.build("INFO", body=key, cseq=51).replace(b"application/sdp", b"application/dtmf-relay")
+    time.sleep(1)
+    stream.send(request)
+    check(stream.final().status == 200, "INFO")
+    message = stream.receive(30)
+    check(message is not None and message.start.startswith("BYE "), "the voice agent hangs up")
+    stream.send(b"SIP/2.0 200 OK\r\n" + b"".join(
+        f"{name}: {value}\r\n".encode() for name, value in message.headers
+        if name.lower() in ("via", "from", "to", "call-id", "cseq")
+    ) + b"Content-Length: 0\r\n\r\n")
+    stored = edge.wait_for_call(lambda it: it["state"] == "ended")
+    check(stored["reason"] == "call.agent_hung_up", f"ended by {stored['reason']}")
+    edge.stop()
+
+
+@case()
+def behind_nat(box):
+    """With advertised addresses, Contact and SDP name them, not the local ones."""
+    extra = '[advertise]\nhost = "sip.voice.example"\nmedia = "203.0.113.5"\n'
+    edge = Edge(box, extra=extra).start()
+    stream = wire.Stream(edge.tls, edge.authority)
+    call = wire.Call(stream, edge.uri())
+    answer = call.invite()
+    check(answer.status == 200, answer.start)
+    check("sip.voice.example" in answer.contact(), f"Contact: {answer.contact()}")
+    check(b"c=IN IP4 203.0.113.5" in answer.body, answer.body.decode())
+    check(b"127.0.0.1" not in answer.body, "the local address is told")
+    check(call.ask("BYE").status == 200, "BYE")
+    edge.stop()
+
+
+@case()
+def headers_missing(box):
+    """Without a header that every request needs: 400 where an answer can find its way, or nothing."""
+    edge = Edge(box).start()
+    invite = wire.request("INVITE", edge.uri(), body=wire.sdp())
+    for name in (b"Via", b"From", b"To", b"Call-ID", b"CSeq", b"Contact"):
+        lines = [it for it in invite.split(b"\r\n") if not it.startswith(name + b":")]
+        stream = wire.Stream(edge.tls, edge.authority)
+        stream.send(b"\r\n".join(lines))
+        answer = stream.receive(0.5)
+        check(answer is None or answer.status == 400, f"without {name.decode()}: {answer and answer.start}")
+        check(answer is not None or name != b"Contact", "without Contact: no answer")
+        stream.close()
+    check(edge.metric("callgate_calls") == 0, "one of them became a call")
+    check(edge.metric("callgate_sip_request_refused_total", reason="sip.malformed") == 6, "not counted")
     edge.stop()

@@ -1,5 +1,7 @@
 """What an operator and an eavesdropper see."""
 
+import signal
+import ssl
 import time
 
 from harness import sound, wire
@@ -26,9 +28,9 @@ def metrics_and_health(box):
     refused = edge.metric("callgate_call_ended_total", reason="policy.plaintext_media")
     check(refused == 1, f"refused {refused}")
     samples = edge.metrics()
-    stages = {it.split('stage="')[1].split('"')[0] for it in samples if "relay_stage_count" in it}
+    stages = {it.split('stage="')[1].split('"')[0] for it in samples if "relay_stage_" in it}
     # DESIGN section 2 names the stages of a packet.
-    wanted = {"receive", "unprotect", "latch", "transform", "protect", "send"}
+    wanted = {"receive", "demux", "unprotect", "latch", "transform", "tap", "protect", "send"}
     check(wanted <= stages, f"stages counted: {sorted(stages)}")
     drops = [it for it in samples if it.startswith("callgate_relay_stage_drop_total")]
     check(len(drops) > 5 and all('reason="' in it for it in drops), f"drops: {drops}")
@@ -62,8 +64,8 @@ def wiretap(box):
     check(len(keys) >= 2, "no keys in baresip's log")
     # The console and metrics of this very test are on loopback as well: only these ports count.
     signalling = payloads(box, capture, f"tcp.port == {edge.tls}", "tcp.payload", "tcp")
-    check(len(signalling) > 10, f"{len(signalling)} TCP segments captured")
     plain = b"".join(signalling)
+    check(len(plain) > 3_000, f"{len(plain)} bytes of signalling captured")
     for secret in [b"INVITE ", b"SIP/2.0", b"inline:", caller.encode(), *map(str.encode, keys)]:
         check(secret not in plain, f"{secret[:12]!r} crosses the wire in the clear")
     media = payloads(box, capture, "udp && !icmp", "udp.payload", "udp")
@@ -117,3 +119,47 @@ def certificates_reload(box):
     stored = edge.wait_for_call(lambda it: it["state"] == "ended")
     check(stored["reason"] == "call.caller_hung_up", f"ended by {stored['reason']}")
     edge.stop()
+
+
+@case()
+def tls_versions(box):
+    """TLS 1.2 and 1.3 are spoken, nothing older; a caller who trusts nobody is not fooled."""
+    edge = Edge(box).start()
+
+    def connect(version, authority=edge.authority):
+        context = ssl.create_default_context(cafile=str(authority))
+        context.minimum_version = context.maximum_version = version
+        # Debian's OpenSSL must be told before it even offers the old ones.
+        context.set_ciphers("ALL:@SECLEVEL=0")
+        with wire.socket.create_connection(("127.0.0.1", edge.tls), timeout=5) as plain:
+            return context.wrap_socket(plain, server_hostname="127.0.0.1").version()
+
+    check(connect(ssl.TLSVersion.TLSv1_3) == "TLSv1.3", "TLS 1.3")
+    check(connect(ssl.TLSVersion.TLSv1_2) == "TLSv1.2", "TLS 1.2")
+    for version in (ssl.TLSVersion.TLSv1_1, ssl.TLSVersion.TLSv1):
+        try:
+            spoken = connect(version)
+        except (ssl.SSLError, OSError):
+            continue
+        check(False, f"{spoken} is spoken")
+    edge.stop()
+
+
+@case(timeout=90)
+def drain(box):
+    """SIGTERM: the open call goes on to its end, new ones get 503, then the edge ends."""
+    edge = Edge(box).start()
+    stream = wire.Stream(edge.tls, edge.authority)
+    call = wire.Call(stream, edge.uri())
+    check(call.invite().status == 200, "the first call")
+    edge.process.send_signal(signal.SIGTERM)
+    wait_for("health says draining", lambda: edge.get("/health")[0] == 503, 5)
+    check("draining" in edge.get("/health")[1], "health does not say why")
+    answer = wire.Call(stream, edge.uri()).invite()
+    check(answer.status == 503 and answer.header("Retry-After"), f"a new call: {answer.raw!r}")
+    check(call.ask("OPTIONS").status == 200, "the open call")
+    check(call.ask("BYE").status == 200, "BYE of the open call")
+    code = edge.process.wait(10)
+    check(code == 0, f"exit {code}")
+    reasons = sorted(it["reason"] for it in edge.calls())
+    check(reasons == ["call.caller_hung_up", "edge.draining"], f"stored: {reasons}")

@@ -51,7 +51,7 @@ level  = "debug"
 class Edge:
     """One edge; `start` it, `stop` or `kill` it, and start it again on the same data."""
 
-    def __init__(self, box, policy=LOCAL_POLICY, helpers=1, client_ca=False, name="edge"):
+    def __init__(self, box, policy=LOCAL_POLICY, helpers=1, client_ca=False, extra="", name="edge"):
         self.box, self.name = box, name
         self.root = box.path(name)
         first = free_ports(3)
@@ -72,7 +72,8 @@ class Edge:
                 root=self.root,
                 helpers=helpers,
                 client_ca=self.authority if client_ca else "",
-            ),
+            )
+            + extra,
         )
         self.process = None
         if client_ca:
@@ -108,6 +109,8 @@ class Edge:
 
     def stop(self, patience=45):
         """Asks it to end, and wants it to end well."""
+        panics = self.metric("callgate_relay_stage_count_total", what="panics")
+        check(panics == 0, f"{panics} sessions ended by a fault")
         self.process.send_signal(signal.SIGTERM)
         code = self.process.wait(patience)
         check(code == 0, f"callgate ended with {code}:\n{self.logs()[-3000:]}")

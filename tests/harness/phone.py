@@ -21,7 +21,7 @@ CODECS = {
 CONFIGURATION = """\
 poll_method epoll
 sip_listen {address}:{sip}
-sip_cafile {authority}
+{trust}
 net_interface {address}
 rtp_ports {rtp}-{rtp_last}
 audio_player aubridge,nowhere
@@ -51,7 +51,7 @@ module_app menu.so
 class Phone:
     """One baresip with one account."""
 
-    def __init__(self, box, caller, codec="PCMU", authority="/dev/null", encrypted=True,
+    def __init__(self, box, caller, codec="PCMU", authority=None, encrypted=True,
                  transport="tls", address="127.0.0.1", name="phone"):
         self.box, self.name, self.caller = box, name, caller
         module, self.rate, self.channels = CODECS[codec]
@@ -67,9 +67,10 @@ class Phone:
         quiet = folder / "quiet.wav"
         sound.write_wav(quiet, sound.silence(120, self.rate), self.rate, self.channels)
         text = CONFIGURATION.format(
-            address=address, sip=self.sip, authority=authority, rtp=first, rtp_last=first + 30,
+            address=address, sip=self.sip, rtp=first, rtp_last=first + 30,
             microphone=quiet, rate=self.rate, channels=self.channels, dumps=self.dumps,
-            console=self.console_port, modules=MODULES, codec_module=module,
+            trust=f"sip_cafile {authority}" if authority else "", console=self.console_port,
+            modules=MODULES, codec_module=module,
         )
         box.write(f"{name}/config", text)
         security = ";mediaenc=srtp-mand" if encrypted else ""

@@ -164,17 +164,21 @@ impl Caller {
             &ids::new_call_id(&mut self.random),
             1,
         );
-        if self.session_expires > 0 {
-            invite.headers.push(Name::Supported, "timer");
-            let expires = format!("{};refresher=uas", self.session_expires);
-            invite.headers.push(Name::SessionExpires, expires);
-        }
+        self.ask_for_timer(&mut invite);
         let allowed = if self.allows_update { "INVITE, BYE, UPDATE" } else { "INVITE, BYE" };
         invite.headers.push(Name::Allow, allowed);
         let invite = invite.with_body("application/sdp", self.phone.description(self.direction));
         let key = self.send(now, invite.clone());
         self.invite = key.map(|key| (key, invite));
         self.drain();
+    }
+
+    fn ask_for_timer(&self, request: &mut Request) {
+        if self.session_expires > 0 {
+            request.headers.push(Name::Supported, "timer");
+            let expires = format!("{};refresher=uas", self.session_expires);
+            request.headers.push(Name::SessionExpires, expires);
+        }
     }
 
     fn tag(&mut self) -> String {
@@ -206,9 +210,15 @@ impl Caller {
         }
     }
 
-    fn in_dialog(&mut self, now: Instant, method: Method, body: Option<String>) -> Option<ClientKey> {
+    fn in_dialog(
+        &mut self,
+        now: Instant,
+        method: Method,
+        body: Option<String>,
+    ) -> Option<ClientKey> {
         let mut request = self.dialog.as_mut()?.request(method);
         if let Some(body) = body {
+            self.ask_for_timer(&mut request);
             request = request.with_body("application/sdp", body);
         }
         self.send(now, request)
@@ -227,8 +237,9 @@ impl Caller {
         while let Some(output) = self.transactions.poll_output() {
             match output {
                 TransactionOutput::Send { bytes, .. } => self.out.push(bytes),
-                TransactionOutput::Timeout { key }
-                | TransactionOutput::TransportFailed { key } => failed.push(key),
+                TransactionOutput::Timeout { key } | TransactionOutput::TransportFailed { key } => {
+                    failed.push(key)
+                }
                 TransactionOutput::ServerGone { .. } | TransactionOutput::Terminated { .. } => {}
             }
         }
@@ -248,7 +259,8 @@ impl Caller {
         self.state = State::Gone;
         self.script.clear();
         self.phone.hang_up();
-        (self.ack_at, self.retry_at, self.wait) = (None, None, None);
+        // An ACK that is still to come comes late.
+        (self.retry_at, self.wait) = (None, None);
     }
 
     /// Hangs up, if there is something to hang up.
@@ -288,17 +300,24 @@ impl Caller {
             self.retry_at = None;
             self.reinvite(now);
         }
-        if let Some((wait, key, response)) = &mut self.wait
-            && wait.handle_timeout(now) == AckWaitStep::Repeat
-        {
-            let (key, response) = (*key, response.clone());
-            if self.transactions.respond(now, key, &response).is_err() {
-                self.transactions.send(self.flow, &Message::Response(response));
-            }
-        }
+        self.repeat_answer(now);
         self.drain();
         let is_due = self.phone.next.is_some_and(|next| next <= now);
         (acts, if is_due { self.phone.tick(now) } else { None })
+    }
+
+    fn repeat_answer(&mut self, now: Instant) {
+        let Some((wait, key, response)) = &mut self.wait else { return };
+        match wait.handle_timeout(now) {
+            AckWaitStep::Wait => {}
+            AckWaitStep::Repeat => {
+                let (key, response) = (*key, response.clone());
+                if self.transactions.respond(now, key, &response).is_err() {
+                    self.transactions.send(self.flow, &Message::Response(response));
+                }
+            }
+            AckWaitStep::GiveUp => self.wait = None,
+        }
     }
 
     fn act(&mut self, now: Instant, act: &Act) {
@@ -318,7 +337,10 @@ impl Caller {
                     self.transactions.cancel(now, *key, None);
                 }
             }
-            Act::Vanish => self.leave(),
+            Act::Vanish => {
+                self.leave();
+                (self.ack_at, self.dialog) = (None, None);
+            }
             Act::Drop => {}
         }
     }

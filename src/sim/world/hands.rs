@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use agent::provider::{ProviderError, ProviderEvent, SpeechId, ThoughtId, UtteranceId};
 use agent::Turn;
+use agent::provider::{ProviderError, ProviderEvent, SpeechId, ThoughtId, UtteranceId};
 use base::{CallId, Event, Instant, Personal, SessionId, WallTime, limit};
 use bytes::Bytes;
 use call::{Keep, Peer, Record};

@@ -17,7 +17,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use agent::provider::{ProviderEvent, UtteranceId};
-use base::{CallId, Event, Instant, Personal, Random, Reason, SeededRandom, SessionId, TrunkName, WallTime};
+use base::{
+    CallId, Event, Instant, Personal, Random, Reason, SeededRandom, SessionId, TrunkName, WallTime,
+};
 use bytes::Bytes;
 use call::{Calls, Peer, Record, Setup};
 use edge::ledger::SharedLedger;
@@ -25,7 +27,7 @@ use edge::shard::{Input, Shard};
 use policy::Transport;
 use sip::FlowId;
 
-use caller::{Act, Caller, State};
+use caller::{Act, Caller};
 use hands::{Hands, SIP_ADDRESS};
 use network::Faults;
 
@@ -66,7 +68,10 @@ say  = "Hello, this is the simulated world, and it talks for quite a while."
 next = "menu"
 [step.menu]
 ask      = "Hours or goodbye?"
-choice   = [{ key = "1", say = ["hours"], go = "hours" }, { key = "2", say = ["goodbye"], go = "bye" }]
+choice   = [
+    { key = "1", say = ["hours"], go = "hours" },
+    { key = "2", say = ["goodbye"], go = "bye" },
+]
 misheard = "Again?"
 tries    = 3
 give_up  = "bye"
@@ -125,7 +130,8 @@ struct World {
     in_order: BTreeMap<FlowId, Instant>,
     secrets: Vec<String>,
     events_seen: usize,
-    media_seen: u64,
+    /// Steps since the clock moved.
+    idle: u32,
 }
 
 impl World {
@@ -165,7 +171,7 @@ impl World {
             in_order: BTreeMap::new(),
             secrets: Vec::new(),
             events_seen: 0,
-            media_seen: 0,
+            idle: 0,
         }
     }
 
@@ -207,16 +213,6 @@ impl World {
         self.pass(Duration::from_secs(seconds));
     }
 
-    /// Lets time pass until something is so, for a minute at most.
-    fn until(&mut self, what: &str, is_so: impl Fn(&Self) -> bool) {
-        let end = self.now + Duration::from_secs(60);
-        while !is_so(self) {
-            let next = self.next().filter(|next| *next <= end);
-            assert!(next.is_some(), "never: {what} (seed {})", self.seed);
-            self.step();
-        }
-    }
-
     fn next(&self) -> Option<Instant> {
         let queued = self.queue.first_key_value().map(|((at, _), _)| *at);
         let alarm = self.alarms.first().map(|(at, _)| *at);
@@ -226,6 +222,8 @@ impl World {
     /// The next thing happens.
     fn step(&mut self) {
         let Some(next) = self.next() else { return };
+        self.idle = if next > self.now { 0 } else { self.idle + 1 };
+        assert!(self.idle < 10_000, "time stands still (seed {})", self.seed);
         self.now = self.now.max(next);
         (self.hands.now, self.hands.wall) = (self.now, self.wall());
         let queued = self.queue.first_key_value().map(|((at, _), _)| *at);
@@ -347,7 +345,6 @@ impl World {
     }
 
     fn carry_media(&mut self, from: SocketAddr, to: SocketAddr, datagram: Vec<u8>) {
-        self.media_seen += 1;
         for delay in self.media.arrivals(&mut self.random) {
             self.later(delay, Happening::Media { from, to, datagram: datagram.clone() });
         }
@@ -421,6 +418,9 @@ impl World {
             self.callers[index].hang_up(self.now);
             self.after_caller(index);
         }
+        self.seconds(20);
+        // Whoever has not learnt that the call is over stops sending at last.
+        self.callers.iter_mut().for_each(|caller| caller.phone.hang_up());
         // The longest call allowed, the last retransmission and the last report fit into this.
         self.seconds(11 * 60);
         let seed = self.seed;
@@ -459,10 +459,6 @@ impl World {
             format!("{who}: {}", turn.text.expose())
         };
         self.hands.turns.iter().map(|(_, turn)| line(turn)).collect()
-    }
-
-    fn is_talking(&self, caller: usize) -> bool {
-        self.callers[caller].state == State::Talking
     }
 }
 

@@ -21,13 +21,8 @@ pub(super) struct Faults {
 
 impl Faults {
     /// A good network: 10 ms, nothing lost.
-    pub(super) const NONE: Self = Self {
-        lost: 0,
-        doubled: 0,
-        held_back: 0,
-        delay: Duration::from_millis(10),
-        jitter_ms: 0,
-    };
+    pub(super) const NONE: Self =
+        Self { lost: 0, doubled: 0, held_back: 0, delay: Duration::from_millis(10), jitter_ms: 0 };
 
     /// The times after which copies of one packet arrive: none, one or two.
     pub(super) fn arrivals(&self, random: &mut SeededRandom) -> Vec<Duration> {
