@@ -398,7 +398,7 @@ fn start_providers(config: &Config, telemetry: &Arc<Telemetry>) -> Result<Provid
     )?);
     Ok(Providers {
         transcriber: speech.clone(),
-        reasoner: Arc::new(EmbeddedReasoner::default()),
+        reasoner: Arc::new(EmbeddedReasoner),
         speaker: speech,
     })
 }

@@ -16,7 +16,7 @@ use providers::{EmbeddedSpeech, EmbeddedSpeechConfig};
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The helper of the same build as this test; made where it is missing or older than its source.
-pub fn helper() -> PathBuf {
+pub(crate) fn helper() -> PathBuf {
     static HELPER: OnceLock<PathBuf> = OnceLock::new();
     HELPER
         .get_or_init(|| {
@@ -35,7 +35,7 @@ pub fn helper() -> PathBuf {
 }
 
 /// Embedded speech with so many processes; its events go to the receiver.
-pub fn start(processes: usize) -> (EmbeddedSpeech, Receiver<Event>) {
+pub(crate) fn start(processes: usize) -> (EmbeddedSpeech, Receiver<Event>) {
     let (sender, events) = sync_channel(64);
     let on_event = Box::new(move |event| {
         let _ = sender.try_send(event);
@@ -45,13 +45,13 @@ pub fn start(processes: usize) -> (EmbeddedSpeech, Receiver<Event>) {
 }
 
 /// A call's end of the providers.
-pub struct Caller {
-    pub call: CallId,
-    pub sink: Arc<Sink>,
+pub(crate) struct Caller {
+    pub(crate) call: CallId,
+    pub(crate) sink: Arc<Sink>,
     answers: Receiver<ProviderEvent>,
 }
 
-pub struct Sink(SyncSender<ProviderEvent>);
+pub(crate) struct Sink(SyncSender<ProviderEvent>);
 
 impl ProviderSink for Sink {
     fn deliver(&self, _: CallId, event: ProviderEvent) {
@@ -60,18 +60,18 @@ impl ProviderSink for Sink {
 }
 
 impl Caller {
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         let (sender, answers) = sync_channel(100_000);
         let call = CallId::random(&mut SeededRandom::new(seed));
         Self { call, sink: Arc::new(Sink(sender)), answers }
     }
 
-    pub fn answer(&self) -> ProviderEvent {
+    pub(crate) fn answer(&self) -> ProviderEvent {
         self.answers.recv_timeout(PATIENCE).expect("an answer within a minute")
     }
 
     /// The next answer that is no `Partial`.
-    pub fn outcome(&self) -> ProviderEvent {
+    pub(crate) fn outcome(&self) -> ProviderEvent {
         loop {
             match self.answer() {
                 ProviderEvent::Partial { .. } => {}
@@ -80,18 +80,18 @@ impl Caller {
         }
     }
 
-    pub fn has_no_more(&self) -> bool {
+    pub(crate) fn has_no_more(&self) -> bool {
         self.answers.try_recv().is_err()
     }
 
-    pub fn open(&self, speech: &EmbeddedSpeech, words: &[&str]) -> Box<dyn Listening> {
+    pub(crate) fn open(&self, speech: &EmbeddedSpeech, words: &[&str]) -> Box<dyn Listening> {
         let mut listening = speech.open(self.call, self.sink.clone()).unwrap();
         listening.grammar(grammar(words));
         listening
     }
 
     /// Says one utterance; what was heard, if anything.
-    pub fn say(&self, listening: &mut dyn Listening, line: &Line) -> Option<String> {
+    pub(crate) fn say(&self, listening: &mut dyn Listening, line: &Line) -> Option<String> {
         listening.begin(UtteranceId(1));
         line.samples.chunks(320).for_each(|frame| listening.audio(frame, line.is_narrowband));
         listening.end();
@@ -106,30 +106,30 @@ impl Caller {
     }
 }
 
-pub fn grammar(words: &[&str]) -> Arc<Grammar> {
+pub(crate) fn grammar(words: &[&str]) -> Arc<Grammar> {
     let phrase = |words: &&str| Phrase { words: (*words).to_owned(), meaning: String::new() };
     Arc::new(Grammar { phrases: words.iter().map(phrase).collect() })
 }
 
 /// Audio as the relay would tap it: 16 kHz.
-pub struct Line {
-    pub samples: Vec<i16>,
-    pub is_narrowband: bool,
+pub(crate) struct Line {
+    pub(crate) samples: Vec<i16>,
+    pub(crate) is_narrowband: bool,
 }
 
 /// A codec that a call may come through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Through {
+pub(crate) enum Through {
     MuLaw,
     ALaw,
     G722,
 }
 
 impl Through {
-    pub const ALL: [Self; 3] = [Self::MuLaw, Self::ALaw, Self::G722];
+    pub(crate) const ALL: [Self; 3] = [Self::MuLaw, Self::ALaw, Self::G722];
 
     /// What is left of 16 kHz audio behind the codec.
-    pub fn carry(self, samples: &[i16]) -> Line {
+    pub(crate) fn carry(self, samples: &[i16]) -> Line {
         let law = match self {
             Self::MuLaw => audio::g711::Law::Mu,
             Self::ALaw => audio::g711::Law::A,
@@ -146,7 +146,7 @@ impl Through {
 }
 
 /// 8 kHz audio through G.711.
-pub fn g711(law: audio::g711::Law, samples: &[i16]) -> Line {
+pub(crate) fn g711(law: audio::g711::Law, samples: &[i16]) -> Line {
     let (mut payload, mut decoded) = (vec![0; samples.len()], vec![0; samples.len()]);
     law.encode(samples, &mut payload);
     law.decode(&payload, &mut decoded);
@@ -154,7 +154,7 @@ pub fn g711(law: audio::g711::Law, samples: &[i16]) -> Line {
     Line { samples, is_narrowband: true }
 }
 
-pub fn g722(payload: &[u8]) -> Line {
+pub(crate) fn g722(payload: &[u8]) -> Line {
     let mut samples = vec![0; payload.len() * 2];
     audio::g722::Decoder::default().decode(payload, &mut samples).unwrap();
     Line { samples, is_narrowband: false }
