@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .PHONY: run test test-interop setup setup-test build fmt lint doc licences fuzz-smoke
 
 run: setup
-	cargo build --release --locked
+	cargo build --release --locked -p callgate -p callgate-speech
 	./target/release/callgate serve
 
 test: setup-test
@@ -20,7 +20,7 @@ setup-test:
 	@deploy/setup.sh test
 
 build: setup
-	cargo build --release --locked
+	cargo build --release --locked -p callgate -p callgate-speech
 
 fmt:
 	cargo fmt --all --check

@@ -81,7 +81,7 @@ limits! {
     /// Packets handled in one tick of one socket before the others get their turn.
     RELAY_BATCH "relay.batch" 64 "a flood at one port costs the others at most this many packets",
     /// Tap frames waiting for the recorder or the recogniser of one session.
-    RELAY_TAP_FRAMES "relay.tap_frames" 256 "five seconds at 20 ms",
+    RELAY_TAP_FRAMES "relay.tap_frames" 256 "two and a half seconds of both voices at 20 ms",
     /// Listeners of one session.
     RELAY_TAPS "relay.taps" 4 "a recogniser and a recorder, and one of each anew while the old one ends",
     /// Commands waiting for one relay worker.

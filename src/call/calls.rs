@@ -99,6 +99,12 @@ impl Calls {
             Input::HangUp { call, reason } => {
                 self.with_call(call, |call, desk| call.hang_up(desk, reason));
             }
+            Input::HangUpAll { reason } => {
+                let all: Vec<CallId> = self.calls.keys().copied().collect();
+                for call in all {
+                    self.with_call(call, |call, desk| call.hang_up(desk, reason));
+                }
+            }
             Input::Reload(setup) => self.setup = setup,
         }
         self.pump();

@@ -60,6 +60,11 @@ pub enum Input {
         /// Why.
         reason: Reason,
     },
+    /// Every call is to end: the edge stops.
+    HangUpAll {
+        /// Why.
+        reason: Reason,
+    },
     /// A new policy or new voice agents.
     Reload(Arc<Setup>),
 }

@@ -11,7 +11,7 @@ use clap::Subcommand;
 use edge::Config;
 use edge::boot::vault_config;
 use serde_json::json;
-use vault::{CallDetail, CallFilter, CallSummary, Reader, Role};
+use vault::{CallDetail, CallFilter, CallState, CallSummary, Reader, Role};
 
 /// What to do with calls.
 #[derive(Subcommand)]
@@ -103,7 +103,7 @@ fn list(config: &Config, count: u32, number: Option<String>, json: bool) -> anyh
             "{:<30} {:<24} {:<9} {:>6.1}s {:<12} {:<16} {:<16} {}",
             call.id.to_string(),
             call.started.to_string(),
-            format!("{:?}", call.state).to_lowercase(),
+            state(call.state),
             call.talked.unwrap_or_default().as_secs_f64(),
             call.trunk.as_deref().unwrap_or("-"),
             from,
@@ -112,6 +112,14 @@ fn list(config: &Config, count: u32, number: Option<String>, json: bool) -> anyh
         );
     }
     Ok(())
+}
+
+const fn state(state: CallState) -> &'static str {
+    match state {
+        CallState::InProgress => "in_progress",
+        CallState::Ended => "ended",
+        CallState::Lost => "lost",
+    }
 }
 
 fn numbers(call: &CallSummary) -> (&str, &str) {
@@ -124,7 +132,7 @@ fn row(call: &CallSummary) -> serde_json::Value {
     let (from, to) = numbers(call);
     json!({
         "call_id": call.id.to_string(),
-        "state": format!("{:?}", call.state).to_lowercase(),
+        "state": state(call.state),
         "trunk": call.trunk,
         "voice_agent": call.voice_agent,
         "from": from,

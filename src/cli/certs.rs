@@ -15,6 +15,11 @@ pub(crate) struct Options {
 }
 
 pub(crate) fn run(config: &Config, options: &Options) -> anyhow::Result<ExitCode> {
+    if !config.tls.development {
+        anyhow::bail!(
+            "[tls] development is off: the certificates in use are not to be overwritten"
+        );
+    }
     let folder = config.tls.certificate.parent().unwrap_or(Path::new("."));
     let made =
         transport::certificates::ensure_development(folder, &options.host, edge::boot::today())?;

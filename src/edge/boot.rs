@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use agent::provider::ProviderSink;
 use arc_swap::ArcSwap;
-use base::{Clock, Event, Random, WallTime, WorkspaceId, limit};
+use base::{Clock, Date, Event, Random, Reason, WallTime, WorkspaceId, limit};
 use call::{Calls, Setup};
 use policy::Transport;
 use providers::{EmbeddedReasoner, EmbeddedSpeech, EmbeddedSpeechConfig};
@@ -81,10 +81,14 @@ pub struct Edge {
     tasks: Vec<JoinHandle<()>>,
     version: u64,
     seen: Vec<(PathBuf, Option<(std::time::SystemTime, u64)>)>,
+    /// The day on which exemptions that end were last told of.
+    told: Option<Date>,
 }
 
 /// How often files and exemptions are looked at.
 const WATCH: Duration = Duration::from_secs(1);
+/// How long the last BYEs and their answers may take.
+const GOODBYE: Duration = Duration::from_millis(500);
 /// How long before its end an exemption is warned of (DESIGN 4.1).
 const WARN_DAYS: u32 = 30;
 
@@ -128,6 +132,7 @@ impl Edge {
             shard_tasks: Vec::new(),
             tasks: Vec::new(),
             version: 1,
+            told: None,
         };
         edge.start_shards(&loaded, &providers, inputs);
         edge.start_metrics().await?;
@@ -188,6 +193,7 @@ impl Edge {
                     }
                 }
                 self.open_plaintext();
+                self.told = None;
                 self.tell_loaded(&loaded);
             }
             Err(error) => {
@@ -206,6 +212,7 @@ impl Edge {
         while self.ledger.calls() > 0 && tokio::time::Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
+        self.cut().await;
         self.audit("edge.stopped", String::new());
         self.transport.drain(Duration::from_secs(1)).await;
         self.tasks.iter().for_each(JoinHandle::abort);
@@ -228,6 +235,19 @@ impl Edge {
             }
         })
         .await;
+    }
+
+    /// Says BYE on whatever is left, so that no peer waits for a call that is gone.
+    async fn cut(&self) {
+        if self.ledger.calls() == 0 {
+            return;
+        }
+        for shard in self.shards.iter() {
+            let input = call::Input::HangUpAll { reason: Reason::OperatorHungUp };
+            // A shard that is overrun for so long cannot be reached any more.
+            let _ = tokio::time::timeout(GOODBYE, shard.send(Input::Call(input))).await;
+        }
+        tokio::time::sleep(GOODBYE).await;
     }
 
     fn start_shards(
@@ -305,6 +325,7 @@ impl Edge {
         }
         // An exemption ends at the end of its day, with or without a reload.
         self.open_plaintext();
+        self.tell_ending();
     }
 
     /// Opens and closes the plaintext listeners as the policy's exemptions say: with no exempted
@@ -332,15 +353,24 @@ impl Edge {
         let routes = u32::try_from(policy.routes()).unwrap_or(u32::MAX);
         let version = policy.version();
         self.telemetry.emit(&Event::PolicyLoaded { version, trunks, routes });
-        for ending in policy.expiring(OsClock.wall(), WARN_DAYS) {
-            let (trunk, days) = (ending.trunk, ending.days_left);
-            self.telemetry.emit(&Event::ExemptionEnding { trunk, days });
-        }
         for warning in &loaded.warnings {
             tracing::warn!(target: "callgate", "{warning}");
         }
         let fingerprint = policy.fingerprint();
         self.audit("policy.loaded", format!("version={version} fingerprint={fingerprint}"));
+    }
+
+    /// Warns of exemptions that end soon, once a day and after each load (DESIGN 4.1).
+    fn tell_ending(&mut self) {
+        let wall = OsClock.wall();
+        if self.told == Some(wall.date()) {
+            return;
+        }
+        self.told = Some(wall.date());
+        for ending in self.setup.load().policy.expiring(wall, WARN_DAYS) {
+            let (trunk, days) = (ending.trunk, ending.days_left);
+            self.telemetry.emit(&Event::ExemptionEnding { trunk, days });
+        }
     }
 
     fn audit(&self, kind: &'static str, details: String) {

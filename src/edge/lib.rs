@@ -2,9 +2,9 @@
 //! members below.
 //!
 //! [`Edge::start`] is a list of named steps; [`shard::Shard`] is the synchronous heart that the
-//! simulated world runs as well. Threads and tasks are fixed at the start: the shards, the relay's
-//! workers, the ear, the vault's and the speech helpers' threads, the transport's and the
-//! telemetry's tasks, and one that watches files.
+//! simulated world runs as well. Threads are fixed at the start: the shards, the relay's workers,
+//! the ear, the vault's and the speech helpers' threads; tasks besides are one per signalling
+//! connection, the metrics port's, and one that watches files.
 
 #![forbid(unsafe_code)]
 
