@@ -16,7 +16,7 @@ fi
 
 build=(gcc g++ make cmake pkg-config libpocketsphinx-dev libsphinxbase-dev flite1-dev)
 run=(pocketsphinx-en-us)
-test=(sip-tester baresip-core stunnel4 openssl tshark sqlite3 asterisk-core-sounds-en-wav asterisk-core-sounds-en-g722)
+test=(python3 sip-tester baresip-core stunnel4 openssl tshark sqlite3 flite pocketsphinx asterisk-core-sounds-en-wav asterisk-core-sounds-en-g722)
 
 packages=("${build[@]}" "${run[@]}")
 [ "${1:-run}" = test ] && packages+=("${test[@]}")

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Runs the interop cases: each in a process group of its own, bounded in time, two at a time.
+"""Runs the interop cases: each in a process group of its own, bounded in time, three at a time.
 
 `interop.py [--list] [--jobs N] [--keep] [NAME...]`: names, or beginnings of names. Folders of
 failed cases stay in tests/out/.
@@ -59,13 +59,13 @@ class Run:
         self.children = set()
         self.counts = {PASSED: 0, FAILED: 0, SKIPPED: 0}
 
-    def tell(self, name, code, seconds, reason=""):
+    def tell(self, name, code, seconds, reason="", notes=""):
         """Prints a case's line and counts it."""
         word = {PASSED: "ok", SKIPPED: "skipped"}.get(code, "FAILED")
         code = code if code in self.counts else FAILED
         with self.lock:
             self.counts[code] += 1
-            print(f"{word:<8}{name:<48}{seconds:6.1f} s", flush=True)
+            print(f"{word:<8}{name:<42}{seconds:6.1f} s  {notes}".rstrip(), flush=True)
             for line in reason.strip().splitlines()[:40]:
                 print(f"        {line}", flush=True)
 
@@ -96,7 +96,9 @@ class Run:
         reason = result.read_text() if result.exists() else ""
         if code != PASSED and not reason:
             reason = f"the case's process ended with {code}"
-        self.tell(case.name, code, time.monotonic() - began, reason)
+        notes = folder / "notes.txt"
+        notes = "; ".join(notes.read_text().splitlines()) if notes.exists() else ""
+        self.tell(case.name, code, time.monotonic() - began, reason, notes)
         if code != FAILED:
             (folder / "passed").touch()
 
@@ -158,7 +160,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*")
     parser.add_argument("--list", action="store_true")
-    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--jobs", type=int, default=3)
     parser.add_argument("--keep", action="store_true", help="keep the folders of passed cases too")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     parser.add_argument("--folder", help=argparse.SUPPRESS)
@@ -191,10 +193,10 @@ def main():
     faults = []
     found, files, words = logs_hold_nothing_personal(folders)
     if files and words:
-        run.tell(LOGS, FAILED if found else PASSED, 0, "\n".join(found))
+        notes = f"{words} secrets in {files} logs"
+        run.tell(LOGS, FAILED if found else PASSED, 0, "\n".join(found), notes)
         faults = logs_hold_no_faults(folders)
         run.tell(FAULTS, FAILED if faults else PASSED, 0, "\n".join(faults))
-        print(f"        {words} secrets looked for in {files} logs")
     for folder in folders:
         if (folder / "passed").exists() and not options.keep and not found + faults:
             shutil.rmtree(folder)

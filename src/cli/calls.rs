@@ -171,10 +171,16 @@ fn shown(detail: &CallDetail, ladder: bool, decision: bool) -> anyhow::Result<St
     if call.keys_exposed {
         writeln!(out, "  KEYS EXPOSED: its SRTP keys crossed plaintext signalling by exemption")?;
     }
-    let code = call.reason.as_deref().unwrap_or("in progress");
-    let hint = Reason::ALL.iter().find(|it| it.code() == code).map_or("", |it| it.hint());
-    let talked = call.talked.unwrap_or_default().as_secs_f64();
-    writeln!(out, "  ended: {code} after {talked:.1} s ({hint})")?;
+    match (call.state, call.reason.as_deref()) {
+        (CallState::InProgress, _) => writeln!(out, "  in progress")?,
+        (CallState::Lost, _) => writeln!(out, "  lost: the edge died during it")?,
+        (CallState::Ended, reason) => {
+            let code = reason.unwrap_or("-");
+            let hint = Reason::ALL.iter().find(|it| it.code() == code).map_or("", |it| it.hint());
+            let talked = call.talked.unwrap_or_default().as_secs_f64();
+            writeln!(out, "  ended: {code} after {talked:.1} s ({hint})")?;
+        }
+    }
     if let Some(quality) = detail.personal.as_ref().map(|it| it.quality.expose()) {
         writeln!(out, "  media: {quality}")?;
     }

@@ -88,7 +88,8 @@ impl Framer {
     /// (limit `transport.message_ms`).
     #[must_use]
     pub fn is_mid_message(&self) -> bool {
-        !self.buffer.is_empty()
+        // Line ends between messages are keep-alives or strays (RFC 3261 section 7.5).
+        !PING.starts_with(&self.buffer)
     }
 
     /// The next frame; `None` when more bytes are needed.

@@ -88,10 +88,8 @@ fn respond(
                 Health::Unhealthy { what } => (StatusCode::SERVICE_UNAVAILABLE, "unhealthy", what),
             };
             let version = env!("CARGO_PKG_VERSION");
-            let checks = format!(r#"{{"edge":"{what}"}}"#);
-            let body = format!(
-                r#"{{"status":"{word}","service":"callgate","version":"{version}","checks":{checks}}}"#
-            );
+            let identity = format!(r#""service":"callgate","version":"{version}""#);
+            let body = format!(r#"{{"status":"{word}",{identity},"checks":{{"edge":"{what}"}}}}"#);
             answer(status, "application/json", body)
         }
         "/health/live" => answer(

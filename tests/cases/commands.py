@@ -3,7 +3,7 @@
 import re
 
 from harness import wire
-from harness.case import case, check
+from harness.case import REPOSITORY, case, check
 from harness.edge import LOCAL_POLICY, Edge
 
 BROKEN = """\
@@ -60,8 +60,6 @@ def check_accepts_what_ships(box):
     done = edge.command("check", "--strict")
     check(done.returncode == 0, f"local.toml: {done.stdout}{done.stderr}")
     check("1 trunks" in done.stdout and "0 warnings" in done.stdout, done.stdout)
-    from harness.case import REPOSITORY
-
     done = edge.command("check", REPOSITORY / "policies/example.toml", name="example")
     check(done.returncode == 0, f"example.toml: {done.stdout}{done.stderr}")
 

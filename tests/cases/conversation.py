@@ -145,9 +145,11 @@ def barge_in(box):
     phone.dial(edge.uri())
     at = phone.wait_for_speech(15)
     phone.say("opening hours opening hours")
+    began = phone.heard_seconds()
     phone.wait_for_quiet(0.5, 10, since=at)
     parts = sound.spoken_parts(phone.heard(), phone.rate, gap_ms=450)
     # Undisturbed, greeting and menu take more than eight seconds.
+    box.note(f"silent {parts[0][1] - began:.2f} s after the caller's voice")
     check(parts[0][1] - parts[0][0] < 5, f"the agent went on for {parts}")
     phone.hang_up()
     call = edge.wait_for_call(lambda it: it["state"] == "ended")

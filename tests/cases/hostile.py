@@ -31,11 +31,12 @@ send_to = { agent = "reception" }
 """
 
 
-def good_call(edge, name):
+def good_call(box, edge, name):
     """A good caller is answered, and within a second."""
     report = edge.load("--hold", "2", "--silent", name=name)
     check(report["answered"] == 1, f"{name}: {report['failures']}")
     took = report["calls"][0]["setup_ms"]
+    box.note(f"{name}: {took:.0f} ms")
     check(took < 1_000, f"{name}: answered after {took:.0f} ms")
 
 
@@ -74,14 +75,15 @@ def half_open_connections(box):
             pass  # already refused
     # Limit transport.handshakes_per_source is 32.
     held = sum(not is_ended(it) for it in connections)
+    box.note(f"{held} of {HALF_OPEN} held")
     check(held <= 32 * len(SOURCES) + len(SOURCES), f"{held} half-open connections are held")
-    good_call(edge, "beside")
+    good_call(box, edge, "beside")
     # Limit transport.handshake_ms is 5,000.
     wait_for("the last half-open connection is closed",
              lambda: all(is_ended(it) for it in connections), 12, every=0.5)
     for each in connections:
         each.close()
-    good_call(edge, "after")
+    good_call(box, edge, "after")
     check(edge.metric("callgate_transport_connection_closed_total", cause="limit") > 0, "not counted")
     edge.stop()
 
@@ -122,18 +124,19 @@ def invite_flood(box):
     flooder = Flooder(edge, "127.0.1.9")
     flooder.start()
     time.sleep(1)
-    good_call(edge, "beside")
+    good_call(box, edge, "beside")
     time.sleep(1)
-    good_call(edge, "beside-again")
+    good_call(box, edge, "beside-again")
     flooder.over.set()
     flooder.join(10)
+    box.note(f"{flooder.sent} INVITEs, answers {flooder.statuses}")
     check(flooder.sent > 1_000, f"only {flooder.sent} INVITEs were sent")
     answered = flooder.statuses.get(200, 0)
     # Five calls at a time, which nobody acknowledges; some of them may have ended meanwhile.
     check(answered <= 60, f"{answered} of the flood's INVITEs were answered: {flooder.statuses}")
     check(flooder.statuses.get(503, 0) > 0, f"nothing was refused with 503: {flooder.statuses}")
     check(set(flooder.statuses) <= {100, 200, 503}, f"{flooder.statuses}")
-    good_call(edge, "after")
+    good_call(box, edge, "after")
     check(edge.is_running(), "the edge died")
     # The flood's own calls never end by themselves: no waiting for them.
     edge.kill()
@@ -166,10 +169,11 @@ def datagram_flood(box):
     began = time.monotonic()
     flooder.start()
     time.sleep(0.5)
-    good_call(edge, "beside")
+    good_call(box, edge, "beside")
     over.set()
     flooder.join()
     seconds = time.monotonic() - began
+    box.note(f"{sent[0]} datagrams, {answers[0]} answers")
     check(sent[0] > 5_000, f"only {sent[0]} datagrams were sent")
     # Limit transport.refusals_per_second is 5.
     check(answers[0] <= 5 * (seconds + 2), f"{answers[0]} answers in {seconds:.1f} s")

@@ -4,7 +4,7 @@ import json
 
 from harness import sound
 from harness.case import case, check
-from harness.edge import Edge
+from harness.edge import BINARY, Edge
 
 
 @case(alone=True)
@@ -13,6 +13,8 @@ def five_calls(box):
     edge = Edge(box).start()
     report = edge.load("--calls", "5", "--hold", "8")
     check((report["placed"], report["answered"]) == (5, 5), f"failed: {report['failures']}")
+    setup, jitter = report["setup_ms"], report["jitter_ms"]
+    box.note(f"set-up at most {setup['max']:.1f} ms, jitter at most {jitter['max']:.1f} ms")
     check(report["media"]["packets_lost"] == 0, f"lost: {report['media']}")
     check(report["media"]["packets_rejected"] == 0, f"rejected: {report['media']}")
     check(report["media"]["packets_received"] > 5 * 300, f"received: {report['media']}")
@@ -45,8 +47,6 @@ def first_call(box):
 
 def load_command(edge):
     """`callgate load` to this edge."""
-    from harness.edge import BINARY
-
     return [BINARY, "load", "--to", edge.uri(), "--ca", edge.authority]
 
 

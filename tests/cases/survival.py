@@ -48,6 +48,7 @@ def kill_in_mid_call(box):
     check(done.returncode == 0, f"export: {done.stderr}")
     (left, right), rate = sound.read_wav(folder / f"{lost['call_id']}.wav")
     missing = talked - len(left) / rate
+    box.note(f"{missing:.2f} s of audio lost")
     check(missing <= LOST_SECONDS + SLACK_SECONDS, f"{missing:.2f} s of {talked:.2f} s are lost")
     said = sound.recognise(box, left, rate, "left")
     check("opening hours" in said, f"left is {said!r}")

@@ -113,6 +113,11 @@ class Box:
             for text in texts:
                 file.write(json.dumps(text) + "\n")
 
+    def note(self, text):
+        """A figure worth a place beside the case's line."""
+        with open(self.path("notes.txt"), "a", encoding="utf-8") as file:
+            file.write(text + "\n")
+
     def start(self, name, command, **options):
         """Starts a process whose output goes to `name`.out and `name`.err."""
         out = open(self.path(f"{name}.out"), "ab")

@@ -15,7 +15,6 @@ const UNUSED_REASONS: &[&str] = &[
     "Declined",
     "FlowLost",
     "NoAnswer",
-    "OperatorHungUp",
     "Transferred",
     "VaultUnavailable",
 ];
