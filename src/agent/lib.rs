@@ -1,7 +1,7 @@
 //! Tier 3, the voice agent without I/O: it is told what was heard, pressed and played, and says
 //! what to speak, what to listen for and when to hang up.
 //!
-//! - [`file`] reads `agents/NAME.toml` and compiles it to a [`flow::Flow`];
+//! - [`mod@file`] reads `agents/NAME.toml` and compiles it to a [`flow::Flow`];
 //! - [`dialogue::Dialogue`] walks the flow through one call, turn by turn;
 //! - [`provider`] holds the traits of transcriber, reasoner and speaker.
 //!

@@ -2,8 +2,8 @@
 //!
 //! [`Calls`] holds the calls of one shard behind four verbs: `handle_input`, `handle_timeout`,
 //! `poll_timeout`, `poll_output`; drain the outputs fully before the next input. The files stand
-//! in the order in which a call meets them: [`mod@arrive`], [`mod@admit`], [`mod@negotiate`],
-//! [`mod@answer`], [`mod@hold`], [`mod@refresh`], [`mod@hangup`].
+//! in the order in which a call meets them: `arrive`, `admit`, `negotiate`,
+//! `answer`, `hold`, `refresh`, `hangup`.
 //!
 //! It opens no port and reads no clock: ports are asked for with [`Output::Reserve`], keys and
 //! tags come from the injected randomness, limits that span shards from the [`Ledger`]. A panic

@@ -13,10 +13,10 @@ use std::collections::BTreeMap;
 
 use base::{TrunkName, limit};
 
-use base::diagnostic::{Errors, Warning};
 use crate::file::{DefaultsFile, ZoneFile};
 use crate::policy::{Policy, Source, Zone, fnv};
 use crate::words::RefusalManner;
+use base::diagnostic::{Errors, Warning};
 use report::Report;
 
 /// Loads a policy from its files, given as names and texts. The order of the files counts (the

@@ -27,13 +27,13 @@ mod wire;
 mod words;
 
 pub use attempt::{Attempt, Observed, Offer, TrunkObserved};
+pub use base::diagnostic::{Errors, Warning};
 pub use change::Change;
 pub use compile::load;
 pub use decide::{admit, decide};
 pub use decision::{
     Accepted, Admission, Decision, Destination, Note, Refusal, Target, Terms, Verdict,
 };
-pub use base::diagnostic::{Errors, Warning};
 pub use explain::{Explanation, RouteTried, Step, TrunkTried, explain};
 pub use policy::{Expiring, Policy, Zone};
 pub use schema::schema;

@@ -329,11 +329,12 @@ fn read(mut output: ChildStdout, desk: &Desk) {
 fn on_answer(answer: Answer, desk: &Desk) {
     let until = Instant::now() + limit::PROVIDER_REPLY_MS.millis();
     let (delivery, made) = desk.pending().answer(answer, until);
-    if let Some(delivery) = delivery {
-        delivery.deliver();
-    }
+    // Kept before its last piece is delivered, so that who has heard it finds it.
     if let Some(made) = made {
         let mut cache = desk.shared.cache.lock().unwrap_or_else(PoisonError::into_inner);
         cache.keep(made.voice, made.text, made.samples);
+    }
+    if let Some(delivery) = delivery {
+        delivery.deliver();
     }
 }

@@ -5,8 +5,11 @@
 //! the model is projected onto the 20 bands: its mean through the inverse transform over 25 bands
 //! and the transform over 20, its variance likewise, plus the variance of what the inverse does
 //! not know (it is smooth, a frame is not). What the line does not carry then has no say at all.
-//! With 105 isolated words of a human voice in seven grammars of 15: 101 right; plain audio with
-//! the model as it is 47; noise in the upper band 85; estimating the missing bands 97.
+//!
+//! Of 105 isolated words of a human voice through G.711, in seven grammars of 15, nothing known
+//! of voice or line: 101. The model as it is: 92; with the highest band repeated upwards: 99; with
+//! the missing bands estimated from the model: 100. (The library's own front end: 47, with noise
+//! in the upper band 85; wideband 96 there and 104 here.)
 
 use crate::cepstra::{COEFFICIENTS, Transform, Width};
 use crate::mel::BANDS;

@@ -2,8 +2,8 @@
 //! colour is taken off, and a cosine transform over the bands that the line carries follows.
 //!
 //! All of it looks at a whole utterance at once, since a single word is too short to follow its
-//! level on the way. The constants were chosen by measurement on human voices; ten different
-//! values of each give nearly the same (see `src/providers/tests/human_voices.rs`).
+//! level on the way. The constants were chosen by measurement on human voices, in the middle of
+//! ranges over which nothing changes by more than two words of 105 (twice or half of each).
 
 use std::f32::consts::PI;
 
@@ -68,6 +68,9 @@ const FLOOR_DEPTH: f32 = 5.0;
 const NOISE_SHARE: f32 = 0.1;
 /// Noise is more than its quietest frames.
 const NOISE_FACTOR: f32 = 3.0;
+/// By how much the loudest frames exceed the quietest in speech, in nepers of power: words with
+/// white noise at 10 dB have more, noise alone has about a half.
+const CONTRAST: f32 = 1.0;
 /// What is left of a frame that is all noise.
 const NOISE_REST: f32 = 0.15;
 
@@ -94,6 +97,26 @@ pub(crate) fn features(powers: &[Powers], width: Width, known: &Colour) -> (Vec<
     (features.collect(), own)
 }
 
+/// Whether something stands out of what is steady: hiss and hum are no speech, but a recogniser
+/// finds a word in their details.
+pub(crate) fn stands_out(powers: &[Powers], width: Width) -> bool {
+    let logs = powers.iter().map(|frame| frame.map(|power| power.max(1e-4).ln()));
+    let levels = levels(&logs.collect::<Vec<_>>(), width.bands());
+    let quantile = |twentieths: usize| levels.get(levels.len() * twentieths / 20);
+    quantile(19).zip(quantile(2)).is_some_and(|(loud, quiet)| loud - quiet > CONTRAST)
+}
+
+/// The levels of all frames, sorted.
+fn levels(logs: &[Powers], bands: usize) -> Vec<f32> {
+    let mut levels: Vec<f32> = logs.iter().map(|frame| level(frame, bands)).collect();
+    levels.sort_unstable_by(f32::total_cmp);
+    levels
+}
+
+fn level(logs: &Powers, bands: usize) -> f32 {
+    logs[..bands].iter().sum::<f32>() / bands as f32
+}
+
 /// Takes steady noise out of one band and turns its powers into their logarithms.
 fn clean(frames: &mut [Powers], band: usize) {
     let powers: Vec<f32> = frames.iter().map(|frame| frame[band]).collect();
@@ -112,12 +135,10 @@ fn clean(frames: &mut [Powers], band: usize) {
 
 /// The colour of the speech in `logs`.
 fn colour(logs: &[Powers], bands: usize) -> Colour {
-    let level = |frame: &Powers| frame[..bands].iter().sum::<f32>() / bands as f32;
-    let mut levels: Vec<f32> = logs.iter().map(level).collect();
-    levels.sort_unstable_by(f32::total_cmp);
+    let levels = levels(logs, bands);
     let loud = levels[(levels.len() * 19 / 20).min(levels.len() - 1)];
     let mut colour = Colour::default();
-    for frame in logs.iter().filter(|frame| level(frame) > loud - SPEECH_DEPTH) {
+    for frame in logs.iter().filter(|frame| level(frame, bands) > loud - SPEECH_DEPTH) {
         colour.frames += 1.0;
         for (sum, value) in colour.sum[..bands].iter_mut().zip(frame) {
             *sum += value;
@@ -231,6 +252,17 @@ mod tests {
             .collect();
         let tilt = |known| features(&strange, Width::Wide, known).0[150][1];
         assert!((tilt(&known) - tilt(&Colour::default())).abs() > 1.0);
+    }
+
+    #[test]
+    fn only_what_changes_stands_out() {
+        let hiss: Vec<Powers> = utterance(1.0)[100..].to_vec();
+        for width in [Width::Wide, Width::Narrow] {
+            assert!(stands_out(&utterance(1.0), width));
+            assert!(!stands_out(&hiss, width));
+            assert!(!stands_out(&[[0.0; BANDS]; 50], width));
+            assert!(!stands_out(&[], width));
+        }
     }
 
     #[test]

@@ -51,6 +51,8 @@ impl Phrases {
 pub(crate) struct Hypothesis {
     /// The phrase.
     pub(crate) text: String,
+    /// How many frames of the features it took; the others were silence.
+    pub(crate) frames: usize,
     /// By how much the phrase beats the best string of phones, as a log likelihood ratio per
     /// frame of speech in the decoder's units; negative where the phones win.
     pub(crate) margin: f32,
@@ -87,7 +89,15 @@ impl Recogniser {
             let path = path.to_str().and_then(|path| CString::new(path).ok());
             path.ok_or(RecogniserError::Model)
         };
-        let mut options = vec![(c"-hmm", text(model)?), (c"-cmn", c"none".into())];
+        // The model's own list of parameters would turn the decoder's normalisation on, which
+        // remembers the caller before; what the decoder needs of it stands here.
+        let mut options = vec![
+            (c"-hmm", text(model)?),
+            (c"-featparams", c"/dev/null".into()),
+            (c"-feat", c"1s_c_d_dd".into()),
+            (c"-svspec", c"0-12/13-25/26-38".into()),
+            (c"-cmn", c"none".into()),
+        ];
         if let Some((means, variances)) = parameters {
             options.extend([(c"-mean", text(means)?), (c"-var", text(variances)?)]);
         }
@@ -128,8 +138,9 @@ impl Recogniser {
         let search = self.search(phrases, lexicon)?;
         let Some(best) = self.decode(&search, features)? else { return Ok(None) };
         let Some(any) = self.decode(PHONE_LOOP, features)? else { return Ok(None) };
-        let margin = (best.score - any.score) as f32 / best.speech_frames.max(1) as f32;
-        Ok(Some(Hypothesis { text: self.text(&best.words), margin }))
+        let margin = best.score.saturating_sub(any.score) as f32 / best.speech_frames.max(1) as f32;
+        let frames = usize::try_from(best.speech_frames).unwrap_or(0);
+        Ok(Some(Hypothesis { text: self.text(&best.words), frames, margin }))
     }
 
     /// What the beginning of an utterance is most like; half the work of `recognise`.
@@ -270,7 +281,7 @@ impl Recogniser {
             if ps_set_search(decoder, search.as_ptr()) < 0 || ps_start_utt(decoder) < 0 {
                 return Err(RecogniserError::Decoder);
             }
-            let done = ps_process_cep(decoder, rows.as_mut_ptr(), frames, 0, 0);
+            let done = ps_process_cep(decoder, rows.as_mut_ptr(), frames, 0, 1);
             if ps_end_utt(decoder) < 0 || done < 0 {
                 return Err(RecogniserError::Decoder);
             }

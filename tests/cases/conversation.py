@@ -151,6 +151,7 @@ def barge_in(box):
     # Undisturbed, greeting and menu take more than eight seconds.
     box.note(f"silent {parts[0][1] - began:.2f} s after the caller's voice")
     check(parts[0][1] - parts[0][0] < 5, f"the agent went on for {parts}")
+    check(parts[0][1] - began < 1.2, f"the agent fell silent only after {parts[0][1] - began:.2f} s")
     phone.hang_up()
     call = edge.wait_for_call(lambda it: it["state"] == "ended")
     shown = edge.command("calls", "show", call["call_id"], name="calls-show").stdout

@@ -8,6 +8,8 @@ from harness.case import case, check, wait_for
 from harness.edge import LOCAL_POLICY, Edge
 from harness.phone import Phone
 
+from .signalling import refused
+
 TODAY = datetime.datetime.now(datetime.timezone.utc).date()
 LATER = TODAY + datetime.timedelta(days=60)
 PAST = TODAY - datetime.timedelta(days=2)
@@ -153,6 +155,9 @@ def strangers_are_refused(box):
     told = b"".join(it.raw for it in answers)
     check(b"Warning" not in told and b"policy." not in told, "a stranger was told why")
     time.sleep(1)
+    via = "SIP/2.0/UDP [local_ip]:[local_port];branch=z9hG4bK-refused-[pid];rport"
+    fields = refused("by-sipp", 403, vias=via)
+    sipp.run(box, "refused", edge.plain, mode="u1", address=STRANGER, **fields)
     # A request so short that every answer would be larger gets none.
     short = (
         b"OPTIONS sip:a SIP/2.0\r\nv:SIP/2.0/UDP a;branch=z9hG4bK1\r\nf:<sip:a>;tag=1\r\nt:<sip:a>\r\n"
@@ -162,6 +167,7 @@ def strangers_are_refused(box):
     check(all(len(it.raw) <= size for it in answers), "the answer amplifies")
     counted = edge.metric("callgate_sip_request_refused_total", transport="udp")
     check(counted >= 60, f"{counted} refusals counted of 61")
+    check(edge.metric("callgate_call_arrived_total") == 0, "a refused request became a call")
     check(not edge.calls(), "a refused request became a call")
     edge.stop()
     listed = edge.command("audit", "list")

@@ -113,9 +113,12 @@ def cancel(box):
             stream.send(ack + b"Content-Length: 0\r\n\r\n")
     check(outcomes <= {200, 487}, f"INVITE answered {outcomes}")
     wait_for("no call is left", lambda: edge.metric("callgate_calls") == 0, 5)
-    calls = edge.calls()
-    reasons = {it["reason"] for it in calls}
-    check(len(calls) == 8, f"{len(calls)} calls stored of 8")
+
+    def all_ended():
+        calls = edge.calls()
+        return calls if [it["state"] for it in calls] == ["ended"] * 8 else None
+
+    reasons = {it["reason"] for it in wait_for("eight calls are stored", all_ended, 5, every=0.3)}
     check(reasons <= {"call.cancelled", "call.caller_hung_up"}, f"ended by {reasons}")
     edge.stop()
 

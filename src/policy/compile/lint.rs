@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 
 use super::read::Item;
 use super::report::Report;
-use base::diagnostic::suggest;
 use crate::file::{RouteFile, TrunkFile};
 use crate::matching::Pattern;
 use crate::policy::{Action, Policy, Route, Trunk};
+use base::diagnostic::suggest;
 
 pub(super) fn lint(
     report: &mut Report<'_>,

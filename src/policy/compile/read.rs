@@ -10,8 +10,8 @@ use toml::de::{DeArray, DeTable, DeValue, ValueDeserializer};
 
 use super::report::Report;
 use super::{Defaults, is_over};
-use base::diagnostic::suggest;
 use crate::file::{DefaultsFile, RouteFile, TrunkFile, ZoneFile};
+use base::diagnostic::suggest;
 
 /// The keys that may stand at the top of a file.
 const TOP: &[&str] = &["defaults", "route", "trunk", "zone"];

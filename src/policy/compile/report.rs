@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use super::FINDINGS;
 use super::read::Item;
-use base::diagnostic::{Diagnostic, Errors, Warning};
 use crate::policy::{Place, Source};
+use base::diagnostic::{Diagnostic, Errors, Warning};
 
 /// Longest name of a trunk, zone or route.
 const NAME_BYTES: usize = 64;

@@ -6,10 +6,10 @@ use base::{VoiceAgentName, limit};
 
 use super::read::Item;
 use super::report::Report;
-use base::diagnostic::suggest;
 use crate::file::{At, PatternFile, RefuseFile, RouteFile, SendToFile};
 use crate::matching::{Pattern, When};
 use crate::policy::{Action, Route, Share};
+use base::diagnostic::suggest;
 
 /// The statuses that a route may refuse with: those that tell a caller something about the number,
 /// not about this edge.

@@ -12,12 +12,12 @@ use super::Defaults;
 use super::read::Item;
 use super::report::Report;
 use super::uri::transport_of;
-use base::diagnostic::suggest;
 use crate::file::{At, Bare, Day, FromFile, Network, NumbersFile, Time, TrunkFile};
 use crate::identify::domain_of;
 use crate::numbers::Numbers;
 use crate::policy::{Exemption, Peer, Trunk};
 use crate::words::{Codec, DtmfMethod, Keep, Protection, RefusalManner, Suite, Transport};
+use base::diagnostic::suggest;
 
 const DTMF: &[DtmfMethod] = &[DtmfMethod::Rfc4733, DtmfMethod::Info];
 const ADD_SIGNALLING: &str =

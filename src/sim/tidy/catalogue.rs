@@ -10,14 +10,8 @@ use super::{none, tree};
 const UNUSED_LIMITS: &[&str] = &[];
 
 /// Reasons that nobody gives yet.
-const UNUSED_REASONS: &[&str] = &[
-    "Busy",
-    "Declined",
-    "FlowLost",
-    "NoAnswer",
-    "Transferred",
-    "VaultUnavailable",
-];
+const UNUSED_REASONS: &[&str] =
+    &["Busy", "Declined", "FlowLost", "NoAnswer", "Transferred", "VaultUnavailable"];
 
 /// Events that never happen yet.
 const UNUSED_EVENTS: &[&str] = &[];
