@@ -24,7 +24,9 @@ from harness.case import CASES, REPOSITORY, Box, Failure, Skip
 from harness.edge import BINARY
 
 OUT = REPOSITORY / "tests/out"
-AREAS = ["signalling", "plaintext", "conversation", "survival", "commands", "watch", "load", "hostile"]
+AREAS = [
+    "signalling", "plaintext", "conversation", "survival", "commands", "watch", "load", "hostile",
+]  # fmt: skip
 PASSED, FAILED, SKIPPED = 0, 1, 77
 LOGS, FAULTS = "logs.hold_nothing_personal", "logs.hold_no_faults"
 

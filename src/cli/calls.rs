@@ -11,7 +11,7 @@ use clap::Subcommand;
 use edge::Config;
 use edge::boot::vault_config;
 use serde_json::json;
-use vault::{CallDetail, CallFilter, CallState, CallSummary, Reader, Role};
+use vault::{CallDetail, CallFilter, CallState, CallSummary, Reader, RecordingState, Role};
 
 /// What to do with calls.
 #[derive(Subcommand)]
@@ -62,7 +62,7 @@ pub(crate) fn run(config: &Config, command: Command) -> anyhow::Result<ExitCode>
             print!("{}", shown(&detail, ladder, decision)?);
         }
         Command::Play { call } => play(config, call)?,
-        Command::Export { call, to } => export(config, call, &to)?,
+        Command::Export { call, to } => return export(config, call, &to),
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -240,21 +240,31 @@ fn ladder_text(detail: &CallDetail) -> anyhow::Result<String> {
     Ok(out)
 }
 
-fn wav(config: &Config, detail: &CallDetail) -> anyhow::Result<Option<Vec<u8>>> {
+/// The recording as WAV, and whether it is as it was written. What was tampered with is heard up
+/// to that place, and said to be.
+fn wav(config: &Config, detail: &CallDetail) -> anyhow::Result<Option<(Vec<u8>, bool)>> {
     let Some(recording) = detail.recordings.first().map(|recording| recording.id) else {
         return Ok(None);
     };
     let mut audio = Vec::new();
-    block_on(async {
+    let state = block_on(async {
         let reader = Reader::open(&vault_config(config)).await?;
         reader.recording_wav(recording, &mut audio).await
     })??;
-    Ok(Some(audio))
+    let problem = match state {
+        RecordingState::Truncated => Some("was cut short after it was written"),
+        RecordingState::Damaged => Some("was changed after it was written; it plays up to there"),
+        _ => None,
+    };
+    if let Some(problem) = problem {
+        eprintln!("the recording {problem}");
+    }
+    Ok(Some((audio, problem.is_none())))
 }
 
 fn play(config: &Config, call: CallId) -> anyhow::Result<()> {
     let detail = detail(config, call)?;
-    let audio = wav(config, &detail)?.context("the call has no recording")?;
+    let (audio, _) = wav(config, &detail)?.context("the call has no recording")?;
     let players: [(&str, &[&str]); 3] = [
         ("aplay", &["-q", "-"]),
         ("paplay", &["/dev/stdin"]),
@@ -274,7 +284,7 @@ fn play(config: &Config, call: CallId) -> anyhow::Result<()> {
     bail!("no player found (aplay, paplay, ffplay); use `callgate calls export {call}`")
 }
 
-fn export(config: &Config, call: CallId, to: &Path) -> anyhow::Result<()> {
+fn export(config: &Config, call: CallId, to: &Path) -> anyhow::Result<ExitCode> {
     let detail = detail(config, call)?;
     std::fs::create_dir_all(to).with_context(|| format!("cannot make {}", to.display()))?;
     let write = |name: String, bytes: &[u8]| -> anyhow::Result<()> {
@@ -300,8 +310,7 @@ fn export(config: &Config, call: CallId, to: &Path) -> anyhow::Result<()> {
         .collect();
     let document = json!({ "call": row(&detail.summary), "transcript": turns });
     write(format!("{call}.json"), serde_json::to_string_pretty(&document)?.as_bytes())?;
-    match wav(config, &detail)? {
-        Some(audio) => write(format!("{call}.wav"), &audio),
-        None => Ok(()),
-    }
+    let Some((audio, is_whole)) = wav(config, &detail)? else { return Ok(ExitCode::SUCCESS) };
+    write(format!("{call}.wav"), &audio)?;
+    Ok(if is_whole { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -9,7 +9,7 @@ use base::{CallId, Personal, limit};
 
 /// The reasoner that answers from knowledge, at once and on the caller's thread.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct EmbeddedReasoner;
+pub struct EmbeddedReasoner(());
 
 impl Reasoner for EmbeddedReasoner {
     /// # Errors
@@ -224,8 +224,9 @@ mod tests {
     fn a_thought_is_answered_once_and_a_text_too_long_is_refused() {
         let (kept, call) = (Arc::new(Kept::default()), CallId::random(&mut SeededRandom::new(1)));
         let question = Personal::new("are you closed on sunday".to_owned());
-        let think =
-            |text: &str| EmbeddedReasoner.think(call, ThoughtId(3), &question, text, kept.clone());
+        let think = |text: &str| {
+            EmbeddedReasoner::default().think(call, ThoughtId(3), &question, text, kept.clone())
+        };
         assert_eq!(think(TEXT), Ok(()));
         let answer = Some("On Sunday we are closed.".to_owned());
         assert_eq!(

@@ -47,7 +47,13 @@ pub(crate) struct Pending {
     ears: BTreeMap<EarId, Ear>,
     texts: BTreeMap<SpeakingId, Text>,
     ids: u32,
+    /// Until when an answer to anything shows that the process does not hang.
+    answers_until: Option<Instant>,
 }
+
+/// The process does nothing any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Hung;
 
 struct Ear {
     call: CallId,
@@ -102,7 +108,7 @@ impl Text {
 impl Pending {
     pub(crate) fn new(queue: SyncSender<Vec<u8>>) -> Self {
         let (ears, texts) = (BTreeMap::new(), BTreeMap::new());
-        Self { queue: Some(queue), is_ready: false, ears, texts, ids: 0 }
+        Self { queue: Some(queue), is_ready: false, ears, texts, ids: 0, answers_until: None }
     }
 
     /// Open ears.
@@ -221,6 +227,7 @@ impl Pending {
         answer: Answer,
         until: Instant,
     ) -> (Option<Delivery>, Option<Made>) {
+        self.answers_until = Some(until);
         let delivery = match answer {
             Answer::Ready => {
                 self.reopen();
@@ -291,10 +298,26 @@ impl Pending {
         (Some(delivery), made)
     }
 
-    /// Whether something should have been answered by now.
-    pub(crate) fn is_overdue(&self, now: Instant) -> bool {
-        let heard = self.ears.values().flat_map(|ear| &ear.awaited).map(|(_, until)| *until);
-        heard.chain(self.texts.values().map(|text| text.until)).any(|until| until < now)
+    /// Gives up what should have been answered by now. An error where not even another answer came
+    /// in that time: the process hangs, rather than having too much to do.
+    pub(crate) fn expire(&mut self, now: Instant) -> Result<Vec<Delivery>, Hung> {
+        let awaited = self.ears.values().flat_map(|ear| &ear.awaited).map(|(_, until)| *until);
+        if !awaited.chain(self.texts.values().map(|text| text.until)).any(|until| until < now) {
+            return Ok(Vec::new());
+        }
+        if self.answers_until.is_some_and(|until| until < now) {
+            return Err(Hung);
+        }
+        let mut failed = Vec::new();
+        for ear in self.ears.values_mut() {
+            let before = ear.awaited.len();
+            ear.awaited.retain(|(_, until)| *until >= now);
+            failed.extend((ear.awaited.len()..before).map(|_| ear.failed()));
+        }
+        failed.extend(
+            self.texts.extract_if(.., |_, text| text.until < now).map(|(_, it)| it.failed()),
+        );
+        Ok(failed)
     }
 
     /// The process is gone: everything in its hands has failed.

@@ -28,10 +28,10 @@ const HEARD: UtteranceId = UtteranceId(5);
 impl Scene {
     fn with_room_for(frames: usize) -> Self {
         let (sender, queue) = sync_channel(frames);
-        let mut pending = Pending::new(sender);
-        pending.answer(Answer::Ready, Instant::now());
+        let (mut pending, now) = (Pending::new(sender), Instant::now());
+        pending.answer(Answer::Ready, now);
         let call = CallId::random(&mut SeededRandom::new(1));
-        Self { pending, queue, sink: Arc::default(), call, now: Instant::now() }
+        Self { pending, queue, sink: Arc::default(), call, now }
     }
 
     fn open(&mut self) -> EarId {
@@ -209,20 +209,44 @@ fn a_call_that_ended_gets_no_answer() {
     assert!(scene.delivered().is_empty());
 }
 
+/// A moment after `scene.now`, at which everything that was asked then should be answered.
+fn later(scene: &Scene) -> Instant {
+    scene.now + Duration::from_millis(1)
+}
+
 #[test]
-fn a_late_answer_makes_the_process_overdue() {
+fn a_process_that_answers_nothing_in_time_hangs() {
     let mut scene = Scene::with_room_for(64);
-    let (later, ear) = (scene.now + Duration::from_millis(1), scene.open());
-    assert!(!scene.pending.is_overdue(later));
+    let (later, ear) = (later(&scene), scene.open());
+    let is_hung = |scene: &mut Scene| scene.pending.expire(later).is_err();
+    assert!(!is_hung(&mut scene));
     scene.pending.begin(ear, HEARD);
-    assert!(!scene.pending.is_overdue(later), "a caller may speak for long");
+    assert!(!is_hung(&mut scene), "a caller may speak for long");
     scene.end(ear);
-    assert!(!scene.pending.is_overdue(scene.now));
-    assert!(scene.pending.is_overdue(later));
+    assert!(scene.pending.expire(scene.now).is_ok());
+    assert!(is_hung(&mut scene));
     scene.answer(nothing(ear));
-    assert!(!scene.pending.is_overdue(later));
+    assert!(!is_hung(&mut scene));
     scene.speak("hello");
-    assert!(scene.pending.is_overdue(later));
+    assert!(is_hung(&mut scene));
+}
+
+#[test]
+fn a_busy_process_fails_the_late_request_only() {
+    let mut scene = Scene::with_room_for(64);
+    let (later, ear) = (later(&scene), scene.open());
+    scene.pending.begin(ear, HEARD);
+    scene.end(ear);
+    scene.speak("hello");
+    let other = Answer::NothingHeard { ear: EarId(99), utterance: 1 };
+    scene.pending.answer(other, later);
+    let failed = scene.pending.expire(later).unwrap();
+    failed.into_iter().for_each(Delivery::deliver);
+    let speaker = ProviderEvent::Failed { role: Role::Speaker };
+    assert_eq!(scene.delivered(), [LOST, speaker]);
+    scene.answer(nothing(ear));
+    assert!(scene.delivered().is_empty(), "it was given up");
+    assert!(scene.pending.expire(later).unwrap().is_empty());
 }
 
 #[test]

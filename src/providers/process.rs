@@ -17,7 +17,7 @@ use speech::protocol::{Answer, FrameReader};
 
 use crate::cache::SpeechCache;
 use crate::embedded::OnEvent;
-use crate::pending::Pending;
+use crate::pending::{Delivery, Hung, Pending};
 
 /// Why embedded speech does not start.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +63,13 @@ impl Desk {
     /// The book; a panic while it was held changed single entries at most.
     pub(crate) fn pending(&self) -> MutexGuard<'_, Pending> {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Fails what was not answered in time.
+    fn expire(&self) -> Result<(), Hung> {
+        let expired = self.pending().expire(Instant::now())?;
+        expired.into_iter().for_each(Delivery::deliver);
+        Ok(())
     }
 
     pub(crate) fn queue_is_full(&self) {
@@ -182,7 +189,7 @@ impl Keeper {
             self.commands.try_iter().for_each(drop);
             failed
         };
-        failed.into_iter().for_each(crate::pending::Delivery::deliver);
+        failed.into_iter().for_each(Delivery::deliver);
         if let Some(started) = started {
             let error = StartError::NotReady { path: self.path.clone(), code };
             let _ = started.try_send(Err(error));
@@ -213,11 +220,8 @@ impl Keeper {
             if running.is_gone.load(Ordering::Acquire) {
                 return End::Failed;
             }
-            let (is_ready, is_overdue) = {
-                let (pending, now) = (self.desk.pending(), Instant::now());
-                (pending.is_ready, pending.is_overdue(now))
-            };
-            if is_overdue || !is_ready && Instant::now() > ready_until {
+            let is_ready = self.desk.pending().is_ready;
+            if self.desk.expire().is_err() || !is_ready && Instant::now() > ready_until {
                 return End::Failed;
             }
             if is_ready && let Some(started) = started.take() {
@@ -266,10 +270,9 @@ impl Running {
             match self.input.write(bytes) {
                 Ok(count) => bytes = &bytes[count..],
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    let now = Instant::now();
                     if self.is_gone.load(Ordering::Acquire)
-                        || now > until
-                        || desk.pending().is_overdue(now)
+                        || Instant::now() > until
+                        || desk.expire().is_err()
                     {
                         return Err(ErrorKind::TimedOut.into());
                     }

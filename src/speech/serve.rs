@@ -35,6 +35,20 @@ struct Speaking {
     voice: Voice,
     /// What is left of it.
     sentences: VecDeque<String>,
+    /// Whether its first sound was sent.
+    has_begun: bool,
+}
+
+/// The synthesiser begins with a fifth of a second of silence, for which no caller should wait.
+/// Samples up to this are silence.
+const QUIET: u16 = 50;
+/// What is kept of the silence before the first sound: 20 ms.
+const LEAD: usize = 320;
+
+/// `samples` from shortly before the first sound on.
+fn from_onset(samples: &[i16]) -> &[i16] {
+    let onset = samples.iter().position(|sample| sample.unsigned_abs() > QUIET);
+    &samples[onset.map_or(samples.len(), |at| at.saturating_sub(LEAD))..]
 }
 
 struct Room<W> {
@@ -112,7 +126,7 @@ impl<W: Write> Room<W> {
             }
             Command::Speak { speaking: id, voice, text } => {
                 let sentences = sentence::split(&text);
-                self.speaking.push_back(Speaking { id, voice, sentences });
+                self.speaking.push_back(Speaking { id, voice, sentences, has_begun: false });
             }
         }
     }
@@ -157,7 +171,10 @@ impl<W: Write> Room<W> {
         };
         let (out, frame) = (&mut self.out, &mut self.frame);
         let mut sent = Ok(());
+        let mut has_begun = text.has_begun;
         let mut on_piece = |samples: &[i16]| {
+            let samples = if has_begun { samples } else { from_onset(samples) };
+            has_begun |= !samples.is_empty();
             for samples in samples.chunks(AUDIO_SAMPLES) {
                 let samples = samples.to_vec();
                 let piece = Answer::Piece { speaking: id, is_last: false, samples };
@@ -168,6 +185,7 @@ impl<W: Write> Room<W> {
         };
         let made = self.synthesiser.speak(voice, &sentence, &mut on_piece);
         sent?;
+        text.has_begun = has_begun;
         if made.is_err() {
             self.answer(&Answer::NotSpoken { speaking: id })?;
         } else if text.sentences.is_empty() {
@@ -200,4 +218,18 @@ fn send(out: &mut impl Write, frame: &mut Vec<u8>, answer: &Answer) -> io::Resul
     answer.write(frame);
     out.write_all(frame)?;
     out.flush()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn speech_begins_shortly_before_its_first_sound() {
+        let mut samples = vec![3; 700];
+        assert!(from_onset(&samples).is_empty());
+        samples.push(-900);
+        assert_eq!(from_onset(&samples).len(), LEAD + 1);
+        assert_eq!(from_onset(&[900, 0]), [900, 0]);
+    }
 }

@@ -246,9 +246,6 @@ unsafe extern "C" {
     fn cmu_lex_init() -> *mut FliteLexicon;
 }
 
-#[link(name = "flite_usenglish")]
-unsafe extern "C" {}
-
 #[link(name = "flite_cmu_us_slt")]
 unsafe extern "C" {
     fn register_cmu_us_slt(directory: *const c_char) -> *mut FliteVoice;

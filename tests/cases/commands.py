@@ -47,7 +47,10 @@ def check_points_at_errors(box):
     check(served.returncode == 2 and "policy.toml:6" in served.stderr, f"serve: {served.stderr}")
 
     # Plaintext without an exemption is an error too.
-    edge.set_policy(BROKEN.replace("transprots", "transports").replace("/99", "/32").replace("acne", "acme"))
+    text = BROKEN
+    for wrong, right in (("transprots", "transports"), ("/99", "/32"), ("acne", "acme")):
+        text = text.replace(wrong, right)
+    edge.set_policy(text)
     done = edge.command("check", name="check-3")
     check(done.returncode == 1 and "policy.toml:7:" in done.stderr, f"line 7:\n{done.stderr}")
     check("exempt.signalling" in done.stderr, f"no way out:\n{done.stderr}")

@@ -84,7 +84,8 @@ def half_open_connections(box):
     for each in connections:
         each.close()
     good_call(box, edge, "after")
-    check(edge.metric("callgate_transport_connection_closed_total", cause="limit") > 0, "not counted")
+    counted = edge.metric("callgate_transport_connection_closed_total", cause="limit")
+    check(counted > 0, "what the limit closed is not counted")
     edge.stop()
 
 

@@ -89,7 +89,9 @@ def exempted_call_by_sipp(box):
     edge = Edge(box, exempted("lab", LAB, LATER, transports='"udp", "tcp"') + LOCAL).start()
     for kind, mode in (("UDP", "u1"), ("TCP", "t1")):
         place_plain_call(box, edge, kind, mode)
-        call = edge.wait_for_call(lambda it: it["state"] == "ended" and it["transport"] == kind.lower())
+        call = edge.wait_for_call(
+            lambda it, over=kind.lower(): it["state"] == "ended" and it["transport"] == over
+        )
         found = (call["reason"], call["trunk"], call["protection"])
         check(found == ("call.caller_hung_up", "lab", "none"), f"{kind}: stored {found}")
     edge.stop()
@@ -160,8 +162,8 @@ def strangers_are_refused(box):
     sipp.run(box, "refused", edge.plain, mode="u1", address=STRANGER, **fields)
     # A request so short that every answer would be larger gets none.
     short = (
-        b"OPTIONS sip:a SIP/2.0\r\nv:SIP/2.0/UDP a;branch=z9hG4bK1\r\nf:<sip:a>;tag=1\r\nt:<sip:a>\r\n"
-        b"i:1\r\nCSeq:1 OPTIONS\r\n\r\n"
+        b"OPTIONS sip:a SIP/2.0\r\nv:SIP/2.0/UDP a;branch=z9hG4bK1\r\nf:<sip:a>;tag=1\r\n"
+        b"t:<sip:a>\r\ni:1\r\nCSeq:1 OPTIONS\r\n\r\n"
     )
     answers, size = refusals_to(edge, STRANGER, 1, short)
     check(all(len(it.raw) <= size for it in answers), "the answer amplifies")
@@ -219,4 +221,5 @@ def reload_opens_and_closes(box):
     check(udp_is_open(edge), "the bad policy closed UDP")
     place_plain_call(box, edge)
     edge.stop()
-    check("policy.rejected" in edge.command("audit", "list").stdout, "the bad policy is not audited")
+    listed = edge.command("audit", "list").stdout
+    check("policy.rejected" in listed, f"the bad policy is not audited:\n{listed}")

@@ -196,7 +196,8 @@ def refused(name, status, method="INVITE", uri="sip:reception@127.0.0.1", versio
 
 
 REFUSED = [
-    refused("two-vias", 200, "OPTIONS", HOST, body="", found="branch=z9hG4bK-one.*branch=z9hG4bK-two",
+    refused("two-vias", 200, "OPTIONS", HOST, body="",
+            found="branch=z9hG4bK-one.*branch=z9hG4bK-two",
             vias="SIP/2.0/TLS [local_ip]:[local_port];branch=z9hG4bK-one-[pid];rport, "
                  "SIP/2.0/UDP 192.0.2.1;branch=z9hG4bK-two"),
     refused("plain-rtp", 488, body=PLAIN_SDP, found="Warning: 399 .*policy.plaintext_media"),
@@ -204,14 +205,15 @@ REFUSED = [
     refused("no-common-codec", 488, body=SDP.replace("SAVP 0", "SAVP 3"),
             found="media.no_common_codec"),
     refused("video-only", 488, body=SDP.replace("m=audio", "m=video")),
-    refused("unknown-suite", 488, body=SDP.replace("AES_CM_128_HMAC_SHA1_80", "F8_128_HMAC_SHA1_80"),
+    refused("unknown-suite", 488, body=SDP.replace("AES_CM_128_HMAC", "F8_128_HMAC"),
             found="media.no_common_crypto|policy.plaintext_media"),
     refused("broken-sdp", 400, body="v=0\nm=audio"),
     refused("no-max-forwards-left", 483, swap=("Max-Forwards: 70", "Max-Forwards: 0")),
     refused("required-extension", 420, extra="Require: teleport", found="Unsupported: teleport"),
     refused("other-body", 415, body="hello", kind="text/plain"),
     refused("urn", 416, uri="urn:service:sos"),
-    refused("short-session", 422, extra="Supported: timer\nSession-Expires: 60", found="Min-SE: 90"),
+    refused("short-session", 422, extra="Supported: timer\nSession-Expires: 60",
+            found="Min-SE: 90"),
     refused("unknown-method", 501, "TELEPORT", body=""),
     refused("register", 405, "REGISTER", HOST, body="", found="Allow: .*INVITE"),
     refused("bye-of-no-call", 481, "BYE", body="", swap=("To: <sip:reception@127.0.0.1>",
@@ -225,7 +227,8 @@ REFUSED = [
     refused("two-call-ids", 400, extra="Call-ID: another"),
     refused("two-max-forwards", 400, extra="Max-Forwards: 69"),
     refused("bad-from", 400, swap=("From: <sip:sipp@127.0.0.1>", "From: <sip:sipp@127.0.0.1")),
-    refused("no-contact", 400, swap=("\nContact: <sip:sipp@[local_ip]:[local_port];transport=tls>", "")),
+    refused("no-contact", 400,
+            swap=("\nContact: <sip:sipp@[local_ip]:[local_port];transport=tls>", "")),
 ]
 
 
@@ -258,7 +261,7 @@ def broken_streams(box):
         "no Content-Length": head[: head.rindex(b"\r\n")] + b"\r\n\r\n" + body,
         "bare line feeds": invite.replace(b"\r\n", b"\n"),
         "endless header": b"INVITE sip:a@b SIP/2.0\r\nSubject: " + b"x" * 200_000,
-        "promised gigabyte": head.replace(b"Content-Length: ", b"Content-Length: 99999") + b"\r\n\r\n",
+        "promised gigabyte": head.replace(b"Length: ", b"Length: 99999") + b"\r\n\r\n",
     }.items():
         stream = wire.Stream(edge.tls, edge.authority)
         try:
@@ -273,7 +276,8 @@ def broken_streams(box):
         stream.close()
     # A body longer than announced: what is left over ends the connection.
     stream = wire.Stream(edge.tls, edge.authority)
-    stream.send(wire.request("OPTIONS", edge.uri(), body=wire.sdp()) + b"left over, no SIP\r\n\r\n")
+    options = wire.request("OPTIONS", edge.uri(), body=wire.sdp())
+    stream.send(options + b"left over, no SIP\r\n\r\n")
     check(stream.is_closed(14), "left over bytes: the connection stays open")
     # sipp cannot match answers to these. (Answers to the malformed are limited per second.)
     time.sleep(1)
@@ -336,7 +340,7 @@ def unusual_but_right(box):
     stream.send(call.build("ACK"))
     check(call.ask("BYE").status == 200, "BYE")
     stored = edge.wait_for_call(lambda it: it["state"] == "ended")
-    check(stored["from"].endswith("30-1234567") or stored["from"] == "+49301234567", stored["from"])
+    check(stored["from"] == "+49301234567", f"the asserted caller: {stored['from']}")
     edge.stop()
 
 
@@ -354,16 +358,17 @@ def within_a_call(box):
     answer = call.ask("INVITE", body=wire.sdp(wire.SDP_PLAIN))
     check(answer.status == 488, f"a re-INVITE that drops SRTP: {answer.start}")
     check(call.ask("INVITE", body=wire.sdp()).status == 200, "a re-INVITE after a refused one")
-    check(call.ask("REFER", extra="Refer-To: <sip:b@127.0.0.1>\r\n").status in (405, 501), "REFER")
+    answer = call.ask("REFER", extra="Refer-To: <sip:b@127.0.0.1>\r\n")
+    check(answer.status in (405, 501), f"REFER: {answer.start}")
     check(call.ask("TELEPORT").status == 501, "an unknown method")
     call.cseq = 0
     check(call.ask("OPTIONS").status == 500, "an old CSeq")
     call.cseq = 50
     # The third choice of the menu is goodbye.
     key = "Signal=3\r\nDuration=160\r\n"
-    request = call.build("INFO", body=key, cseq=51).replace(b"application/sdp", b"application/dtmf-relay")
+    info = call.build("INFO", body=key, cseq=51)
     time.sleep(1)
-    stream.send(request)
+    stream.send(info.replace(b"application/sdp", b"application/dtmf-relay"))
     check(stream.final().status == 200, "INFO")
     message = stream.receive(30)
     check(message is not None and message.start.startswith("BYE "), "the voice agent hangs up")
@@ -394,7 +399,7 @@ def behind_nat(box):
 
 @case()
 def headers_missing(box):
-    """Without a header that every request needs: 400 where an answer can find its way, or nothing."""
+    """Without a header that all need: 400 where an answer can find its way, or nothing."""
     edge = Edge(box).start()
     invite = wire.request("INVITE", edge.uri(), body=wire.sdp())
     for name in (b"Via", b"From", b"To", b"Call-ID", b"CSeq", b"Contact"):
@@ -402,9 +407,11 @@ def headers_missing(box):
         stream = wire.Stream(edge.tls, edge.authority)
         stream.send(b"\r\n".join(lines))
         answer = stream.receive(0.5)
-        check(answer is None or answer.status == 400, f"without {name.decode()}: {answer and answer.start}")
+        status = answer.status if answer else None
+        check(status in (None, 400), f"without {name.decode()}: {status}")
         check(answer is not None or name != b"Contact", "without Contact: no answer")
         stream.close()
     check(edge.metric("callgate_calls") == 0, "one of them became a call")
-    check(edge.metric("callgate_sip_request_refused_total", reason="sip.malformed") == 6, "not counted")
+    counted = edge.metric("callgate_sip_request_refused_total", reason="sip.malformed")
+    check(counted == 6, f"{counted} of 6 counted")
     edge.stop()

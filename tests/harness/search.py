@@ -54,4 +54,5 @@ def find(folder, texts):
 
 def find_bytes(folder, wanted):
     """The files that hold these bytes."""
-    return [it.name for it in sorted(folder.rglob("*")) if it.is_file() and wanted in it.read_bytes()]
+    files = [it for it in sorted(folder.rglob("*")) if it.is_file()]
+    return [it.name for it in files if wanted in it.read_bytes()]

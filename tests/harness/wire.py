@@ -35,7 +35,8 @@ def request(method, uri, transport="TLS", host="127.0.0.1", body="", caller="sip
         f"Via: SIP/2.0/{transport} {host}:5999;branch=z9hG4bK{secrets.token_hex(8)};rport\r\n"
         f"Max-Forwards: 70\r\nFrom: <{caller}>;tag={from_tag or secrets.token_hex(4)}\r\n"
         f"To: <{to or uri}>{to_tag}\r\nCall-ID: {call_id or secrets.token_hex(8)}\r\n"
-        f"CSeq: {cseq} {method}\r\nContact: <sip:probe@{host}:5999;transport={transport.lower()}>\r\n"
+        f"CSeq: {cseq} {method}\r\n"
+        f"Contact: <sip:probe@{host}:5999;transport={transport.lower()}>\r\n"
         f"{extra}{kind}Content-Length: {length}\r\n\r\n{body}"
     ).encode()
 
