@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Interop with peers that nobody here wrote: runs the real `callgate serve` against them.
 # tests/run.sh [NAME...] runs the cases whose names begin so; --list shows them all.
-# $CALLGATE_BIN names a build to test (with callgate-speech beside it); without it, today's is built.
+# $CALLGATE_BIN names a build to test (with callgate-speech beside it); without it the present source is built.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

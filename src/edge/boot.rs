@@ -428,7 +428,7 @@ fn start_providers(config: &Config, telemetry: &Arc<Telemetry>) -> Result<Provid
     )?);
     Ok(Providers {
         transcriber: speech.clone(),
-        reasoner: Arc::new(EmbeddedReasoner),
+        reasoner: Arc::new(EmbeddedReasoner::default()),
         speaker: speech,
     })
 }
