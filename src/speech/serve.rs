@@ -40,10 +40,11 @@ struct Speaking {
 }
 
 /// The synthesiser begins with a fifth of a second of silence, for which no caller should wait.
-/// Samples up to this are silence.
-const QUIET: u16 = 50;
-/// What is kept of the silence before the first sound: 20 ms.
-const LEAD: usize = 320;
+/// Samples up to this are silence: no voice exceeds 130 in it, nor is its softest sound below 160
+/// for longer than [`LEAD`].
+const QUIET: u16 = 150;
+/// What is kept of the silence before the first sound: 30 ms.
+const LEAD: usize = 480;
 
 /// `samples` from shortly before the first sound on.
 fn from_onset(samples: &[i16]) -> &[i16] {
