@@ -286,7 +286,12 @@ impl Compiler<'_> {
             let message = "a phrase is made of words: letters and apostrophes (write digits out)";
             self.error(phrase.span(), message);
         }
-        words.join(" ")
+        let joined = words.join(" ");
+        if joined.len() > limit::AGENT_PHRASE_BYTES.get() {
+            let most = limit::AGENT_PHRASE_BYTES.value;
+            self.error(phrase.span(), &format!("the phrase is longer than {most} bytes"));
+        }
+        joined
     }
 
     fn answer(

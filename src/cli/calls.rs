@@ -253,6 +253,7 @@ fn wav(config: &Config, detail: &CallDetail) -> anyhow::Result<Option<(Vec<u8>, 
     })??;
     let problem = match state {
         RecordingState::Truncated => Some("was cut short after it was written"),
+        RecordingState::Missing => bail!("the recording's file is missing"),
         RecordingState::Damaged => Some("was changed after it was written; it plays up to there"),
         _ => None,
     };

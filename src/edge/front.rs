@@ -210,7 +210,12 @@ impl Front {
             .rates()
             .refusal(flow.source.ip())
             .then(|| failure.response(&ids::new_tag(0, &mut OsRandom)))
-            .flatten();
+            .flatten()
+            .map(|mut answer| {
+                // RFC 3581 section 4, as for any request.
+                answer.headers.edit_top_via(|via| via.stamp(flow.source));
+                answer
+            });
         let status = answer.as_ref().map_or(0, |answer| answer.status.code());
         self.telemetry.emit(&Event::RequestRefused { reason, transport, status });
         answer.map(|answer| answer.to_bytes())

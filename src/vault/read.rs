@@ -289,14 +289,17 @@ impl Reader {
         Ok(RecordedAudio { ogg: content.ogg, state })
     }
 
-    /// Writes a recording as a stereo WAV file of 16 kHz; returns how it stands.
+    /// Writes a recording as a stereo WAV file of 16 kHz; returns how it stands. Nothing is
+    /// written of one that is missing.
     pub async fn recording_wav(
         &self,
         id: RecordingId,
         out: &mut (dyn Write + Send),
     ) -> Result<RecordingState, ReadError> {
         let audio = self.recording(id).await?;
-        play::write_wav(&audio.ogg, out)?;
+        if audio.state != RecordingState::Missing {
+            play::write_wav(&audio.ogg, out)?;
+        }
         Ok(audio.state)
     }
 
