@@ -16,6 +16,8 @@ pub struct ReceiveStats {
     octets: u64,
     /// Arrival minus timestamp of the last packet, in timestamp units, modulo 2^32.
     transit: Option<u32>,
+    /// The last packet's timestamp.
+    timestamp: Option<u32>,
     /// Sixteen times the jitter (RFC 3550 appendix A.8).
     jitter_16: u32,
     last_sender_report: Option<(u32, Instant)>,
@@ -32,6 +34,7 @@ impl ReceiveStats {
             sequence: Sequence::new(probation),
             octets: 0,
             transit: None,
+            timestamp: None,
             jitter_16: 0,
             last_sender_report: None,
         }
@@ -48,10 +51,17 @@ impl ReceiveStats {
         let arrival = self.sequence.update(sequence);
         match arrival {
             Arrival::Probation | Arrival::Jump => return arrival,
-            Arrival::Restarted => (self.transit, self.jitter_16) = (None, 0),
+            Arrival::Restarted => {
+                (self.transit, self.timestamp, self.jitter_16) = (None, None, 0);
+            }
             Arrival::InOrder { .. } | Arrival::Old => {}
         }
         self.octets = self.octets.saturating_add(payload_len as u64);
+        // The packets of one key press share its timestamp (RFC 4733 section 2.5.1.2): when
+        // they come says nothing of the way.
+        if self.timestamp.replace(timestamp) == Some(timestamp) {
+            return arrival;
+        }
         let transit = arrival_units(now, self.clock_rate).wrapping_sub(timestamp);
         if let Some(last) = self.transit.replace(transit) {
             // A difference beyond a second is a new timestamp base, not jitter.
@@ -262,6 +272,18 @@ mod tests {
         }
         let jitter = stats.jitter();
         assert!(jitter > MS * 9 && jitter <= MS * 10, "{jitter:?}");
+    }
+
+    #[test]
+    fn a_long_key_press_is_not_jitter() {
+        let mut stats = ReceiveStats::new(1, 8000, 1);
+        for index in 0..100_u16 {
+            // From the 50th packet on a key is held for 400 ms: its timestamp stands still.
+            let pressed = (50..70).contains(&index);
+            let timestamp = if pressed { 50 * 160 } else { u32::from(index) * 160 };
+            stats.on_packet(at(u32::from(index) * 20), index, timestamp, 160);
+        }
+        assert_eq!(stats.jitter(), Duration::ZERO);
     }
 
     #[test]
