@@ -24,9 +24,9 @@ impl Clock for OsClock {
     }
 }
 
-/// Not a test by itself: the process that is killed. It records in real time and says what it did.
+/// Not a test by itself (it returns at once unless told where): the process that is killed by the
+/// test below. It records in real time and says what it did.
 #[test]
-#[ignore = "run by the test below, as a process of its own"]
 fn a_call_in_a_process_of_its_own() {
     let Ok(folder) = std::env::var(CHILD) else { return };
     let clock = OsClock(OsInstant::now());
@@ -57,12 +57,7 @@ fn a_call_in_a_process_of_its_own() {
 fn kill_9_loses_no_finished_turn_and_at_most_a_second_of_audio() {
     let place = Place::new();
     let mut child = Command::new(std::env::current_exe().unwrap())
-        .args([
-            "tests::kill::a_call_in_a_process_of_its_own",
-            "--exact",
-            "--ignored",
-            "--nocapture",
-        ])
+        .args(["tests::kill::a_call_in_a_process_of_its_own", "--exact", "--nocapture"])
         .env(CHILD, place.folder.path())
         .stdout(Stdio::piped())
         .spawn()
