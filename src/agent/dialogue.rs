@@ -581,7 +581,6 @@ impl Dialogue {
         self.deadline = None;
         self.answering_since = Some(utterance.end);
         let found = self.choice(step, |choice| choice.phrases.contains(text.expose()));
-        let is_understood = found.is_some();
         self.outputs.push_back(Output::Turn(Turn {
             speaking: Speaking::Caller,
             text: if text.expose().is_empty() {
@@ -595,11 +594,11 @@ impl Dialogue {
             latency: None,
         }));
         match found {
-            Some((go, _)) if is_understood => {
+            Some((go, _)) => {
                 self.last_words = text;
                 self.enter(now, go);
             }
-            _ => self.on_misheard(now, step),
+            None => self.on_misheard(now, step),
         }
     }
 

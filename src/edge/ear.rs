@@ -175,13 +175,8 @@ impl Listener {
                 self.hearing = Some(position.saturating_sub(PRE_ROLL));
                 self.hand_over();
             }
-            EarCommand::End => {
-                if self.hearing.take().is_some() {
-                    listening.end();
-                }
-            }
-            EarCommand::Cancel => {
-                // The words of an utterance that is given up are thrown away by their id.
+            // The words of an utterance that is given up are thrown away by their id.
+            EarCommand::End | EarCommand::Cancel => {
                 if self.hearing.take().is_some() {
                     listening.end();
                 }

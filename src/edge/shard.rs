@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use agent::provider::{Grammar, ProviderError, ProviderEvent, Role, SpeechId, ThoughtId};
+use agent::provider::{ProviderError, ProviderEvent, Role, SpeechId, ThoughtId};
 use agent::{Dialogue, Turn};
 use base::{CallId, Event, Instant, LegId, Personal, Reason, SessionId, VoiceAgentName, WallTime};
 use bytes::Bytes;
@@ -369,7 +369,7 @@ impl Shard {
                     None
                 }
                 agent::Output::Listen(grammar) => {
-                    listen_for(driver, call, grammar);
+                    driver.ear(call, EarCommand::Grammar(grammar));
                     None
                 }
                 agent::Output::BeginUtterance { utterance, position } => {
@@ -404,10 +404,6 @@ impl Shard {
             }
         }
     }
-}
-
-fn listen_for(driver: &mut dyn Driver, call: CallId, grammar: Arc<Grammar>) {
-    driver.ear(call, EarCommand::Grammar(grammar));
 }
 
 /// What of a media event concerns the voice agent.
