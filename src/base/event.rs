@@ -22,7 +22,13 @@ pub enum Value<'a> {
     Word(&'a str),
     /// A call.
     Call(CallId),
+    /// How many such things the event stands for: its counter grows by this.
+    Times(u64),
 }
+
+/// How many things of its kind one event stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Times(pub u64);
 
 /// What may stand in an event.
 pub trait EventField {
@@ -48,10 +54,11 @@ event_field! {
     bool => |it| Value::Bool(*it);
     Duration => |it| Value::Micros(u64::try_from(it.as_micros()).unwrap_or(u64::MAX));
     &'static str => |it| Value::Word(it);
+    Times => |it| Value::Times(it.0);
     Reason => |it| Value::Word(it.code());
     CallId => |it| Value::Call(*it);
     LegId => |it| Value::Call(it.call);
-    SessionId => |it| Value::Unsigned(it.0);
+    SessionId => |it| Value::Unsigned(it.number());
     TrunkName => |it| Value::Word(it.as_str());
     VoiceAgentName => |it| Value::Word(it.as_str());
 }
@@ -239,6 +246,50 @@ events! {
     }
     /// A fault between calls; the shard goes on.
     ShardPanicked "edge.shard.panicked" Error {}
+    /// The store takes writes again.
+    VaultRecovered "vault.write.recovered" Warn {
+        /// Records that found no room meanwhile.
+        lost: u64,
+        /// For how long it took none.
+        unavailable: Duration,
+    }
+    /// An operator erased a call.
+    CallErased "vault.call.erased" Info {
+        /// The call.
+        call: CallId,
+    }
+    /// What was older than `[retention]` allows is gone.
+    RetentionSwept "vault.retention.swept" Info {
+        /// Recordings.
+        recordings: u64,
+        /// Transcripts.
+        transcripts: u64,
+        /// Calls with all that was kept of them.
+        calls: u64,
+    }
+    /// Refused calls that were counted and not stored: a few per trunk, reason and minute are.
+    CallsRefused "call.refused.more" Warn {
+        /// The trunk that they came from.
+        trunk: TrunkName,
+        /// Why they were refused.
+        reason: Reason,
+        /// How many.
+        calls: Times,
+    }
+    /// Log lines that were left out, since many of their kind came within a minute.
+    LinesOmitted "log.lines.omitted" Warn {
+        /// The name of the event that they told.
+        of: &'static str,
+        /// How many.
+        lines: Times,
+    }
+    /// The server certificate expires soon.
+    CertificateEnding "transport.certificate.ending" Warn {
+        /// Days left; 0 once it has expired.
+        days: u32,
+    }
+    /// Development certificates were made anew.
+    CertificateRenewed "transport.certificate.renewed" Info {}
     /// A queue was full and something was left out.
     QueueFull "edge.queue.full" Warn {
         /// Which queue.

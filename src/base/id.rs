@@ -90,9 +90,30 @@ impl fmt::Display for LegId {
     }
 }
 
-/// The relay's table entry for one leg's media: which worker, and which entry there.
+/// One leg's media at the relay. All sessions of a call share a stem, and with it a worker, so
+/// that its legs can hear each other there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SessionId(pub u64);
+pub struct SessionId(u64);
+
+impl SessionId {
+    /// The session of leg `index` of the call that has this stem; stems count to 2^56.
+    #[must_use]
+    pub const fn new(stem: u64, index: u8) -> Self {
+        Self(stem << 8 | index as u64)
+    }
+
+    /// The id as a number, for logs.
+    #[must_use]
+    pub const fn number(self) -> u64 {
+        self.0
+    }
+
+    /// The stem, by which worker and shard are chosen.
+    #[must_use]
+    pub const fn stem(self) -> u64 {
+        self.0 >> 8
+    }
+}
 
 impl fmt::Display for SessionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

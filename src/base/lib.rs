@@ -18,6 +18,7 @@ pub mod limit;
 pub mod outcome;
 pub mod random;
 pub mod redact;
+pub mod throttle;
 pub mod time;
 
 pub use diagnostic::Diagnostic;
@@ -27,4 +28,5 @@ pub use limit::Limit;
 pub use outcome::{Blame, Reason};
 pub use random::{Random, SeededRandom};
 pub use redact::{Personal, Secret};
+pub use throttle::Throttle;
 pub use time::{Clock, Date, Instant, ManualClock, WallTime};

@@ -50,6 +50,10 @@ limits! {
     SIP_URI_BYTES "sip.uri_bytes" 1_024 "numbers and parameters are far below; RFC 3261 asks for 414 above what we take",
     /// Most values in one comma list.
     SIP_LIST_VALUES "sip.list_values" 64 "Max-Forwards starts at 70, so no honest Via list is longer",
+    /// Most parts of one body, nested ones included.
+    SIP_BODY_PARTS "sip.body_parts" 16 "a description, ISUP, a location and a text are four; alternatives of each are eight",
+    /// Deepest nesting of parts within one body.
+    SIP_BODY_NESTING "sip.body_nesting" 3 "mixed holds alternative holds related; nothing known goes deeper",
     /// Transactions held by one shard.
     SIP_TRANSACTIONS "sip.transactions" 65_536 "a minute of the fastest machine's new calls (timers hold each for 32 s)",
 
@@ -139,6 +143,10 @@ limits! {
     CALL_MEDIA_INACTIVE_MS "call.media_inactive_ms" 60_000 "covers an elevator; RTCP still arrives on hold",
     /// Longest wait for media ports, in milliseconds.
     CALL_RESERVE_MS "call.reserve_ms" 5_000 "a relay worker answers within milliseconds; one that does not must not keep a caller waiting",
+    /// Longest wait for a peer whose connection was lost between our 200 and its ACK, in milliseconds.
+    CALL_FLOW_RETURN_MS "call.flow_return_ms" 5_000 "a peer that is still there opens another connection within a second or two; one that crashed holds ports meanwhile",
+    /// Session refreshes refused in a row after which none follows at once.
+    CALL_REFRESH_TRIES "call.refresh_tries" 8 "glare is over after one or two; a peer that refuses each would be asked in a loop",
     /// Smallest session interval accepted, in milliseconds.
     CALL_MIN_SESSION_MS "call.min_session_ms" 90_000 "RFC 4028 section 4 asks for at least 90 s",
     /// DTMF digits held for a voice agent.
@@ -201,6 +209,25 @@ limits! {
     VAULT_AUDIT_HEAD_MS "vault.audit_head_ms" 10_000 "bounds the tail that could be cut unseen at rest",
     /// Sources whose audit rate is tracked at one time.
     VAULT_AUDIT_SOURCES "vault.audit_sources" 4_096 "beyond it a scanner with many addresses shares one bucket",
+
+    /// Refused calls of one trunk and reason that are stored whole in one minute; the rest is counted.
+    VAULT_REFUSED_CALLS_PER_MINUTE "vault.refused_calls_per_minute" 5 "examples enough to explain a refusal; a flood of 400 a second must not fill the store",
+    /// Pairs of trunk and reason whose refused calls are counted apart.
+    VAULT_REFUSED_KINDS "vault.refused_kinds" 4_096 "every trunk of one policy with one reason; about 400 KB",
+    /// How long a call that is neither answered nor over waits to be stored, in milliseconds.
+    VAULT_ARRIVAL_MS "vault.arrival_ms" 1_000 "a refusal is known by then; a ringing call shows in the list after a second",
+    /// How long an ended call waits for the last figures of its media, in milliseconds.
+    VAULT_LAST_FIGURES_MS "vault.last_figures_ms" 15_000 "a relay worker reports within milliseconds, and its session is given up after ten seconds",
+    /// Calls that one step of a retention sweep erases.
+    VAULT_SWEEP_BATCH "vault.sweep_batch" 32 "some milliseconds of the writer's thread, far below what its queue absorbs",
+    /// How often the vault looks for what has grown too old, in milliseconds.
+    VAULT_SWEEP_MS "vault.sweep_ms" 3_600_000 "retention is in days; an hour late is little",
+
+    // telemetry
+    /// Log lines of one event and its words in one minute; the rest is one line that counts them.
+    TELEMETRY_LINES_PER_MINUTE "telemetry.lines_per_minute" 120 "two a second are more than a person reads; a flood must not fill the log's disk",
+    /// Kinds of log lines that are counted apart.
+    TELEMETRY_LINE_KINDS "telemetry.line_kinds" 1_024 "each event with each of its reasons and transports is below 300",
 
     // policy
     /// Largest policy file.

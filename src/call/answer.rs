@@ -45,7 +45,7 @@ impl Call {
         let zone = self.zone();
         let zone = zone.as_deref().and_then(|name| desk.setup.policy.zone(name));
         let advertise = zone.and_then(|zone| zone.media_advertise).or(desk.setup.media_advertise);
-        let (leg, purpose, terms) = (self.leg, self.purpose, self.terms().clone());
+        let (leg, purpose, terms) = (self.leg, self.purpose.clone(), self.terms().clone());
         let mut media = LegMedia::new(leg, terms, purpose, reserved, advertise, desk.random);
         let offer = hold::offer_of(&request).ok().flatten();
         let described = match &offer {

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use audio::Codec;
 use base::{LegId, Random, Reason};
-use media::{Format, LegPlan, Protection, Purpose, Reserved, SourceIdentity};
+use media::{Format, LegPlan, Protection, Purpose, Reserved, SourceIdentity, TelephoneEvent};
 use policy::{DtmfMethod, Terms};
 use rtp::sdes::{CryptoLine, Suite};
 use sdp::{Direction, Keying, Local, Negotiated, OpusParameters, Protocol, Session};
@@ -221,10 +221,13 @@ impl LegMedia {
             None if self.terms.plain_media_from.is_empty() => return Err(Reason::PlaintextMedia),
             None => Protection::Plain { from: self.terms.plain_media_from.clone() },
         };
-        let accept: Vec<Format> =
-            negotiated.codecs.iter().filter_map(|codec| format(codec, negotiated.ptime)).collect();
-        let first = *accept.first().ok_or(Reason::NoCommonCodec)?;
-        let send_type = negotiated.codecs.first().map_or(first.payload_type, |it| it.payload_type);
+        let formats = |payload_type: fn(&sdp::NegotiatedCodec) -> u8| -> Vec<Format> {
+            let formats = negotiated.codecs.iter();
+            formats.filter_map(|it| format(it, payload_type(it), negotiated.ptime)).collect()
+        };
+        let accept = formats(|codec| codec.receive_payload_type);
+        let sendable = formats(|codec| codec.payload_type);
+        let first = *sendable.first().ok_or(Reason::NoCommonCodec)?;
         // Held by 0.0.0.0 (RFC 2543): nothing is sent, and the address stays for the resumption.
         let remote = negotiated.remote.or_else(|| self.plan.as_ref().map(|plan| plan.remote));
         let held = negotiated.remote.is_none();
@@ -232,7 +235,6 @@ impl LegMedia {
             Protection::Srtp { suite, .. } => suite.name(),
             Protection::Plain { .. } => "none",
         };
-        let events = negotiated.telephone_event;
         let plan = LegPlan {
             leg: self.leg,
             remote: remote.ok_or(Reason::SdpMalformed)?,
@@ -242,15 +244,18 @@ impl LegMedia {
                 receive: receives(negotiated.direction),
             },
             protection,
-            send: Format { payload_type: send_type, ..first },
+            send: *sendable.first().ok_or(Reason::NoCommonCodec)?,
+            sendable,
             accept,
-            telephone_events: events
-                .map(|events| (events.receive_payload_type, events.clock_rate))
-                .into_iter()
-                .collect(),
+            telephone_event: negotiated.telephone_event.map(|event| TelephoneEvent {
+                send: event.payload_type,
+                receive: event.receive_payload_type,
+                clock_rate: event.clock_rate,
+            }),
+            comfort_noise: None,
             inactive: self.terms.media_inactive,
             source: self.source.clone(),
-            purpose: self.purpose,
+            purpose: self.purpose.clone(),
         };
         self.lines = lines;
         self.plan = Some(plan.clone());
@@ -266,12 +271,12 @@ const fn receives(direction: Direction) -> bool {
     matches!(direction, Direction::SendRecv | Direction::RecvOnly)
 }
 
-fn format(codec: &sdp::NegotiatedCodec, ptime: u16) -> Option<Format> {
+fn format(codec: &sdp::NegotiatedCodec, payload_type: u8, ptime: u16) -> Option<Format> {
     let kind = Codec::from_name(&codec.name)?;
     let opus = codec.fmtp.as_deref().map(OpusParameters::parse).unwrap_or_default();
     Some(Format {
         codec: kind,
-        payload_type: codec.receive_payload_type,
+        payload_type,
         // The relay sends 10, 20, 30, 40 or 60 ms; what is between is rounded down.
         packet_ms: match ptime {
             0..20 => 10,

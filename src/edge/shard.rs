@@ -109,7 +109,7 @@ pub struct Shard {
     sessions: BTreeMap<LegId, SessionId>,
     legs: BTreeMap<SessionId, LegId>,
     released: VecDeque<(Instant, SessionId)>,
-    sessions_made: u64,
+    stems_made: u64,
 }
 
 impl Shard {
@@ -125,14 +125,14 @@ impl Shard {
             sessions: BTreeMap::new(),
             legs: BTreeMap::new(),
             released: VecDeque::new(),
-            sessions_made: 0,
+            stems_made: 0,
         }
     }
 
     /// The shard that owns a session, of `shards`.
     #[must_use]
     pub const fn of_session(session: SessionId, shards: u64) -> u64 {
-        session.0 % shards
+        session.stem() % shards
     }
 
     /// Takes one input and carries out all that follows from it.
@@ -276,8 +276,15 @@ impl Shard {
     }
 
     fn new_session(&mut self, leg: LegId) -> SessionId {
-        let session = SessionId(self.sessions_made * self.shards + self.number);
-        self.sessions_made += 1;
+        let known = self.sessions.range(LegId { index: 0, ..leg }..).next();
+        let stem = match known.filter(|(known, _)| known.call == leg.call) {
+            Some((_, session)) => session.stem(),
+            None => {
+                self.stems_made += 1;
+                self.stems_made * self.shards + self.number
+            }
+        };
+        let session = SessionId::new(stem, leg.index);
         self.sessions.insert(leg, session);
         self.legs.insert(session, leg);
         session

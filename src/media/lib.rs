@@ -1,5 +1,5 @@
-//! Tier 2, the contract between `call` and `relay`: what must flow ([`plan`]), what did
-//! ([`report`]) and copies of it ([`tap`]). Plain data and pure functions: no socket, no key
+//! Tier 2, the contract between `call` and `relay`: what must flow ([`plan`]), how one leg
+//! hears another ([`bridge`]), what did flow ([`report`]) and copies of it ([`tap`]). Plain data and pure functions: no socket, no key
 //! schedule, no codec state.
 //!
 //! The call decides at negotiation, the relay compiles the plan to a path once; nothing here is
@@ -7,12 +7,15 @@
 
 #![forbid(unsafe_code)]
 
+pub mod bridge;
 pub mod plan;
 pub mod report;
 pub mod tap;
 
+pub use bridge::{Bridge, KeyForm, KeyPassage, Passage, Rule, between};
 pub use plan::{
-    BargeIn, Direction, Format, LegPlan, Need, Protection, Purpose, Reserved, SourceIdentity,
+    BargeIn, ComfortNoise, Direction, Format, LegPlan, Need, Protection, Purpose, Reserved,
+    SourceIdentity, TelephoneEvent,
 };
 pub use report::{MediaEvent, Quality, StopCause};
 pub use tap::{Channel, FRAME_SAMPLES, TAP_RATE, TapFrame};

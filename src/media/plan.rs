@@ -8,6 +8,8 @@ use base::{LegId, Random};
 use ipnet::IpNet;
 use rtp::sdes::{KeySalt, Suite};
 
+use crate::bridge::Bridge;
+
 /// What the relay has to find before an answer can be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Need {
@@ -75,6 +77,26 @@ pub struct Format {
     pub bitrate: u32,
 }
 
+/// Telephone events as agreed with the peer (RFC 4733).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TelephoneEvent {
+    /// Payload type that we send.
+    pub send: u8,
+    /// Payload type that we expect.
+    pub receive: u8,
+    /// RTP clock in Hz, of both.
+    pub clock_rate: u32,
+}
+
+/// Comfort noise as agreed with the peer (RFC 3389), on the clock of 8 kHz.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ComfortNoise {
+    /// Payload type that we send.
+    pub send: u8,
+    /// Payload type that we expect.
+    pub receive: u8,
+}
+
 /// The identity of what we send.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SourceIdentity {
@@ -125,13 +147,16 @@ impl Default for BargeIn {
 }
 
 /// What the leg's media is for.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Purpose {
     /// A voice agent listens and speaks.
     Agent {
         /// When its speech stops for the caller's; `None` lets it finish.
         barge_in: Option<BargeIn>,
     },
+    /// Another leg of the same call hears what this one says; `None` until that leg has a plan,
+    /// while what arrives is counted and dropped.
+    Bridge(Option<Bridge>),
 }
 
 /// What must flow on one leg. Applying a new plan to a session that flows changes only what
@@ -150,10 +175,14 @@ pub struct LegPlan {
     pub protection: Protection,
     /// What we send.
     pub send: Format,
-    /// What we take, `send` included; packets of other payload types are dropped.
+    /// Whatever else the peer takes, under the payload types that it expects; `send` is the first.
+    pub sendable: Vec<Format>,
+    /// What we take, under the payload types that we expect; other packets are dropped.
     pub accept: Vec<Format>,
-    /// Payload types of telephone events and their clock rates (RFC 4733).
-    pub telephone_events: Vec<(u8, u32)>,
+    /// Telephone events (RFC 4733), where both sides take them.
+    pub telephone_event: Option<TelephoneEvent>,
+    /// Comfort noise (RFC 3389), where both sides take it: its payload types.
+    pub comfort_noise: Option<ComfortNoise>,
     /// Longest time without authenticated RTP or RTCP before [`crate::MediaEvent::Inactive`].
     pub inactive: Duration,
     /// Identity of what we send.

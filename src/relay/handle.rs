@@ -132,9 +132,9 @@ impl RelayHandle {
         sum
     }
 
-    /// Sessions that follow each other go to different workers.
+    /// Calls that follow each other go to different workers; all legs of one go to the same.
     fn worker(&self, session: SessionId) -> Option<&WorkerHandle> {
-        let at = session.0.checked_rem(self.0.len() as u64)?;
+        let at = session.stem().checked_rem(self.0.len() as u64)?;
         self.0.get(usize::try_from(at).ok()?)
     }
 }

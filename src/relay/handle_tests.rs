@@ -43,7 +43,7 @@ fn a_call_flows_over_real_sockets() {
     let (sender, events) = sync_channel(1024);
     let config = RelayConfig { workers: 2, ports: 21_000..=21_999, seed: 7 };
     let relay = Relay::start(&config, |_| Box::new(Sink(sender.clone()))).unwrap();
-    let (handle, session) = (relay.handle(), SessionId(5));
+    let (handle, session) = (relay.handle(), SessionId::new(5, 0));
     let need = Need { bind: IpAddr::from([127, 0, 0, 1]), separate_rtcp: true };
     handle.command(session, Command::Reserve(need)).unwrap();
     let reserved = wait_for(&events, |event| match event {
@@ -69,7 +69,9 @@ fn a_call_flows_over_real_sockets() {
         protection: Protection::Srtp { suite, send: ours.clone(), receive: theirs.clone() },
         send: pcma,
         accept: vec![pcma],
-        telephone_events: Vec::new(),
+        sendable: Vec::new(),
+        telephone_event: None,
+        comfort_noise: None,
         inactive: Duration::from_secs(60),
         source: SourceIdentity::random(&mut random),
         purpose: Purpose::Agent { barge_in: None },

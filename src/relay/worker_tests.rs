@@ -114,7 +114,9 @@ fn plan(remote_port: u16) -> Box<LegPlan> {
         protection: Protection::Plain { from: Vec::new() },
         send: pcmu,
         accept: vec![pcmu],
-        telephone_events: Vec::new(),
+        sendable: Vec::new(),
+        telephone_event: None,
+        comfort_noise: None,
         inactive: Duration::from_secs(60),
         source: SourceIdentity::random(&mut random),
         purpose: Purpose::Agent { barge_in: None },
@@ -123,7 +125,7 @@ fn plan(remote_port: u16) -> Box<LegPlan> {
 
 impl Rig {
     fn tell(&self, session: u64, command: Command) {
-        self.commands.send(Message::Session(SessionId(session), command)).unwrap();
+        self.commands.send(Message::Session(SessionId::new(session, 0), command)).unwrap();
     }
 
     fn reserve(&mut self, session: u64) -> MediaEvent {
@@ -131,7 +133,7 @@ impl Rig {
         self.tell(session, Command::Reserve(need));
         self.worker.round();
         let (id, event) = self.events.0.lock().unwrap().pop().unwrap();
-        assert_eq!(id, SessionId(session));
+        assert_eq!(id, SessionId::new(session, 0));
         event.unwrap()
     }
 
@@ -154,7 +156,7 @@ fn a_fault_in_one_session_ends_that_session_only() {
     }
     rig.rounds(40);
     let _ = std::panic::take_hook();
-    assert!(rig.events.0.lock().unwrap().contains(&(SessionId(2), None)));
+    assert!(rig.events.0.lock().unwrap().contains(&(SessionId::new(2, 0), None)));
     assert_eq!(rig.worker.tally.total(Meter::Panics), 1);
     assert_eq!(rig.net.0.borrow().open.len(), 4, "its sockets are closed");
     assert!(rig.sent_to(5000) > 8 && rig.sent_to(5002) > 8);
@@ -167,7 +169,7 @@ fn a_flood_at_one_port_costs_the_others_one_batch() {
         assert!(matches!(rig.reserve(session), MediaEvent::Reserved(_)));
         rig.tell(session, Command::Apply(plan(5000 + session as u16)));
     }
-    let victim = rig.worker.places[&SessionId(0)] * 2;
+    let victim = rig.worker.places[&SessionId::new(0, 0)] * 2;
     let source = SocketAddr::from(([203, 0, 113, 1], 9));
     let flood = (0..100_000).map(|_| (vec![0x80; 1400], source)).collect();
     rig.net.0.borrow_mut().waiting.insert(victim, flood);
@@ -192,8 +194,8 @@ fn released_ports_rest_and_used_up_ports_are_refused() {
     rig.tell(1, Command::Release);
     rig.worker.take_commands();
     assert!(rig.net.0.borrow().open.is_empty());
-    rig.worker.reserve(SessionId(3), Need { bind: IpAddr::from([0; 4]), separate_rtcp: false });
-    let failed = (SessionId(3), Some(MediaEvent::ReserveFailed { ports: true }));
+    rig.worker.reserve(SessionId::new(3, 0), Need { bind: IpAddr::from([0; 4]), separate_rtcp: false });
+    let failed = (SessionId::new(3, 0), Some(MediaEvent::ReserveFailed { ports: true }));
     assert!(rig.events.0.lock().unwrap().contains(&failed));
     rig.net.0.borrow_mut().now += limit::RELAY_QUARANTINE_MS.millis();
     assert!(matches!(rig.reserve(4), MediaEvent::Reserved(_)));

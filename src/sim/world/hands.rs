@@ -182,7 +182,7 @@ impl Hands {
         let ip = std::net::IpAddr::from(MEDIA_IP);
         let rtp = SocketAddr::new(ip, 10_000 + self.ports);
         let rtcp = need.separate_rtcp.then(|| SocketAddr::new(ip, 10_001 + self.ports));
-        let session = Session::new(self.now, self.wall, id.0, need.separate_rtcp);
+        let session = Session::new(self.now, self.wall, id.number(), need.separate_rtcp);
         let ports = Reserved { rtp, rtcp };
         self.sessions.insert(id, Running { session, ports });
         let event = MediaEvent::Reserved(ports);

@@ -5,33 +5,34 @@
 use std::time::Duration;
 
 use base::Instant;
-use media::MediaEvent;
+use media::{MediaEvent, TelephoneEvent};
 use rtp::dtmf::{DtmfEvent, DtmfReceiver};
 use rtp::packet::Packet;
 
-/// One receiver for each telephone-event payload type.
-pub(crate) struct Keys(Vec<(u8, u32, DtmfReceiver)>);
+/// The receiver of the telephone events that were agreed on.
+pub(crate) struct Keys(Option<(u8, u32, DtmfReceiver)>);
 
 impl Keys {
-    pub(crate) fn new(events: &[(u8, u32)]) -> Self {
-        let receiver =
-            |(payload_type, clock): &(u8, u32)| (*payload_type, *clock, DtmfReceiver::new(*clock));
-        Self(events.iter().map(receiver).collect())
+    pub(crate) fn new(event: Option<&TelephoneEvent>) -> Self {
+        let receiver = |event: &TelephoneEvent| {
+            (event.receive, event.clock_rate, DtmfReceiver::new(event.clock_rate))
+        };
+        Self(event.map(receiver))
     }
 
-    /// Takes a new plan's payload types; those that stay keep their state, so that a key held
+    /// Takes a new plan's payload type; where it stays so does the state, so that a key held
     /// over a re-INVITE is not pressed twice.
-    pub(crate) fn update(&mut self, events: &[(u8, u32)]) {
-        let fresh = Self::new(events).0.into_iter().map(|fresh| {
-            let known = self.0.iter().find(|known| (known.0, known.1) == (fresh.0, fresh.1));
-            known.cloned().unwrap_or(fresh)
-        });
-        self.0 = fresh.collect();
+    pub(crate) fn update(&mut self, event: Option<&TelephoneEvent>) {
+        let known = |known: &(u8, u32, _)| (known.0, known.1);
+        let fresh = event.map(|event| (event.receive, event.clock_rate));
+        if self.0.as_ref().map(known) != fresh {
+            *self = Self::new(event);
+        }
     }
 
     /// Whether the payload type is one of ours.
     pub(crate) fn knows(&self, payload_type: u8) -> bool {
-        self.0.iter().any(|known| known.0 == payload_type)
+        self.0.as_ref().is_some_and(|known| known.0 == payload_type)
     }
 
     /// Takes a telephone-event packet.
@@ -41,10 +42,7 @@ impl Keys {
         packet: &Packet<'_>,
         event: &mut dyn FnMut(MediaEvent),
     ) {
-        let payload_type = packet.payload_type();
-        let Some((.., receiver)) = self.0.iter_mut().find(|known| known.0 == payload_type) else {
-            return;
-        };
+        let Some((.., receiver)) = &mut self.0 else { return };
         for seen in receiver.handle_packet(now, packet.timestamp(), packet.payload()) {
             if let DtmfEvent::Started { digit } = seen {
                 event(MediaEvent::Digit { digit: digit.to_char(), duration: Duration::ZERO });
@@ -54,16 +52,16 @@ impl Keys {
 
     /// Whether a key is down: what is heard meanwhile is its tone, not speech.
     pub(crate) fn is_down(&mut self, now: Instant) -> bool {
-        self.0.iter_mut().fold(false, |down, (.., receiver)| {
+        self.0.as_mut().is_some_and(|(.., receiver)| {
             let _ = receiver.handle_timeout(now);
-            down | receiver.poll_timeout().is_some()
+            receiver.poll_timeout().is_some()
         })
     }
 
     /// Another source speaks.
     pub(crate) fn reset(&mut self) {
-        self.0.iter_mut().for_each(|(.., receiver)| {
+        if let Some((.., receiver)) = &mut self.0 {
             let _ = receiver.reset();
-        });
+        }
     }
 }

@@ -55,7 +55,7 @@ impl Transform {
     pub(crate) fn new(plan: &LegPlan) -> Result<Self, SetupError> {
         Ok(Self {
             hear: Hear::new(&plan.accept),
-            keys: Keys::new(&plan.telephone_events),
+            keys: Keys::new(plan.telephone_event.as_ref()),
             speak: Speak::new(plan)?,
             ear: Ear::new(),
         })
@@ -64,7 +64,7 @@ impl Transform {
     pub(crate) fn update(&mut self, plan: &LegPlan) -> Result<(), SetupError> {
         self.speak.update(plan)?;
         self.hear.set_formats(&plan.accept);
-        self.keys.update(&plan.telephone_events);
+        self.keys.update(plan.telephone_event.as_ref());
         Ok(())
     }
 
@@ -108,7 +108,10 @@ impl Transform {
         let mut caller = [0; FRAME_SAMPLES];
         self.hear_caller(now, plan, &mut caller, out.tally());
 
-        let Purpose::Agent { barge_in } = plan.purpose;
+        let barge_in = match plan.purpose {
+            Purpose::Agent { barge_in } => barge_in,
+            Purpose::Bridge(_) => None,
+        };
         let barge_in = barge_in.filter(|_| playout.is_playing());
         let heard = self.ear.heard(&caller, position, barge_in, &mut |event| out.event(event));
         if heard.barge_in {

@@ -221,6 +221,6 @@ fn encoder(format: &Format) -> Result<Encoder, SetupError> {
 /// 2.1).
 fn keys(plan: &LegPlan) -> Option<(u8, DtmfSender)> {
     let clock = plan.send.codec.clock_rate();
-    let (payload_type, _) = plan.telephone_events.iter().find(|(_, rate)| *rate == clock)?;
-    Some((*payload_type, DtmfSender::new(clock)))
+    let event = plan.telephone_event.filter(|event| event.clock_rate == clock)?;
+    Some((event.send, DtmfSender::new(clock)))
 }
