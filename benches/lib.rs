@@ -2,3 +2,5 @@
 //! ours stands beside a peer's or a floor.
 
 #![forbid(unsafe_code)]
+
+pub mod rig;

@@ -11,7 +11,7 @@ use divan::{Bencher, black_box};
 use media::{BargeIn, Direction, Format, LegPlan, MediaEvent, Protection, Purpose, SourceIdentity};
 use policy::{Attempt, Observed, Offer, Transport};
 use relay::path::counters::Tally;
-use relay::path::{Driver, Port, Session};
+use relay::path::{Driver, Passing, Port, Session};
 use relay::srtp::{Receiver, Sender};
 use rtp::sdes::{KeySalt, Suite};
 use webrtc_srtp::context::Context;
@@ -69,6 +69,7 @@ fn policy_decide(bencher: Bencher<'_, '_>, trunks: usize) {
     let source = format!("10.{}.{}.9:5061", last / 256, last % 256);
     let attempt = Attempt {
         source: source.parse().unwrap_or(SocketAddr::from(([10, 0, 0, 9], 5061))),
+        local: None,
         transport: Transport::Tls,
         certificates: Vec::new(),
         request_uri: "sip:+18005550100@203.0.113.5".into(),
@@ -168,6 +169,9 @@ impl Driver for Nowhere {
     fn tally(&mut self) -> &mut Tally {
         &mut self.0
     }
+    fn pass(&mut self, passing: Passing, payload: &[u8]) {
+        black_box((passing, payload));
+    }
 }
 
 /// One voice-agent leg for one second of the caller's speech-like audio: SRTP both ways, jitter
@@ -201,7 +205,8 @@ fn agent_leg_second(bencher: Bencher<'_, '_>, codec: Codec) {
     let mut now = Instant::from_nanos(1_000_000_000);
     let mut session = Session::new(now, WallTime::default(), 1, false);
     let mut driver = Nowhere(Tally::default());
-    let (Ok(()), Ok(mut sender)) = (session.apply(now, plan), Sender::new(suite, &theirs)) else {
+    let applied = session.apply(now, plan, None, &mut driver);
+    let (Ok(()), Ok(mut sender)) = (applied, Sender::new(suite, &theirs)) else {
         return;
     };
     let speech: Arc<[i16]> = (0..16_000_i32).map(|at| ((at * 37 % 4_000) - 2_000) as i16).collect();

@@ -16,7 +16,7 @@ fi
 
 build=(gcc g++ make cmake pkg-config libpocketsphinx-dev libsphinxbase-dev flite1-dev)
 run=(pocketsphinx-en-us)
-test=(python3 sip-tester baresip-core stunnel4 openssl tshark sqlite3 flite pocketsphinx asterisk-core-sounds-en-wav asterisk-core-sounds-en-g722)
+test=(python3 python3-venv sip-tester baresip-core stunnel4 openssl tshark sqlite3 flite pocketsphinx asterisk-core-sounds-en-wav asterisk-core-sounds-en-g722)
 
 packages=("${build[@]}" "${run[@]}")
 [ "${1:-run}" = test ] && packages+=("${test[@]}")
@@ -25,11 +25,19 @@ missing=()
 for package in "${packages[@]}"; do
   dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
 done
-[ ${#missing[@]} -eq 0 ] && exit 0
+if [ ${#missing[@]} -ne 0 ]; then
+  echo "Installing: ${missing[*]}"
+  sudo=()
+  [ "$(id -u)" -eq 0 ] || sudo=(sudo)
+  export DEBIAN_FRONTEND=noninteractive
+  "${sudo[@]}" apt-get update -qq
+  "${sudo[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}"
+fi
 
-echo "Installing: ${missing[*]}"
-sudo=()
-[ "$(id -u)" -eq 0 ] || sudo=(sudo)
-export DEBIAN_FRONTEND=noninteractive
-"${sudo[@]}" apt-get update -qq
-"${sudo[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}"
+# Debian's OpenSSL is too old to know post-quantum key exchange; the wheels of PyPI bring a newer one.
+openssl=target/peers/openssl
+if [ "${1:-run}" = test ] && ! "$openssl/bin/python" -c 'import OpenSSL' 2>/dev/null; then
+  echo "Installing: pyOpenSSL into $openssl"
+  /usr/bin/python3 -m venv "$openssl"
+  "$openssl/bin/pip" install --quiet --disable-pip-version-check pyOpenSSL==26.4.0 cryptography==50.0.2
+fi

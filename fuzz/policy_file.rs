@@ -43,6 +43,7 @@ fn wall() -> WallTime {
 fn attempts() -> [Attempt; 2] {
     let secure = Attempt {
         source: SocketAddr::from((Ipv4Addr::new(198, 51, 100, 9), 40_000)),
+        local: None,
         transport: Transport::Tls,
         certificates: vec!["sip.acme.example".to_owned()],
         request_uri: "sip:+18005550100@edge.example".to_owned(),

@@ -99,6 +99,7 @@ fn local(plaintext: bool) -> Local {
             Codec::pcmu(),
         ],
         telephone_event: true,
+        comfort_noise: true,
         direction: Direction::SendRecv,
         rtcp_mux: true,
         ptime: 20,

@@ -108,6 +108,9 @@ fn read_all(message: &Message) {
     let _ = sip::identity::Caller::of(headers, true).and_then(|caller| caller.number());
     let _ = sip::SessionTerms::default().answer(headers);
     let _ = sip::redact(message);
+    if let Ok(Some(found)) = sip::body::find(headers, message.body(), "application/sdp") {
+        assert!(found.len() <= message.body().len());
+    }
     match message {
         Message::Request(request) => {
             let _ = (request.uri.number(), request.uri.without_headers());

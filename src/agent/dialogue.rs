@@ -23,7 +23,14 @@ pub enum Input {
     /// The call is answered and media flows.
     Started,
     /// A key was pressed.
-    Digit(char),
+    Digit {
+        /// `0`-`9`, `*`, `#`, `A`-`D`.
+        digit: char,
+        /// Since when it is down; it may have been pressed before the dialogue began.
+        from: Instant,
+        /// Until when it was down, as far as known.
+        until: Instant,
+    },
     /// The caller begins to speak.
     SpeechStarted {
         /// Where.
@@ -61,6 +68,8 @@ pub enum Input {
     },
     /// The caller put us on hold, or came back.
     Held(bool),
+    /// The transfer came to nothing; the caller is still there.
+    TransferFailed(Reason),
     /// How long a sample is on its way to the caller's ear, by RTCP.
     PathDelay(Duration),
     /// A provider answered.
@@ -116,6 +125,8 @@ pub enum Output {
     },
     /// A turn is finished.
     Turn(Turn),
+    /// Carry the caller to this number or SIP URI.
+    Transfer(Personal<String>),
     /// End the call.
     HangUp(Reason),
     /// Tell the operator.
@@ -146,6 +157,9 @@ struct Said {
     latency: Option<Duration>,
 }
 
+/// Longest wait for a transfer: three targets that ring for their whole time.
+const TRANSFER: Duration = Duration::from_millis(3 * limit::CALL_RING_MS.value);
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     /// Not started.
@@ -156,6 +170,8 @@ enum State {
     Listening(StepId),
     /// Waiting for the reasoner.
     Thinking(StepId, ThoughtId),
+    /// The caller is being carried to somebody else.
+    Transferring(StepId),
     /// Saying goodbye.
     Leaving(Reason),
     /// Over.
@@ -177,11 +193,15 @@ pub struct Dialogue {
     speech_start: Option<u64>,
     /// Where the caller's last turn ended: the next answer's latency counts from here.
     answering_since: Option<u64>,
+    /// A speech that we have cut and whose turn is not written yet, and the caller's turns that
+    /// come after it.
+    cut: Option<(SpeechId, Vec<Turn>)>,
     last_words: Personal<String>,
     tries: u8,
     silences: u8,
     path_delay: Duration,
-    /// One moment on both clocks: the last playout event.
+    /// One moment on both clocks: the last speech began. (Its end is told when the frame that
+    /// holds it is made, up to 20 ms early.)
     clocks: Option<(Instant, u64)>,
     /// Whether nobody is there to answer: silence means nothing then.
     is_held: bool,
@@ -204,6 +224,7 @@ impl Dialogue {
             utterance: None,
             speech_start: None,
             answering_since: None,
+            cut: None,
             last_words: Personal::default(),
             tries: 0,
             silences: 0,
@@ -226,14 +247,13 @@ impl Dialogue {
                 self.began = now;
                 self.enter(now, self.flow.start);
             }
-            Input::Digit(digit) => self.on_digit(now, digit),
+            Input::Digit { digit, from, until } => self.on_digit(now, digit, from, until),
             Input::SpeechStarted { position } => self.on_speech_started(now, position),
             Input::SpeechEnded { position } => self.on_speech_ended(now, position),
             Input::PlayoutStarted { speech, position } => {
                 self.on_playout_started(now, speech, position);
             }
             Input::PlayoutFinished { speech, position } => {
-                self.clocks = Some((now, position));
                 self.finish_turn(speech, None, position);
                 if self.speaking == Some(speech) {
                     self.speaking = None;
@@ -241,13 +261,13 @@ impl Dialogue {
                 }
             }
             Input::PlayoutStopped { speech, played, position, barge_in } => {
-                self.clocks = Some((now, position));
                 self.finish_turn(speech, Some(played), position);
                 if barge_in && self.speaking == Some(speech) {
                     self.on_barge_in(now);
                 }
             }
             Input::Held(held) => self.on_held(now, held),
+            Input::TransferFailed(_) => self.on_transfer_failed(now),
             Input::PathDelay(delay) => self.path_delay = delay,
             Input::Provider(event) => self.on_provider(now, event),
             Input::Refused(role) => self.on_failed(now, role),
@@ -280,6 +300,7 @@ impl Dialogue {
             State::Listening(step) => self.on_silence(now, step),
             State::Speaking(_) | State::Leaving(_) => self.on_failed(now, Role::Speaker),
             State::Thinking(..) => self.on_failed(now, Role::Reasoner),
+            State::Transferring(_) => self.on_transfer_failed(now),
             State::New | State::Over => {}
         }
     }
@@ -330,13 +351,14 @@ impl Dialogue {
                     self.deadline = Some(now + limit::PROVIDER_REPLY_MS.millis());
                     return;
                 }
+                Some(Action::Transfer { text, .. }) => return self.speak(now, text),
                 Some(Action::Goodbye { text }) => {
                     return self.leave(now, text, Reason::AgentHungUp);
                 }
-                None => return self.hang_up(Reason::AgentFailed),
+                None => return self.hang_up(now, Reason::AgentFailed),
             }
         }
-        self.hang_up(Reason::AgentFailed);
+        self.hang_up(now, Reason::AgentFailed);
     }
 
     fn speak(&mut self, now: Instant, text: &str) {
@@ -366,10 +388,32 @@ impl Dialogue {
                     self.enter(now, next);
                 }
                 Some(Action::Ask { .. }) => self.listen(now, step),
-                Some(Action::Goodbye { .. }) | None => self.hang_up(Reason::AgentHungUp),
+                Some(Action::Transfer { to, .. }) => {
+                    self.state = State::Transferring(step);
+                    self.deadline = Some(now + TRANSFER);
+                    self.outputs.push_back(Output::Transfer(to.clone()));
+                }
+                Some(Action::Goodbye { .. }) | None => self.hang_up(now, Reason::AgentHungUp),
             },
-            State::Leaving(reason) => self.hang_up(reason),
-            State::New | State::Listening(_) | State::Thinking(..) | State::Over => {}
+            State::Leaving(reason) => self.hang_up(now, reason),
+            State::New
+            | State::Listening(_)
+            | State::Thinking(..)
+            | State::Transferring(_)
+            | State::Over => {}
+        }
+    }
+
+    /// The transfer came to nothing: the flow goes on where it says.
+    fn on_transfer_failed(&mut self, now: Instant) {
+        let State::Transferring(step) = self.state else { return };
+        self.deadline = None;
+        match self.flow.step(step).map(|step| &step.action) {
+            Some(Action::Transfer { failed, .. }) => {
+                let failed = *failed;
+                self.enter(now, failed);
+            }
+            _ => self.hang_up(now, Reason::AgentFailed),
         }
     }
 
@@ -478,13 +522,15 @@ impl Dialogue {
                 // An answer that is being spoken is past its thinking.
                 Action::Answer { next, .. } if self.state == State::Speaking(step) => step = *next,
                 Action::Say { next, .. } => step = *next,
-                Action::Answer { .. } | Action::Goodbye { .. } => return None,
+                Action::Answer { .. } | Action::Transfer { .. } | Action::Goodbye { .. } => {
+                    return None;
+                }
             }
         }
         None
     }
 
-    fn on_digit(&mut self, now: Instant, digit: char) {
+    fn on_digit(&mut self, now: Instant, digit: char, from: Instant, until: Instant) {
         let ask = match self.state {
             State::Listening(step) => Some(step),
             State::Speaking(step) => self.question_after(step),
@@ -494,15 +540,14 @@ impl Dialogue {
         self.answering_since = None;
         self.stop_speaking();
         self.drop_utterance();
-        let start = now.since(self.began);
-        self.outputs.push_back(Output::Turn(Turn {
+        self.write_turn(Turn {
             speaking: Speaking::Caller,
             text: Personal::new(format!("[keys {digit}]")),
-            start,
-            end: start,
+            start: self.place_of(from),
+            end: self.place_of(until),
             interrupted: false,
             latency: None,
-        }));
+        });
         match self.choice(step, |choice| choice.key == Some(digit)) {
             Some((go, words)) => {
                 self.last_words = Personal::new(words);
@@ -522,8 +567,37 @@ impl Dialogue {
     }
 
     fn stop_speaking(&mut self) {
-        if self.speaking.take().is_some() {
+        if let Some(speech) = self.speaking.take() {
             self.outputs.push_back(Output::StopPlayout);
+            if self.said.get(&speech).is_some_and(|said| said.started.is_some()) {
+                self.write_waiting();
+                self.cut = Some((speech, Vec::new()));
+            }
+        }
+    }
+
+    /// Turns are written in the order in which they began: what cut a speech comes after it.
+    fn write_turn(&mut self, turn: Turn) {
+        match &mut self.cut {
+            Some((_, waiting)) if waiting.len() < limit::CALL_DTMF_DIGITS.get() => {
+                waiting.push(turn);
+            }
+            _ => self.outputs.push_back(Output::Turn(turn)),
+        }
+    }
+
+    fn write_waiting(&mut self) {
+        let waiting = self.cut.take().map(|(_, waiting)| waiting).unwrap_or_default();
+        self.outputs.extend(waiting.into_iter().map(Output::Turn));
+    }
+
+    /// Where a moment is in the call's media.
+    fn place_of(&self, moment: Instant) -> Duration {
+        match self.clocks {
+            Some((then, position)) => {
+                (turn::at(position) + moment.since(then)).saturating_sub(then.since(moment))
+            }
+            None => moment.since(self.began),
         }
     }
 
@@ -581,7 +655,7 @@ impl Dialogue {
         self.deadline = None;
         self.answering_since = Some(utterance.end);
         let found = self.choice(step, |choice| choice.phrases.contains(text.expose()));
-        self.outputs.push_back(Output::Turn(Turn {
+        self.write_turn(Turn {
             speaking: Speaking::Caller,
             text: if text.expose().is_empty() {
                 Personal::new(String::from("[not understood]"))
@@ -592,7 +666,7 @@ impl Dialogue {
             end: turn::at(utterance.end),
             interrupted: false,
             latency: None,
-        }));
+        });
         match found {
             Some((go, _)) => {
                 self.last_words = text;
@@ -638,7 +712,7 @@ impl Dialogue {
         match (role, self.state) {
             (Role::Speaker, State::Speaking(_) | State::Leaving(_)) => {
                 self.speaking = None;
-                self.hang_up(Reason::AgentFailed);
+                self.hang_up(now, Reason::AgentFailed);
             }
             (Role::Reasoner, State::Thinking(_, thought)) => self.on_thought(now, thought, None),
             (Role::Transcriber, State::Listening(step)) if self.utterance.is_some() => {
@@ -654,6 +728,7 @@ impl Dialogue {
     }
 
     fn on_playout_started(&mut self, now: Instant, speech: SpeechId, position: u64) {
+        self.clocks = Some((now, position));
         let since = self.answering_since.take();
         if let Some(said) = self.said.get_mut(&speech) {
             said.started = Some((position, now));
@@ -687,6 +762,9 @@ impl Dialogue {
             interrupted: played.is_some(),
             latency: said.latency,
         }));
+        if self.cut.as_ref().is_some_and(|(cut, _)| *cut == speech) {
+            self.write_waiting();
+        }
     }
 
     fn on_ended(&mut self, now: Instant) {
@@ -696,14 +774,15 @@ impl Dialogue {
                 now.since(since).as_micros() as u64 * u64::from(media::TAP_RATE) / 1_000_000;
             self.finish_turn(speech, Some(samples), start + samples);
         }
+        self.write_waiting();
         self.state = State::Over;
         self.utterance = None;
         self.deadline = None;
     }
 
-    fn hang_up(&mut self, reason: Reason) {
-        self.deadline = None;
-        self.state = State::Over;
+    fn hang_up(&mut self, now: Instant, reason: Reason) {
+        // Nothing that comes later is heard any more.
+        self.on_ended(now);
         self.outputs.push_back(Output::HangUp(reason));
     }
 

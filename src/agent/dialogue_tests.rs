@@ -40,7 +40,11 @@ struct Room {
 
 impl Room {
     fn new() -> Self {
-        let flow = Arc::new(file::compile("flow.toml", FLOW).unwrap());
+        Self::with(FLOW)
+    }
+
+    fn with(flow: &str) -> Self {
+        let flow = Arc::new(file::compile("flow.toml", flow).unwrap());
         let call = CallId::random(&mut SeededRandom::new(1));
         let mut room =
             Self { dialogue: Dialogue::new(call, flow), now: Instant::ZERO, position: 0 };
@@ -75,6 +79,25 @@ impl Room {
         assert!(matches!(self.outputs()[0], Output::Play { last: true, .. }));
         self.tell(Input::PlayoutStarted { speech, position: self.position });
         (speech, text)
+    }
+
+    /// Lets the speech that is wanted begin 5 ms from now and end at once; all outputs.
+    fn outputs_and_goodbye(&mut self) -> Vec<Output> {
+        let mut outputs = self.outputs();
+        let Some(Output::Speak { speech, .. }) = outputs.last().cloned() else { panic!() };
+        let samples: Arc<[i16]> = vec![1; 160].into();
+        self.tell(Input::Provider(ProviderEvent::Speech { speech, samples, last: true }));
+        self.wait(Duration::from_millis(5));
+        self.tell(Input::PlayoutStarted { speech, position: self.position });
+        self.tell(Input::PlayoutFinished { speech, position: self.position + 160 });
+        outputs.extend(self.outputs());
+        outputs
+    }
+
+    /// Presses a key that went down 60 ms ago.
+    fn press(&mut self, digit: char) {
+        let from = self.now - Duration::from_millis(60);
+        self.tell(Input::Digit { digit, from, until: self.now });
     }
 
     fn say_out(&mut self) -> String {
@@ -135,7 +158,7 @@ fn greets_asks_hears_answers_and_hangs_up() {
     assert_eq!(room.say_out(), "Nine to five.");
     let (_, question) = room.spoken();
     assert_eq!(question, "Hours, or goodbye?");
-    room.tell(Input::Digit('2'));
+    room.press('2');
     let outputs = room.outputs();
     assert!(outputs.contains(&Output::StopPlayout));
     let Some(Output::Speak { speech, text }) = outputs.last() else { panic!("{outputs:?}") };
@@ -294,9 +317,133 @@ fn a_hang_up_in_mid_sentence_keeps_what_was_heard() {
 fn speech_that_was_cut_before_it_was_synthesised_is_not_played() {
     let mut room = Room::new();
     let Output::Speak { speech, .. } = room.outputs()[0] else { panic!() };
-    room.tell(Input::Digit('2'));
+    room.press('2');
     room.outputs();
     let samples: Arc<[i16]> = vec![1; 160].into();
     room.tell(Input::Provider(ProviderEvent::Speech { speech, samples, last: true }));
     assert_eq!(room.outputs(), []);
+}
+
+/// Who spoke, when it began and when it ended in milliseconds.
+fn times(outputs: &[Output]) -> Vec<(Speaking, u128, u128)> {
+    let turns = outputs.iter().filter_map(|output| match output {
+        Output::Turn(it) => Some((it.speaking, it.start.as_millis(), it.end.as_millis())),
+        _ => None,
+    });
+    turns.collect()
+}
+
+#[test]
+fn a_key_that_cuts_a_speech_comes_after_it_and_lies_where_it_was_pressed() {
+    let mut room = Room::new();
+    // The media began long before the voice agent did.
+    room.position = 160_000;
+    let (speech, _) = room.spoken();
+    room.wait(Duration::from_millis(500));
+    room.press('7');
+    room.press('1');
+    assert_eq!(times(&room.outputs()), [], "the speech that they cut is not written yet");
+    room.wait(Duration::from_millis(20));
+    let position = room.position;
+    room.tell(Input::PlayoutStopped { speech, played: 8_320, position, barge_in: false });
+    let (agent, caller) = (Speaking::Agent, Speaking::Caller);
+    let expected = [(agent, 10_000, 10_520), (caller, 10_440, 10_500), (caller, 10_440, 10_500)];
+    assert_eq!(times(&room.outputs()), expected);
+}
+
+#[test]
+fn keys_are_kept_when_the_call_ends_before_the_cut_is_reported() {
+    let mut room = Room::new();
+    room.spoken();
+    room.wait(Duration::from_millis(500));
+    room.press('7');
+    room.tell(Input::Ended);
+    let turns = Room::turns(&room.outputs());
+    assert_eq!(turns[1], (Speaking::Caller, "[keys 7]".into(), false));
+    assert_eq!(turns.len(), 2);
+}
+
+#[test]
+fn a_key_pressed_before_the_dialogue_began_lies_at_its_beginning() {
+    let mut room = Room::new();
+    room.now += Duration::from_secs(1);
+    let from = Instant::ZERO;
+    room.tell(Input::Digit { digit: '2', from, until: from });
+    assert_eq!(times(&room.outputs()), [(Speaking::Caller, 0, 0)]);
+}
+
+#[test]
+fn a_flood_of_keys_is_written_even_if_the_cut_is_never_reported() {
+    let mut room = Room::with(&FLOW.replace("go = \"hours\"", "go = \"menu\""));
+    room.spoken();
+    let mut written = 0;
+    for _ in 0..1_000 {
+        room.press('1');
+        written += Room::turns(&room.outputs()).len();
+    }
+    assert_eq!(written, 1_000 - limit::CALL_DTMF_DIGITS.get());
+    room.tell(Input::Ended);
+    assert_eq!(written + Room::turns(&room.outputs()).len(), 1_001);
+}
+
+#[test]
+fn a_key_comes_before_the_speech_that_it_brings() {
+    let mut room = Room::new();
+    let (speech, _) = room.spoken();
+    room.wait(Duration::from_secs(1));
+    // The last sample lies 15 ms into the frame that is being made now.
+    room.tell(Input::PlayoutFinished { speech, position: room.position + 240 });
+    let (speech, _) = room.spoken();
+    room.wait(Duration::from_secs(1));
+    room.tell(Input::PlayoutFinished { speech, position: room.position + 240 });
+    room.outputs();
+    let from = room.now;
+    room.tell(Input::Digit { digit: '2', from, until: from });
+    let mut turns = times(&room.outputs_and_goodbye());
+    let key = turns.remove(0);
+    assert!(key.1 <= turns[0].1, "{key:?} {turns:?}");
+}
+
+const TRANSFERS: &str = r#"
+start = "connect"
+[step.connect]
+transfer = "+442079460000"
+announce = "One moment."
+failed = "sorry"
+[step.sorry]
+goodbye = "Nobody is there."
+"#;
+
+#[test]
+fn a_transfer_is_asked_for_when_its_words_are_said_and_the_flow_goes_on_where_it_fails() {
+    let mut room = Room::with(TRANSFERS);
+    assert_eq!(room.say_out(), "One moment.");
+    let asked = std::iter::from_fn(|| room.dialogue.poll_output())
+        .filter(|it| matches!(it, Output::Transfer(to) if to.expose() == "+442079460000"));
+    assert_eq!(asked.count(), 1);
+    room.tell(Input::TransferFailed(Reason::Busy));
+    assert_eq!(room.say_out(), "Nobody is there.");
+    // What comes twice changes nothing.
+    room.tell(Input::TransferFailed(Reason::Busy));
+}
+
+#[test]
+fn a_transfer_that_never_ends_is_given_up() {
+    let mut room = Room::with(TRANSFERS);
+    room.say_out();
+    while room.dialogue.poll_output().is_some() {}
+    room.wait(Duration::from_secs(600));
+    assert_eq!(room.say_out(), "Nobody is there.");
+}
+
+#[test]
+fn a_transfer_says_to_whom_and_where_to_go_on() {
+    for (from, to) in [
+        ("\"+442079460000\"", "\"two words\""),
+        ("failed = \"sorry\"", ""),
+        ("failed = \"sorry\"", "failed = \"connect\""),
+        ("announce", "next"),
+    ] {
+        assert!(file::compile("flow.toml", &TRANSFERS.replace(from, to)).is_err(), "{to}");
+    }
 }

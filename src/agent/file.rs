@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base::diagnostic::suggest;
-use base::{Diagnostic, limit};
+use base::{Diagnostic, Personal, limit};
 use serde::Deserialize;
 use toml::Spanned;
 
@@ -62,6 +62,7 @@ struct StepFile {
     ask: Option<Spanned<String>>,
     answer_from: Option<Spanned<String>>,
     goodbye: Option<Spanned<String>>,
+    transfer: Option<Spanned<String>>,
 
     next: Option<Spanned<String>>,
     question: Option<Spanned<String>>,
@@ -71,6 +72,8 @@ struct StepFile {
     misheard: Option<Spanned<String>>,
     tries: Option<Spanned<u8>>,
     give_up: Option<Spanned<String>>,
+    announce: Option<Spanned<String>>,
+    failed: Option<Spanned<String>>,
 }
 
 #[derive(Deserialize)]
@@ -101,7 +104,7 @@ pub fn compile(file: &str, text: &str) -> Result<Flow, Vec<Diagnostic>> {
     if errors.is_empty() { Ok(flow) } else { Err(errors) }
 }
 
-const KEYS: [&str; 25] = [
+const KEYS: [&str; 28] = [
     "description",
     "voice",
     "recording",
@@ -115,6 +118,9 @@ const KEYS: [&str; 25] = [
     "ask",
     "answer_from",
     "goodbye",
+    "transfer",
+    "announce",
+    "failed",
     "next",
     "question",
     "unknown",
@@ -163,12 +169,13 @@ impl Compiler<'_> {
 
     fn step(&mut self, name: &str, step: &Spanned<StepFile>) -> Step {
         let (span, step) = (step.span(), step.get_ref());
-        let kinds = [&step.say, &step.ask, &step.answer_from, &step.goodbye];
+        let kinds = [&step.say, &step.ask, &step.answer_from, &step.goodbye, &step.transfer];
         if kinds.iter().filter(|kind| kind.is_some()).count() != 1 {
             self.error(
                 span.clone(),
                 &format!(
-                    "step \"{name}\" must have exactly one of say, ask, answer_from and goodbye"
+                    "step \"{name}\" must have exactly one of say, ask, answer_from, transfer and \
+                     goodbye"
                 ),
             );
         }
@@ -179,6 +186,8 @@ impl Compiler<'_> {
             self.ask(name, &span, step, text)
         } else if let Some(from) = &step.answer_from {
             self.answer(name, &span, step, from)
+        } else if let Some(to) = &step.transfer {
+            self.transfer(name, &span, step, to)
         } else {
             let text = step.goodbye.as_ref().map(|text| self.words(text)).unwrap_or_default();
             Action::Goodbye { text }
@@ -203,6 +212,8 @@ impl Compiler<'_> {
         stray(span(&step.misheard), is_ask, "misheard");
         stray(step.tries.as_ref().map(Spanned::span), is_ask, "tries");
         stray(span(&step.give_up), is_ask, "give_up");
+        stray(span(&step.announce), step.transfer.is_some(), "announce");
+        stray(span(&step.failed), step.transfer.is_some(), "failed");
     }
 
     fn ask(
@@ -321,6 +332,29 @@ impl Compiler<'_> {
         }
     }
 
+    fn transfer(
+        &mut self,
+        name: &str,
+        span: &Range<usize>,
+        step: &StepFile,
+        to: &Spanned<String>,
+    ) -> Action {
+        let text = step.announce.as_ref().map(|text| self.words(text)).unwrap_or_default();
+        let is_bad = |it: char| it.is_control() || it.is_whitespace();
+        if to.get_ref().is_empty() || to.get_ref().contains(is_bad) {
+            self.error(to.span(), "not a number or SIP URI such as \"+442079460000\"");
+        }
+        let to_whom = Personal::new(to.get_ref().clone());
+        let Some(failed) = &step.failed else {
+            let message = format!(
+                "step \"{name}\" transfers but does not say where to go when that has `failed`"
+            );
+            self.error(span.clone(), &message);
+            return Action::Goodbye { text };
+        };
+        Action::Transfer { text, to: to_whom, failed: self.target(failed) }
+    }
+
     fn next(&mut self, name: &str, span: &Range<usize>, step: &StepFile) -> StepId {
         if let Some(next) = &step.next {
             return self.target(next);
@@ -354,6 +388,7 @@ impl Compiler<'_> {
             for _ in 0..flow.steps.len() {
                 match flow.step(at).map(|step| &step.action) {
                     Some(Action::Say { next, .. } | Action::Answer { next, .. }) => at = *next,
+                    Some(Action::Transfer { failed, .. }) => at = *failed,
                     _ => break,
                 }
                 if usize::from(at.0) == index && self.errors.is_empty() {

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use base::Personal;
+
 use crate::provider::Grammar;
 
 /// A step of a [`Flow`], an index into [`Flow::steps`].
@@ -86,6 +88,15 @@ pub enum Action {
         unknown: String,
         /// Where to.
         next: StepId,
+    },
+    /// Says something and has the caller carried to somebody else.
+    Transfer {
+        /// The words; may be empty.
+        text: String,
+        /// To whom: a number or a SIP URI, which the policy's routes are asked for. Personal.
+        to: Personal<String>,
+        /// Where to when it comes to nothing.
+        failed: StepId,
     },
     /// Says something and hangs up.
     Goodbye {

@@ -1,9 +1,11 @@
 //! The codecs of a call behind one encoder and one decoder.
 //!
 //! Which codec a leg uses is negotiated elsewhere; this module turns PCM into payloads and back.
-//! Losses of G.711 and G.722 are concealed by [`Concealer`], those of Opus by libopus.
+//! Losses of G.711 and G.722 are concealed by [`Concealer`], those of Opus by libopus, as long as
+//! that does not fall silent at once, which it does in tones.
 
 use crate::conceal::Concealer;
+use crate::level::mean_power;
 use crate::opus::{OpusDecoder, OpusEncoder, OpusSettings};
 use crate::resample::SampleRate;
 use crate::{ShortOutput, g711, g722, room};
@@ -209,8 +211,19 @@ pub struct Decoder {
 enum DecoderKind {
     G711(g711::Law, Box<Concealer>),
     G722(Box<g722::Decoder>, Box<Concealer>),
-    Opus(OpusDecoder),
+    Opus(OpusDecoder, Box<Spare>),
 }
+
+/// What conceals where libopus does not.
+struct Spare {
+    concealer: Concealer,
+    /// Mean power of the last frame received.
+    power: f64,
+}
+
+/// A concealed frame whose end has less than this share of the last frame's power, 12 dB down, has
+/// fallen silent: speech fades slower.
+const SILENT: f64 = 1.0 / 16.0;
 
 impl Decoder {
     /// A decoder. Opus decodes at `wanted` (at 48 kHz where that is 32 kHz, which libopus does
@@ -227,7 +240,8 @@ impl Decoder {
             Codec::Opus => {
                 let decoder = OpusDecoder::new(wanted)?;
                 rate = decoder.sample_rate();
-                DecoderKind::Opus(decoder)
+                let spare = Spare { concealer: Concealer::new(rate), power: 0.0 };
+                DecoderKind::Opus(decoder, Box::new(spare))
             }
         };
         Ok(Self { rate, kind })
@@ -258,7 +272,13 @@ impl Decoder {
                 concealer.received(room(out, samples)?);
                 Ok(samples)
             }
-            DecoderKind::Opus(decoder) => decoder.decode(payload, out),
+            DecoderKind::Opus(decoder, spare) => {
+                let samples = decoder.decode(payload, out)?;
+                let frame = room(out, samples)?;
+                spare.concealer.received(frame);
+                spare.power = mean_power(frame);
+                Ok(samples)
+            }
         }
     }
 
@@ -271,7 +291,11 @@ impl Decoder {
                 concealer.lost(&mut out[..samples]);
                 samples
             }
-            DecoderKind::Opus(decoder) => decoder.conceal(&mut out[..samples]),
+            DecoderKind::Opus(decoder, spare) => {
+                let written = decoder.conceal(&mut out[..samples]);
+                spare.take(&mut out[..written]);
+                written
+            }
         }
     }
 
@@ -281,10 +305,28 @@ impl Decoder {
     pub fn recover(&mut self, next: &[u8], samples: usize, out: &mut [i16]) -> usize {
         let samples = samples.min(out.len());
         match &mut self.kind {
-            DecoderKind::Opus(decoder) if check_size(next).is_ok() => {
-                decoder.recover(next, &mut out[..samples])
+            DecoderKind::Opus(decoder, spare) if check_size(next).is_ok() => {
+                let written = decoder.recover(next, &mut out[..samples]);
+                if crate::opus::repeats_the_last(next) {
+                    spare.concealer.replaced(&out[..written]);
+                } else {
+                    spare.take(&mut out[..written]);
+                }
+                written
             }
             _ => self.conceal(samples, out),
+        }
+    }
+}
+
+impl Spare {
+    /// Takes what libopus made of a lost frame, or puts something else in its place.
+    fn take(&mut self, frame: &mut [i16]) {
+        let end = &frame[frame.len() - frame.len() / 4..];
+        if self.concealer.is_concealing() || mean_power(end) < self.power * SILENT {
+            self.concealer.lost(frame);
+        } else {
+            self.concealer.replaced(frame);
         }
     }
 }

@@ -101,6 +101,40 @@ fn lost_packets_are_filled_and_fade_in_every_codec() {
 }
 
 #[test]
+fn a_tone_does_not_fall_silent_when_two_packets_are_lost() {
+    for codec in Codec::ALL {
+        let rate = codec.sample_rate();
+        let settings =
+            OpusSettings { sample_rate: rate, bitrate: 32_000, ..OpusSettings::default() };
+        for hz in [300.0, 440.0, 1000.0] {
+            let mut encoder = Encoder::new(codec, &settings).unwrap();
+            let tone = sine(rate.hz(), hz, 9000.0, rate.samples(1_200));
+            let payloads: Vec<_> = tone
+                .chunks(rate.samples(20))
+                .map(|frame| {
+                    let mut payload = [0; 1500];
+                    let bytes = encoder.encode(frame, &mut payload).unwrap();
+                    payload[..bytes].to_vec()
+                })
+                .collect();
+            let heard = SampleRate::Hz8000;
+            for lost in 20..58 {
+                let mut decoder = Decoder::new(codec, heard).unwrap();
+                let samples = decoder.sample_rate().samples(20);
+                let mut out = vec![0; samples * 6];
+                for payload in &payloads[..lost] {
+                    decoder.decode(payload, &mut out).unwrap();
+                }
+                decoder.conceal(samples, &mut out);
+                decoder.recover(&payloads[lost + 2], samples, &mut out);
+                let level = dbfs(&out[..samples]);
+                assert!(level > -30.0, "{codec:?} {hz} at {lost}: {level:.1}");
+            }
+        }
+    }
+}
+
+#[test]
 fn the_first_good_frame_after_a_loss_is_blended_in() {
     let mut decoder = Decoder::new(Codec::Pcma, SampleRate::Hz8000).unwrap();
     let mut encoded = [0; 160];

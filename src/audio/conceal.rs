@@ -89,6 +89,12 @@ impl Concealer {
         self.remember(out);
     }
 
+    /// Takes a frame that somebody else put in place of a lost one.
+    pub fn replaced(&mut self, frame: &[i16]) {
+        self.lost = None;
+        self.remember(frame);
+    }
+
     /// Whether the last samples were concealment.
     #[must_use]
     pub const fn is_concealing(&self) -> bool {

@@ -173,6 +173,27 @@ pub fn payload_samples(payload: &[u8], rate: SampleRate) -> Option<usize> {
     Some(samples * rate.samples(1) / decoded.samples(1))
 }
 
+/// Whether `payload` holds a coarse copy of the packet before it (RFC 6716 section 4.2.3).
+#[must_use]
+pub fn repeats_the_last(payload: &[u8]) -> bool {
+    let (Some(&toc), Some(&flags)) = (payload.first(), payload.get(1)) else {
+        return false;
+    };
+    let (config, is_stereo, code) = (toc >> 3, toc & 4 != 0, toc & 3);
+    // SILK frames of 20 ms in one Opus frame; CELT alone repeats nothing.
+    let frames = match config {
+        0..12 => [1, 1, 2, 3][usize::from(config & 3)],
+        12..16 => 1,
+        _ => return false,
+    };
+    if code > 1 {
+        return true; // where the first frame begins takes more to tell; the decoder knows
+    }
+    let middle = flags >> (7 - frames) & 1;
+    let side = if is_stereo { flags >> (6 - 2 * frames) & 1 } else { 0 };
+    middle | side != 0
+}
+
 /// libopus knows 8, 12, 16, 24 and 48 kHz.
 const fn supported(rate: SampleRate) -> SampleRate {
     match rate {

@@ -139,6 +139,23 @@ fn a_lost_packet_is_recovered_from_the_next_one() {
 }
 
 #[test]
+fn a_packet_says_whether_it_repeats_the_last() {
+    for sample_rate in [SampleRate::Hz8000, SampleRate::Hz16000] {
+        for expected_loss_percent in [0, 25] {
+            let settings =
+                OpusSettings { sample_rate, expected_loss_percent, ..OpusSettings::default() };
+            let pcm = speech(sample_rate.hz(), 3.0, 12_000.0, 1);
+            let payloads = payloads(&mut encoder(settings), &pcm);
+            let repeating = payloads.iter().filter(|it| repeats_the_last(it)).count();
+            let share = repeating * 100 / payloads.len();
+            assert_eq!(share > 50, expected_loss_percent > 0, "{sample_rate:?} {share} %");
+            assert_eq!(share == 0, expected_loss_percent == 0, "{sample_rate:?} {share} %");
+        }
+    }
+    assert!(!repeats_the_last(&[]) && !repeats_the_last(&[0]) && !repeats_the_last(&[0xf8; 9]));
+}
+
+#[test]
 fn a_long_loss_fades_and_its_end_does_not_click() {
     let tone = sine(16_000, 300.0, 9000.0, 32_000);
     let payloads = payloads(&mut encoder(OpusSettings::default()), &tone);

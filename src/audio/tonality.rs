@@ -27,6 +27,12 @@ impl Tonality {
     }
 }
 
+/// The share of the power of `frame` that a predictor made of the frame `before` leaves; 1 where
+/// there is none.
+pub(crate) fn unpredicted(before: &[i16], frame: &[i16]) -> f64 {
+    fit(before).map_or(1.0, |taps| rest(frame, &taps))
+}
+
 /// The sample at the end of a window, and those that predict it.
 fn parts(window: &[i16; SPAN]) -> (f64, [f64; TAPS]) {
     (f64::from(window[SPAN - 1]), DELAYS.map(|delay| f64::from(window[SPAN - 1 - delay])))

@@ -79,6 +79,22 @@ impl ToneGenerator {
         Self { sines, on, period, ramp: rate.samples(RAMP_MS), at: 0, remaining }
     }
 
+    /// Ends the tone softly from here on.
+    pub const fn release(&mut self) {
+        if self.at >= self.on {
+            self.remaining = Some(0);
+            return;
+        }
+        let end = self.at.saturating_add(self.ramp);
+        if end < self.on {
+            self.on = end;
+        }
+        self.period = self.on;
+        if !self.is_over() {
+            self.remaining = Some(1);
+        }
+    }
+
     /// Whether nothing is left to play.
     #[must_use]
     pub const fn is_over(&self) -> bool {
@@ -169,6 +185,23 @@ mod tests {
         assert_eq!(frames, whole);
         assert_eq!(peak(&whole[32_000..96_000]), 0);
         assert!(peak(&whole[96_000..]) > 1000);
+    }
+
+    #[test]
+    fn a_tone_that_is_released_ends_softly() {
+        for at in [1, 100, 1599, 1700] {
+            let mut generator = ToneGenerator::new(&Tone::BEEP, SampleRate::Hz8000);
+            let mut out = vec![0; 1000];
+            generator.fill(&mut out[..at.min(1000)]);
+            generator.fill(&mut vec![0; at.saturating_sub(1000)]);
+            generator.release();
+            let mut rest = vec![0; 100];
+            let filled = generator.fill(&mut rest);
+            assert!(filled <= 24 && generator.is_over(), "{at}: {filled}");
+            assert!(largest_step(&rest) < 9_000, "{at}");
+            generator.release();
+            assert_eq!(generator.fill(&mut rest), 0);
+        }
     }
 
     #[test]

@@ -137,8 +137,8 @@ events! {
     ConnectionClosed "transport.connection.closed" Debug {
         /// The transport.
         transport: &'static str,
-        /// `peer`, `idle`, `handshake_timeout`, `handshake_failed`, `slow_message`, `malformed`,
-        /// `limit`, `error`, `local`, `panic` or `drain`.
+        /// `peer`, `idle`, `no_pong`, `handshake_timeout`, `handshake_failed`, `untrusted`,
+        /// `slow_message`, `malformed`, `limit`, `error`, `local`, `panic` or `drain`.
         cause: &'static str,
     }
     /// A call arrived and was given an id.
@@ -149,6 +149,37 @@ events! {
         trunk: TrunkName,
         /// The transport.
         transport: &'static str,
+    }
+    /// A party of a call is being carried to somebody else.
+    TransferBegan "transfer.began" Info {
+        /// The call.
+        call: CallId,
+    }
+    /// It talks with somebody else.
+    TransferDone "transfer.done" Info {
+        /// The call.
+        call: CallId,
+    }
+    /// It came to nothing; the call goes on as it was.
+    TransferFailed "transfer.failed" Info {
+        /// The call.
+        call: CallId,
+        /// Why.
+        reason: Reason,
+    }
+    /// A callee's leg began.
+    LegDialled "leg.dialled" Info {
+        /// The leg.
+        leg: LegId,
+        /// The trunk that it goes to.
+        trunk: TrunkName,
+    }
+    /// A callee's leg came to nothing; the next target may follow.
+    LegFailed "leg.failed" Info {
+        /// The leg.
+        leg: LegId,
+        /// Why.
+        reason: Reason,
     }
     /// A call was answered.
     CallAnswered "call.answered" Info {
@@ -179,6 +210,14 @@ events! {
     CallPanicked "call.panicked" Error {
         /// The call.
         call: CallId,
+    }
+    /// How the relay reaches its sockets, said once at the start.
+    RelayDriver "relay.driver.chosen" Info {
+        /// `io_uring` or `epoll`.
+        driver: &'static str,
+        /// Why not io_uring: `forbidden`, `missing`, `memory`, `too_old`, `failed`, or
+        /// `not_wanted`; `none` where it is used.
+        refused: &'static str,
     }
     /// A leg's media source was learnt (or learnt anew).
     MediaLatched "relay.session.latched" Debug {
@@ -235,6 +274,19 @@ events! {
         /// Days left.
         days: u32,
     }
+    /// A trunk cannot be reached any more, or can again.
+    TrunkHealth "transport.trunk.health" Warn {
+        /// The trunk.
+        trunk: TrunkName,
+        /// Whether some URI that leads to it is thought to work.
+        is_up: bool,
+    }
+    /// A listener that the policy or the configuration names could not be opened; it is tried
+    /// again.
+    ListenerFailed "transport.listener.failed" Error {
+        /// The transport.
+        transport: &'static str,
+    }
     /// Certificates were loaded anew.
     CertificatesReloaded "transport.certificates.reloaded" Info {}
     /// Certificates did not load; the old ones stay.
@@ -249,7 +301,9 @@ events! {
     /// The store takes writes again.
     VaultRecovered "vault.write.recovered" Warn {
         /// Records that found no room meanwhile.
-        lost: u64,
+        records: u64,
+        /// Recordings that were cut short.
+        recordings: u64,
         /// For how long it took none.
         unavailable: Duration,
     }

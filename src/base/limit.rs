@@ -90,6 +90,12 @@ limits! {
     RELAY_TAPS "relay.taps" 4 "a recogniser and a recorder, and one of each anew while the old one ends",
     /// Commands waiting for one relay worker.
     RELAY_COMMANDS "relay.commands" 4_096 "one for each session that a worker may hold",
+    /// Receive buffer of one media socket, in bytes.
+    RELAY_SOCKET_BYTES "relay.socket_bytes" 65_536 "more than a second of one call, so that a late worker loses nothing and a flood fills no memory",
+    /// Age from which received audio is dropped instead of passed on, in milliseconds.
+    RELAY_STALE_MS "relay.stale_ms" 150 "ITU-T G.114 asks for at most 150 ms one way in all; a jitter buffer has no use for older packets",
+    /// Descriptors of the process that media sockets may not take.
+    RELAY_FILES_KEPT "relay.files_kept" 9_000 "transport.connections, and some hundred for the vault, the API and the providers",
     /// Ports tried before a reservation fails.
     RELAY_PORT_TRIES "relay.port_tries" 64 "taken ports stand alone; a worker may not scan for long",
 
@@ -107,7 +113,9 @@ limits! {
     /// Longest silence of a connection, in milliseconds.
     TRANSPORT_IDLE_MS "transport.idle_ms" 900_000 "RFC 5626 keep-alives come every two minutes; calls without them may be silent for long",
     /// Requests from one source per second before the rest is refused.
-    TRANSPORT_REQUESTS_PER_SECOND "transport.requests_per_second" 400 "a busy trunk's peak; a trunk's own limits apply after this",
+    TRANSPORT_REQUESTS_PER_SECOND "transport.requests_per_second" 400 "more than any single telephone or small exchange sends; whoever is no trunk gets no more answers",
+    /// Messages per second and source that a known trunk may send.
+    TRANSPORT_TRUNK_MESSAGES "transport.trunk_messages" 10_000 "a thousand calls a second of ten messages each; the trunk's own limits of calls apply after this",
     /// Refusals sent in plaintext per source and second.
     TRANSPORT_REFUSALS_PER_SECOND "transport.refusals_per_second" 5 "enough to be seen by an engineer, too few to reflect",
     /// Messages waiting to be written to one connection.
@@ -128,6 +136,55 @@ limits! {
     TRANSPORT_UDP_PEERS_PER_NETWORK "transport.udp_peers_per_network" 64 "a flood from one /64 forgets its own peers only (and those that share its hash)",
     /// Names taken from one certificate.
     TRANSPORT_CERTIFICATE_NAMES "transport.certificate_names" 64 "a carrier's certificate names some; matching is linear",
+
+    /// Addresses that one dial tries.
+    TRANSPORT_TARGETS "transport.targets" 16 "a large carrier names eight servers; whoever waits for more has hung up",
+    /// Longest wait for one outgoing connection, TLS included, before the next address is tried, in milliseconds.
+    TRANSPORT_CONNECT_MS "transport.connect_ms" 4_000 "three SYNs and a slow handshake; a caller hears silence meanwhile",
+    /// How long one address of a host is tried alone before the next is tried beside it, in milliseconds.
+    TRANSPORT_HAPPY_EYEBALLS_MS "transport.happy_eyeballs_ms" 250 "RFC 8305 section 5 recommends it",
+    /// Open outgoing connections of one trunk.
+    TRANSPORT_CONNECTIONS_PER_TRUNK "transport.connections_per_trunk" 64 "one for each server of a large carrier, and as many again for the targets of calls in progress",
+    /// Between our keep-alives on a connection that we opened, in milliseconds; each waits for 80 to 100 % of it.
+    TRANSPORT_PING_MS "transport.ping_ms" 120_000 "RFC 5626 section 4.4.1 for connections without a server's word",
+    /// Longest wait for the answer to a keep-alive of a peer that has answered one before, in milliseconds.
+    TRANSPORT_PONG_MS "transport.pong_ms" 10_000 "RFC 5626 section 4.4.1",
+    /// How long a target that failed is left alone, in milliseconds; it doubles with each failure.
+    TRANSPORT_DOWN_MS "transport.down_ms" 10_000 "long enough to spare callers, short enough that a restart is soon used again",
+    /// Longest time that a target that failed is left alone, in milliseconds, whatever it asks for.
+    TRANSPORT_DOWN_MS_MAX "transport.down_ms_max" 300_000 "a peer must not lock itself out for longer by a Retry-After of years",
+    /// How long a target that is tried again after a failure counts as being tried, in milliseconds.
+    TRANSPORT_PROBE_MS "transport.probe_ms" 35_000 "RFC 3261 timer B gives up after 32 s",
+    /// Targets whose state is remembered.
+    TRANSPORT_HEALTH "transport.health" 16_384 "four servers of every trunk that a policy may hold",
+    /// Incoming connections that may serve for requests of ours.
+    TRANSPORT_ALIASES "transport.aliases" 8_192 "equal to transport.connections",
+    /// Answers kept by the resolver.
+    TRANSPORT_DNS_CACHE "transport.dns_cache" 8_192 "NAPTR, SRV and addresses of every trunk's servers; a few hundred bytes each",
+    /// Records taken from one DNS answer.
+    TRANSPORT_DNS_RECORDS "transport.dns_records" 64 "sixteen targets of several transports",
+    /// Aliases (CNAME) followed for one name.
+    TRANSPORT_DNS_ALIASES "transport.dns_aliases" 8 "honest chains have one or two",
+    /// Longest time that a DNS answer is kept, in milliseconds.
+    TRANSPORT_DNS_TTL_MS "transport.dns_ttl_ms" 86_400_000 "a day; a record's own time to live is usually shorter",
+    /// Longest time that the absence of a record is kept, in milliseconds.
+    TRANSPORT_DNS_NEGATIVE_MS "transport.dns_negative_ms" 300_000 "RFC 2308 section 5 allows hours; who adds a record wants it seen",
+    /// How long a failure of the name servers is kept, in milliseconds.
+    TRANSPORT_DNS_FAILURE_MS "transport.dns_failure_ms" 2_000 "calls must not queue up behind servers that are down",
+    /// How long an answer may be used after its time where the name servers fail, in milliseconds.
+    TRANSPORT_DNS_STALE_MS "transport.dns_stale_ms" 3_600_000 "RFC 8767: an hour without name servers must not be an hour without calls",
+    /// Longest wait for a name server before the next is asked, in milliseconds.
+    TRANSPORT_DNS_QUERY_MS "transport.dns_query_ms" 1_500 "a recursive server's own search takes up to a second",
+    /// Longest search for one name, in milliseconds.
+    TRANSPORT_DNS_SEARCH_MS "transport.dns_search_ms" 4_000 "two servers may be down; a caller hears silence meanwhile",
+    /// Rounds through all name servers.
+    TRANSPORT_DNS_ROUNDS "transport.dns_rounds" 2 "one for a lost datagram",
+    /// Name servers asked.
+    TRANSPORT_DNS_SERVERS "transport.dns_servers" 3 "as many as resolv.conf may name",
+    /// DNS queries under way.
+    TRANSPORT_DNS_QUERIES "transport.dns_queries" 256 "a socket each",
+    /// Largest hosts file, in bytes.
+    TRANSPORT_DNS_HOSTS_BYTES "transport.dns_hosts_bytes" 1_048_576 "ten thousand names",
 
     /// Sources whose rates are counted apart.
     TRANSPORT_RATED_SOURCES "transport.rated_sources" 65_536 "4 MB; the rest share one place, which a spoofing flood fills for itself",
@@ -153,6 +210,16 @@ limits! {
     CALL_DTMF_DIGITS "call.dtmf_digits" 64 "the longest entry, a card with expiry and code, has 23",
     /// Ladder entries kept per call.
     CALL_LADDER "call.ladder" 200 "a call with hourly refreshes and a transfer has below 60",
+    /// Places tried for one call: targets, their URIs and the addresses of each.
+    CALL_ATTEMPTS "call.attempts" 12 "three trunks of two sites with two addresses each; a caller does not wait for more",
+    /// Time for the first response to our INVITE, in milliseconds.
+    CALL_RESPONSE_MS "call.response_ms" 4_000 "a live peer says 100 within 200 ms (RFC 3261 section 17.2.1); three repetitions over UDP fit",
+    /// Longest ringing, in milliseconds.
+    CALL_RING_MS "call.ring_ms" 180_000 "RFC 3261 section 13.3.1.1 has a proxy wait for three minutes",
+    /// Early dialogs of one INVITE of ours.
+    CALL_FORKS "call.forks" 8 "a hunt group rings six telephones",
+    /// Contacts of one 3xx that are followed.
+    CALL_REDIRECTS "call.redirects" 4 "a forwarding and its fallback are two",
 
     // agent and providers
     /// Longest utterance, in milliseconds.

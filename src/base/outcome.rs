@@ -68,6 +68,10 @@ outcomes! {
     AgentHungUp "call.agent_hung_up" 200 200 Nobody "the voice agent's flow ended the call",
     /// The caller gave up before the answer.
     Cancelled "call.cancelled" 487 499 Nobody "the caller sent CANCEL before the answer",
+    /// A transfer is not allowed, or points to nothing that can be called.
+    TransferRefused "call.transfer_refused" 603 403 Policy "the trunk may not transfer, there is nobody to carry over, or Refer-To is no call; see `transfer` of the trunk",
+    /// The callee hung up.
+    CalleeHungUp "call.callee_hung_up" 200 200 Nobody "the callee sent BYE",
     /// The call was carried to another party.
     Transferred "call.transferred" 200 200 Nobody "the call was transferred away",
     /// An operator ended the call.
@@ -97,7 +101,7 @@ outcomes! {
     /// The message could not be parsed.
     Malformed "sip.malformed" 400 400 Peer "the message breaks RFC 3261 grammar; see the phrase of the answer",
     /// The body is not of a type understood here.
-    UnsupportedBody "sip.unsupported_body" 415 415 Peer "only application/sdp (and DTMF bodies in INFO) are understood",
+    UnsupportedBody "sip.unsupported_body" 415 415 Peer "only application/sdp, alone or as a part of a multipart body (and DTMF bodies in INFO), is understood",
     /// The Request-URI's scheme is not understood.
     UnsupportedScheme "sip.unsupported_scheme" 416 416 Peer "only sip, sips and tel URIs are understood",
     /// A required extension is not supported.
@@ -142,6 +146,8 @@ outcomes! {
     // ends of calls
     /// The ACK of our answer never came.
     NoAck "call.no_ack" 408 408 Peer "our 200 was never acknowledged (RFC 3261 section 13.3.1.4)",
+    /// The PRACK of a provisional response of ours never came.
+    NoPrack "call.no_prack" 504 504 Peer "the caller asked for reliable provisional responses and acknowledged none (RFC 3262)",
     /// The session was not refreshed.
     SessionExpired "call.session_expired" 408 408 Peer "the peer did not refresh the session in time (RFC 4028)",
     /// The call reached its maximum duration.
@@ -151,7 +157,7 @@ outcomes! {
     /// A request of ours within the dialog was refused or timed out.
     PeerGone "call.peer_gone" 481 502 Peer "the peer answered 481/408 to a request within the call, or nothing",
     /// The connection to the peer cannot be re-established.
-    FlowLost "transport.flow_lost" 503 502 Peer "the connection to the peer closed and cannot be opened again",
+    FlowLost "transport.flow_lost" 503 502 Peer "the connection was lost before the call was up and the peer did not come back",
 
     // outgoing calls
     /// Nobody answered in time.
@@ -161,9 +167,15 @@ outcomes! {
     /// The far end declined.
     Declined "trunk.declined" 603 403 Peer "the far end declined",
     /// No peer of the trunk could be reached.
-    TrunkUnreachable "trunk.unreachable" 503 502 Peer "no address of the trunk accepts connections; see its health",
-    /// Routing to a trunk is not possible for this call.
-    BridgeUnavailable "trunk.bridge_unavailable" 501 501 Edge "this edge does not carry calls from trunk to trunk yet",
+    TrunkUnreachable "trunk.unreachable" 502 502 Peer "no address of the trunk accepts connections; see its health",
+    /// The trunk's name leads nowhere.
+    TrunkUnresolved "trunk.unresolved" 503 502 Peer "the domain in the trunk's `send_to` has no address for this, or no name server answers; see [dns]",
+    /// The trunk's certificate does not prove its domain.
+    TrunkUntrusted "trunk.untrusted" 503 502 Peer "the certificate shown is not for the domain in `send_to`, or nobody vouches for it; see `tls` of the trunk",
+    /// The far end knows no such number.
+    NumberUnknown "trunk.number_unknown" 404 404 Peer "the far end says that the number does not exist or is incomplete",
+    /// The far end refuses us.
+    TrunkRefused "trunk.refused" 502 502 Peer "the trunk refused our INVITE (credentials, rights, a feature); see the ladder of the callee's leg",
 
     // this edge
     /// The edge is at its limit of calls.
@@ -182,6 +194,10 @@ outcomes! {
     VaultUnavailable "vault.unavailable" 503 503 Edge "the store cannot be written; see disk space and the database",
     /// A fault of ours; the call was ended so that others go on.
     Internal "edge.internal" 500 500 Edge "a bug in callgate; the log has the place",
+    /// A source holds more connections or unfinished handshakes than its share.
+    ConnectionLimit "transport.connection_limit" 503 429 Peer "the source, or all together, reached limit transport.connections_per_source, transport.handshakes_per_source or transport.connections",
+    /// A TLS handshake failed or took too long.
+    HandshakeFailed "transport.handshake_failed" 403 403 Peer "no TLS, another protocol, a half-open connection, or a certificate that [tls] client_ca does not vouch for",
     /// A source sends more than its share.
     Flood "edge.flood" 503 429 Peer "the source exceeded limit transport.requests_per_second; a trunk may raise its own",
 }

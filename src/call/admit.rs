@@ -4,7 +4,7 @@
 use base::{Reason, WallTime};
 use policy::{Attempt, Decision, Verdict};
 use sdp::Session;
-use sip::{Name, Request, Scheme, Uri};
+use sip::{Method, Name, Request, Scheme, Uri};
 
 use crate::contract::{Peer, Setup};
 use crate::negotiate;
@@ -25,6 +25,7 @@ pub(crate) fn attempt(
     let text = |uri: Option<Uri>| uri.map(|uri| uri.as_str().to_owned());
     Attempt {
         source: peer.source,
+        local: Some(peer.local),
         transport: peer.transport,
         certificates: peer.certificates.to_vec(),
         request_uri: invite.uri.as_str().to_owned(),
@@ -62,11 +63,6 @@ pub(crate) fn objection(invite: &Request) -> Option<Reason> {
     if unsupported(invite).next().is_some() {
         return Some(Reason::BadExtension);
     }
-    // RFC 3261 section 8.2.3.
-    let is_encoded = headers.all(Name::ContentEncoding).any(|it| it.text() != Some("identity"));
-    if !invite.body.is_empty() && (is_encoded || !is_sdp(invite)) {
-        return Some(Reason::UnsupportedBody);
-    }
     if headers.contact().is_err() {
         return Some(Reason::Malformed);
     }
@@ -87,8 +83,12 @@ pub(crate) fn unsupported(request: &Request) -> impl Iterator<Item = &str> {
         .filter(|tag| !SUPPORTED.iter().any(|known| known.eq_ignore_ascii_case(tag)))
 }
 
-pub(crate) fn is_sdp(request: &Request) -> bool {
-    matches!(request.headers.content_type(), Ok(Some(kind)) if kind.essence == "application/sdp")
+/// What the Accept of an answer to `method` lists (RFC 3261 section 20.1).
+pub(crate) const fn accepted_by(method: &Method) -> &'static str {
+    match method {
+        Method::Info => "application/dtmf-relay, application/dtmf",
+        _ => "application/sdp, multipart/mixed, multipart/alternative",
+    }
 }
 
 /// The terms of the call where it is accepted and this edge can carry it; else the reason.
@@ -100,7 +100,7 @@ pub(crate) fn terms(setup: &Setup, decision: &Decision) -> Result<Box<policy::Ac
                 Ok(accepted.clone())
             }
             policy::Destination::Agent { .. } => Err(Reason::AgentUnavailable),
-            policy::Destination::Trunk { .. } => Err(Reason::BridgeUnavailable),
+            policy::Destination::Trunk { .. } => Ok(accepted.clone()),
         },
     }
 }

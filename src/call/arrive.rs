@@ -2,18 +2,19 @@
 
 use std::sync::Arc;
 
-use base::{CallId, Event, Reason, TrunkName};
-use media::Purpose;
+use base::{CallId, Event, LegId, Reason, TrunkName};
 use policy::{Note, Refusal};
 use sdp::Session;
 use sip::transaction::ServerKey;
 use sip::{Dialog, Message, Method, Request, Response, Status, ids};
 
 use crate::admit;
+use crate::bridge::Call;
 use crate::calls::Calls;
 use crate::contract::{Output, Peer, Record};
-use crate::desk::Ladder;
-use crate::leg::{Call, PendingInvite};
+use crate::desk::{Desk, Ladder};
+use crate::dial::Caller;
+use crate::leg::{Leg, PendingInvite, Stage};
 
 impl Calls {
     /// A request outside any dialog.
@@ -44,7 +45,7 @@ impl Calls {
         let mut desk = self.desk();
         let mut response = desk.response(request, Status::OK);
         crate::answer::describe(&mut response);
-        response.headers.push(sip::Name::Accept, "application/sdp");
+        response.headers.push(sip::Name::Accept, admit::accepted_by(&Method::Options));
         desk.answer(key, &response);
     }
 
@@ -73,36 +74,39 @@ impl Calls {
         let mut desk = self.desk();
         desk.event(Event::CallArrived { call, trunk: trunk.clone(), transport });
         desk.record(Record::Arrived { call, wall, attempt, observed, decision });
-        let mut ladder = Ladder::new(call);
+        let mut ladder = Ladder::new(LegId { call, index: 0 });
         ladder.note(&mut desk, true, &Message::Request(invite.clone()));
         let accepted = match terms {
             Ok(accepted) if self.ledger.begin(trunk) => accepted,
             other => {
                 let reason = other.err().unwrap_or(Reason::EdgeCallLimit);
-                let response = self.turn_away(&invite, reason, refusal.as_ref());
-                let mut desk = self.desk();
-                ladder.note(&mut desk, false, &Message::Response(response.clone()));
-                desk.answer(key, &response);
-                desk.refused(call, reason, response.status.code(), peer, trunk);
+                let status = if refusal.as_ref().is_some_and(|it| it.silent) {
+                    self.transactions.ignore(now, key);
+                    0
+                } else {
+                    let response = self.turn_away(&invite, reason, refusal.as_ref());
+                    let mut desk = self.desk();
+                    desk.answer(key, &response);
+                    let status = response.status.code();
+                    ladder.note(&mut desk, false, &Message::Response(response));
+                    status
+                };
+                self.desk().refused(call, reason, status, peer, trunk);
                 return;
             }
         };
-        let mut call = Call::new(call, peer, trunk, dialog, ladder, accepted);
-        call.arrived = now;
-        call.purpose = self.purpose(&call.accepted);
-        call.keep = self.keep(&call.accepted);
+        let mut leg = Leg::new(ladder.leg(), trunk.clone(), accepted.terms.clone(), now);
+        (leg.peer, leg.dialog, leg.ladder) = (Some(Arc::clone(peer)), Some(dialog), ladder);
+        leg.note_allowed(&invite.headers);
+        let caller = Caller::of(&invite, &accepted.caller);
+        leg.invite = Some(PendingInvite::new(key, invite));
+        let mut call = Call::new(call, accepted, caller, vec![leg], now);
+        call.barge_in = self.barge_in(&call.accepted);
+        call.keep = crate::keep::of(&self.setup, &call.accepted);
         call.keys_exposed = keys_exposed && offer.as_ref().is_none_or(Session::is_secure_offer);
-        call.note_allowed(&invite);
-        call.invite = Some(PendingInvite { key, request: invite, wait: None, wants_answer: false });
-        let leg = call.leg;
         let id = call.id;
         self.keep_call(call);
-        self.with_call(id, |call, desk| {
-            if call.accept_session_timer(desk) {
-                let need = call.need(desk);
-                desk.output(Output::Reserve { leg, need });
-            }
-        });
+        self.with_call(id, Call::begin);
     }
 
     /// The refusal of an INVITE, as policy words it where it was policy.
@@ -122,30 +126,11 @@ impl Calls {
         )
     }
 
-    fn purpose(&self, accepted: &policy::Accepted) -> Purpose {
-        let barge_in = match &accepted.destination {
-            policy::Destination::Agent { name } => {
-                self.setup.agents.get(name.as_str()).and_then(|card| card.barge_in)
-            }
+    /// When the voice agent's speech stops for the caller's.
+    fn barge_in(&self, accepted: &policy::Accepted) -> Option<media::BargeIn> {
+        match &accepted.destination {
+            policy::Destination::Agent { name } => self.setup.agents.get(name.as_str())?.barge_in,
             policy::Destination::Trunk { .. } => None,
-        };
-        Purpose::Agent { barge_in }
-    }
-
-    /// Switches: voice agent, trunk and edge; the most restrictive wins.
-    fn keep(&self, accepted: &policy::Accepted) -> crate::Keep {
-        let policy::Destination::Agent { name } = &accepted.destination else {
-            return crate::Keep::default();
-        };
-        let card = self.setup.agents.get(name.as_str());
-        let allows = |keep| keep == policy::Keep::Allowed;
-        crate::Keep {
-            recording: self.setup.recording
-                && allows(accepted.terms.recording)
-                && card.is_some_and(|card| card.recording),
-            transcript: self.setup.transcript
-                && allows(accepted.terms.transcript)
-                && card.is_some_and(|card| card.transcript),
         }
     }
 
@@ -157,5 +142,22 @@ impl Calls {
         desk.answer(key, &response);
         let transport = self.transport;
         self.desk().event(Event::RequestRefused { reason, transport, status });
+    }
+}
+
+impl Call {
+    /// A call that policy lets in begins: ports for the caller, and the callee is dialled.
+    fn begin(&mut self, desk: &mut Desk<'_>) {
+        let caller = &mut self.legs[0];
+        if let Err(reason) = caller.accept_session_timer(desk) {
+            // Its refusal is sent.
+            caller.leave(desk, reason);
+            caller.stage = Stage::Gone;
+            return self.finish(desk, reason);
+        }
+        if let Some(need) = caller.need(desk) {
+            desk.output(Output::Reserve { leg: caller.id, need });
+        }
+        self.route_caller(desk);
     }
 }

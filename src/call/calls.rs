@@ -12,11 +12,14 @@ use policy::Transport;
 use sip::transaction::{
     ClientKey, Received, ServerKey, TransactionKey, TransactionOutput, Transactions,
 };
-use sip::{DialogId, Message, Request, Response};
+use sip::{DialogId, FlowId, Message, Request, Response};
 
+use crate::bridge::Call;
 use crate::contract::{Input, Ledger, Output, Peer, Record, Setup};
-use crate::desk::Desk;
-use crate::leg::{Call, Pending, Stage};
+use crate::desk::{Desk, Join};
+use crate::dial::Failure;
+use crate::leg::Stage;
+use crate::transfer;
 
 /// The calls of one shard.
 pub struct Calls {
@@ -31,12 +34,13 @@ pub struct Calls {
     /// What the message that is being handled came over.
     pub(crate) transport: &'static str,
     calls: BTreeMap<CallId, Box<Call>>,
-    dialogs: BTreeMap<DialogId, CallId>,
+    dialogs: BTreeMap<DialogId, LegId>,
     invites: BTreeMap<ServerKey, CallId>,
-    requests: BTreeMap<ClientKey, CallId>,
+    requests: BTreeMap<ClientKey, LegId>,
     deadlines: BTreeSet<(Instant, CallId)>,
     armed: BTreeMap<CallId, Instant>,
     outputs: VecDeque<Output>,
+    joins: VecDeque<Join>,
 }
 
 impl Calls {
@@ -66,6 +70,7 @@ impl Calls {
             deadlines: BTreeSet::new(),
             armed: BTreeMap::new(),
             outputs: VecDeque::new(),
+            joins: VecDeque::new(),
         }
     }
 
@@ -88,16 +93,26 @@ impl Calls {
             Input::Message { peer, trunk, message } => self.on_message(&peer, &trunk, *message),
             Input::FlowClosed(flow) => {
                 self.transactions.flow_failed(now, flow);
-                for call in self.calls.values_mut().filter(|call| call.peer.flow == flow) {
-                    call.on_flow_closed();
+                let legs = self.calls.values().flat_map(|call| &call.legs);
+                let over_it =
+                    legs.filter(|leg| leg.peer.as_ref().is_some_and(|it| it.flow == flow));
+                let lost: Vec<LegId> = over_it.map(|leg| leg.id).collect();
+                for leg in lost {
+                    self.with_leg(leg, |call, at, desk| call.on_flow_closed(desk, at));
                 }
             }
             Input::Connected { leg, peer } => {
-                self.with_call(leg.call, |call, desk| call.on_connected(desk, peer));
+                self.with_leg(leg, |call, at, desk| call.on_connected(desk, at, peer));
+            }
+            Input::Unreachable { leg, reason } => {
+                self.with_leg(leg, |call, at, desk| call.on_unreachable(desk, at, reason));
             }
             Input::Media { leg, event } => self.on_media(leg, event),
             Input::HangUp { call, reason } => {
                 self.with_call(call, |call, desk| call.hang_up(desk, reason));
+            }
+            Input::Transfer { call, to } => {
+                self.with_call(call, |call, desk| call.on_agent_transfer(desk, to.expose()));
             }
             Input::HangUpAll { reason } => {
                 let all: Vec<CallId> = self.calls.keys().copied().collect();
@@ -140,9 +155,11 @@ impl Calls {
             wall: self.wall,
             shard: self.shard,
             setup: &self.setup,
+            ledger: &*self.ledger,
             random: &mut *self.random,
             transactions: &mut self.transactions,
             outputs: &mut self.outputs,
+            joins: &mut self.joins,
         }
     }
 
@@ -155,10 +172,13 @@ impl Calls {
         match self.transactions.receive(self.now, peer.flow, is_reliable, message) {
             Received::Request { key, request } => self.on_request(peer, trunk, key, request),
             Received::Ack { request, .. } => {
-                let call = DialogId::of_request(&request)
-                    .and_then(|dialog| self.dialogs.get(&dialog).copied());
-                if let Some(call) = call {
-                    self.with_call(call, |call, desk| call.on_ack(desk, &request));
+                let leg = DialogId::of_request(&request)
+                    .and_then(|it| self.leg_of(&it, trunk, Some(peer.flow)));
+                if let Some(leg) = leg {
+                    self.with_leg(leg, |call, at, desk| {
+                        call.legs[at].heard_from(desk, peer);
+                        call.on_ack(desk, at, &request);
+                    });
                 }
             }
             Received::Cancelled { invite, request } => {
@@ -192,23 +212,26 @@ impl Calls {
                 calls.on_new_request(peer, trunk, key, request);
             });
         };
-        let call = self.dialogs.get(&dialog).copied();
-        // Only the trunk that made the call may change it; others learn that there is none.
-        let call = call.filter(|id| self.calls.get(id).is_some_and(|call| call.trunk == *trunk));
-        match call {
-            Some(id) => self.with_call(id, |call, desk| {
-                // A peer that lost its connection comes back on another one (RFC 5626).
-                if call.peer.flow != peer.flow {
-                    call.peer = Arc::clone(peer);
-                }
-                call.flow_lost = false;
-                call.on_request(desk, key, request);
+        match self.leg_of(&dialog, trunk, Some(peer.flow)) {
+            Some(leg) => self.with_leg(leg, |call, at, desk| {
+                call.legs[at].heard_from(desk, peer);
+                call.on_request(desk, at, key, request);
             }),
             None => self.guarded(key, &request, |calls| match request.method {
                 sip::Method::Options => calls.on_options(key, &request),
                 _ => calls.refuse(key, &request, Reason::NoDialog, true),
             }),
         }
+    }
+
+    /// The leg of a dialog. Only the leg's trunk may change it, and whoever speaks over the flow
+    /// that we opened for it; others learn that there is none.
+    fn leg_of(&self, dialog: &DialogId, trunk: &TrunkName, flow: Option<FlowId>) -> Option<LegId> {
+        let id = self.dialogs.get(dialog).copied()?;
+        let call = self.calls.get(&id.call)?;
+        let leg = call.legs.get(call.place(id.index)?)?;
+        let is_its_flow = leg.peer.as_ref().is_some_and(|peer| Some(peer.flow) == flow);
+        (leg.trunk == *trunk || is_its_flow).then_some(id)
     }
 
     /// Lets a request act that belongs to no call yet. A panic in it is answered 500, since a
@@ -221,26 +244,27 @@ impl Calls {
     }
 
     fn on_response(&mut self, key: ClientKey, response: Option<&Response>) {
-        if let Some(call) = self.requests.get(&key).copied() {
-            self.with_call(call, |call, desk| call.on_response(desk, key, response));
+        if let Some(leg) = self.requests.get(&key).copied() {
+            self.with_leg(leg, |call, at, desk| call.on_response(desk, at, key, response));
         }
     }
 
     fn on_media(&mut self, leg: LegId, event: MediaEvent) {
         match event {
             MediaEvent::Reserved(reserved) => {
-                if self.calls.contains_key(&leg.call) {
-                    self.with_call(leg.call, |call, desk| call.on_reserved(desk, reserved));
+                let known = self.calls.get(&leg.call).and_then(|call| call.place(leg.index));
+                if known.is_some() {
+                    self.with_leg(leg, |call, at, desk| call.on_reserved(desk, at, reserved));
                 } else {
                     // The call was cancelled meanwhile.
                     self.outputs.push_back(Output::Release { leg });
                 }
             }
             MediaEvent::ReserveFailed { ports } => {
-                self.with_call(leg.call, |call, desk| call.on_reserve_failed(desk, ports));
+                self.with_leg(leg, |call, at, desk| call.on_reserve_failed(desk, at, ports));
             }
             MediaEvent::Inactive => {
-                self.with_call(leg.call, |call, desk| call.on_media_inactive(desk));
+                self.with_leg(leg, |call, at, desk| call.on_media_inactive(desk, at));
             }
             MediaEvent::Report { quality, last } => {
                 self.outputs.push_back(Output::Event(Event::MediaReported {
@@ -251,16 +275,23 @@ impl Calls {
                     sent: quality.sent,
                 }));
                 if last {
-                    let record = Record::Media { call: leg.call, quality };
+                    let record = Record::Media { leg, quality };
                     self.outputs.push_back(Output::Record(Box::new(record)));
                 }
             }
             MediaEvent::Latched { moved, .. } => {
                 self.outputs.push_back(Output::Event(Event::MediaLatched { leg, moved }));
             }
+            // Where two legs talk, it goes on by signalling.
+            MediaEvent::Digit { digit, .. } => {
+                self.with_leg(leg, |call, at, desk| {
+                    if call.legs[at].partner.is_some() {
+                        call.on_digit(desk, at, digit);
+                    }
+                });
+            }
             // The voice agent's business.
-            MediaEvent::Digit { .. }
-            | MediaEvent::SpeechStarted { .. }
+            MediaEvent::SpeechStarted { .. }
             | MediaEvent::SpeechEnded { .. }
             | MediaEvent::PlayoutStarted { .. }
             | MediaEvent::PlayoutFinished { .. }
@@ -279,33 +310,54 @@ impl Calls {
             let said = catch_unwind(AssertUnwindSafe(|| call.hang_up(&mut desk, Reason::Internal)));
             if said.is_err() || call.ending.is_none() {
                 call.finish(&mut desk, Reason::Internal);
-                call.stage = Stage::Gone;
+                call.legs.iter_mut().for_each(|leg| leg.stage = Stage::Gone);
             }
         }
         if was_counted && call.ending.is_some() {
-            self.ledger.end(&call.trunk);
+            self.ledger.end(&call.accepted.trunk);
+        }
+        for leg in call.legs.iter_mut().filter(|leg| leg.is_over()) {
+            if std::mem::take(&mut leg.is_counted) {
+                self.ledger.end_leg(&leg.trunk);
+            }
         }
         self.keep_call(*call);
     }
 
-    /// Puts a call (back) into the table, or forgets it where it is gone.
-    pub(crate) fn keep_call(&mut self, call: Call) {
+    /// Lets one leg of a call act, where it is still there.
+    pub(crate) fn with_leg(
+        &mut self,
+        id: LegId,
+        act: impl FnOnce(&mut Call, usize, &mut Desk<'_>),
+    ) {
+        self.with_call(id.call, |call, desk| {
+            if let Some(at) = call.place(id.index) {
+                act(call, at, desk);
+            }
+        });
+    }
+
+    /// Puts a call (back) into the table without the legs that are gone, or forgets it with the
+    /// last of them.
+    pub(crate) fn keep_call(&mut self, mut call: Call) {
         let id = call.id;
         self.disarm(id);
-        if call.stage == Stage::Gone {
-            self.dialogs.remove(call.dialog_id());
-            self.invites.retain(|_, of| *of != id);
-            return;
+        call.legs.retain(|leg| leg.stage != Stage::Gone);
+        self.index_dialogs(&mut call);
+        let unanswered = call.legs.iter().filter(|leg| leg.stage == Stage::Inviting);
+        let unanswered = unanswered.filter_map(|leg| leg.invite.as_ref()).map(|it| it.key).next();
+        if unanswered != call.unanswered {
+            call.unanswered.map(|key| self.invites.remove(&key));
+            call.unanswered = unanswered;
+            unanswered.map(|key| self.invites.insert(key, id));
         }
-        self.dialogs.insert(call.dialog_id().clone(), id);
-        match &call.invite {
-            Some(invite) if call.stage == Stage::Reserving => {
-                self.invites.insert(invite.key, id);
+        for leg in &call.legs {
+            for key in leg.keys() {
+                self.requests.insert(key, leg.id);
             }
-            _ => self.invites.retain(|_, of| *of != id),
         }
-        if let Some(key) = call.pending.and_then(Pending::key) {
-            self.requests.insert(key, id);
+        if call.legs.is_empty() {
+            return;
         }
         if let Some(at) = call.deadline() {
             self.deadlines.insert((at, id));
@@ -314,28 +366,69 @@ impl Calls {
         self.calls.insert(id, Box::new(call));
     }
 
+    fn index_dialogs(&mut self, call: &mut Call) {
+        let present = || {
+            let legs = call.legs.iter();
+            legs.filter_map(|leg| Some((leg.dialog_id()?, leg.id.index)))
+        };
+        if present().eq(call.indexed.iter().map(|(dialog, index)| (dialog, *index))) {
+            return;
+        }
+        let present = present().map(|(dialog, index)| (dialog.clone(), index)).collect();
+        for (dialog, _) in std::mem::replace(&mut call.indexed, present) {
+            self.dialogs.remove(&dialog);
+        }
+        for (dialog, index) in &call.indexed {
+            self.dialogs.insert(dialog.clone(), LegId { call: call.id, index: *index });
+        }
+    }
+
     fn disarm(&mut self, id: CallId) {
         if let Some(at) = self.armed.remove(&id) {
             self.deadlines.remove(&(at, id));
         }
     }
 
+    /// Joins a leg with the far end of another call, whose leg is replaced.
+    fn join(&mut self, join: &Join) {
+        let replaced = self.leg_of(&join.dialog, &join.trunk, None);
+        let replaced = replaced.filter(|leg| leg.call != join.leg.call);
+        let mut far = None;
+        if let Some(leg) = replaced {
+            self.with_call(leg.call, |call, desk| {
+                far = transfer::detach(call, desk, leg.index);
+            });
+        }
+        self.with_call(join.leg.call, |call, desk| match far {
+            Some(far) => call.adopt(desk, far, join.leg.index),
+            None => call.transfer_failed(desk, Failure::of(Reason::NoDialog)),
+        });
+    }
+
     /// Carries what the transactions want to the outputs, and their failures to the calls.
     fn pump(&mut self) {
+        while let Some(join) = self.joins.pop_front() {
+            self.join(&join);
+        }
         while let Some(output) = self.transactions.poll_output() {
             match output {
                 TransactionOutput::Send { flow, bytes, .. } => {
                     self.outputs.push_back(Output::Send { flow, bytes });
                 }
-                TransactionOutput::Timeout { key } | TransactionOutput::TransportFailed { key } => {
-                    self.on_response(key, None);
+                TransactionOutput::Timeout { key } => self.on_response(key, None),
+                TransactionOutput::TransportFailed { key } => {
+                    if let Some(leg) = self.requests.get(&key).copied() {
+                        self.with_leg(leg, |call, at, desk| call.on_unsent(desk, at, key));
+                    }
                 }
                 // A refusal that was never acknowledged changes nothing; a caller that is gone
                 // before the answer is told apart by its ACK.
                 TransactionOutput::ServerGone { .. } => {}
-                // A 2xx of a re-INVITE may come again until here.
+                // A 2xx of an INVITE may come again until here.
                 TransactionOutput::Terminated { key: TransactionKey::Client(key) } => {
-                    self.requests.remove(&key);
+                    if let Some(leg) = self.requests.remove(&key) {
+                        self.with_leg(leg, |call, at, _| call.legs[at].dialled(key));
+                    }
                 }
                 TransactionOutput::Terminated { .. } => {}
             }

@@ -43,8 +43,15 @@ pub enum Input {
     Connected {
         /// For which leg.
         leg: LegId,
-        /// The new flow; what is sent over it waits until it is up.
+        /// The new flow.
         peer: Arc<Peer>,
+    },
+    /// The other answer to [`Output::Connect`]: the name leads nowhere, or nowhere else.
+    Unreachable {
+        /// For which leg.
+        leg: LegId,
+        /// Why.
+        reason: Reason,
     },
     /// Something happened to a leg's media.
     Media {
@@ -59,6 +66,13 @@ pub enum Input {
         call: CallId,
         /// Why.
         reason: Reason,
+    },
+    /// A voice agent carries its caller to somebody else.
+    Transfer {
+        /// Which call.
+        call: CallId,
+        /// A SIP URI or a number, which routes are asked for as if the caller had dialled it.
+        to: Personal<String>,
     },
     /// Every call is to end: the edge stops.
     HangUpAll {
@@ -79,14 +93,27 @@ pub enum Output {
         /// What.
         bytes: Bytes,
     },
-    /// Open a connection, since the leg's flow is gone.
+    /// Find a flow to a place (RFC 3263), for a leg that begins or whose flow is gone; answered
+    /// by [`Input::Connected`] or [`Input::Unreachable`].
     Connect {
         /// For which leg.
         leg: LegId,
-        /// To this address.
-        target: SocketAddr,
+        /// Whose place it is: its TLS terms count.
+        trunk: TrunkName,
+        /// The place: a SIP URI, whose user is not looked at.
+        uri: Personal<String>,
         /// Over this.
         transport: Transport,
+        /// Names that the peer's certificate has proved before, within the leg's dialog.
+        proved: Arc<[String]>,
+        /// The leg that tried the place's last address in vain, and how that went: the next one
+        /// is wanted.
+        after: Option<(LegId, Unserved)>,
+    },
+    /// The flow that [`Output::Connect`] found serves: something has answered over it.
+    Served {
+        /// Whose.
+        leg: LegId,
     },
     /// Find ports; answered by [`MediaEvent::Reserved`] or [`MediaEvent::ReserveFailed`].
     Reserve {
@@ -116,6 +143,18 @@ pub enum Output {
         /// What may be kept.
         keep: Keep,
     },
+    /// The caller talks with somebody else from now on: its voice agent is done.
+    StopAgent {
+        /// The call.
+        call: CallId,
+    },
+    /// The voice agent's transfer came to nothing; its caller is still there.
+    TransferFailed {
+        /// The call.
+        call: CallId,
+        /// Why.
+        reason: Reason,
+    },
     /// The peer put the call on hold, or took it back.
     Held {
         /// The call.
@@ -130,10 +169,26 @@ pub enum Output {
         /// `0`-`9`, `*`, `#`, `A`-`D`.
         digit: char,
     },
+    /// Press a key on a leg's media.
+    Press {
+        /// Which leg hears it.
+        leg: LegId,
+        /// `0`-`9`, `*`, `#`, `A`-`D`.
+        digit: char,
+    },
     /// Something to store.
     Record(Box<Record>),
     /// Something to tell the operator.
     Event(Event),
+}
+
+/// How an address that took a connection did not serve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unserved {
+    /// Nothing came back, or the flow was lost.
+    Silent,
+    /// It answered 503, with this `Retry-After`.
+    Unavailable(Option<Duration>),
 }
 
 /// What of a call may be kept, after the switches of trunk and voice agent.
@@ -190,15 +245,15 @@ pub enum Record {
     },
     /// How its media was, at the end.
     Media {
-        /// Its id.
-        call: CallId,
-        /// The figures of the caller's leg.
+        /// Which leg.
+        leg: LegId,
+        /// The figures.
         quality: Quality,
     },
     /// One message of its ladder, secrets removed.
     Ladder {
-        /// Its id.
-        call: CallId,
+        /// Between us and which leg.
+        leg: LegId,
         /// When.
         wall: WallTime,
         /// Whether it came from the peer.
@@ -257,4 +312,8 @@ pub trait Ledger: Send {
     fn begin(&self, trunk: &TrunkName) -> bool;
     /// It is over.
     fn end(&self, trunk: &TrunkName);
+    /// A leg of ours to `trunk` begins.
+    fn begin_leg(&self, trunk: &TrunkName);
+    /// It is over.
+    fn end_leg(&self, trunk: &TrunkName);
 }

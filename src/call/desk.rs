@@ -3,22 +3,24 @@
 //! here, so that no call file builds them by hand.
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use base::{CallId, Event, Instant, Personal, Random, Reason, WallTime, limit};
+use base::{Event, Instant, LegId, Personal, Random, Reason, TrunkName, WallTime, limit};
 use policy::Transport;
 use sip::transaction::{ClientKey, FlowId, ServerKey, Transactions};
 use sip::{
-    Dialog, Host, Message, Method, Name, NameAddr, Request, Response, Status, Uri, Via, ids,
+    Dialog, DialogId, Host, Message, Method, Name, NameAddr, Request, Response, Status, Uri, Via,
+    ids,
 };
 
 use crate::admit;
-use crate::contract::{Output, Peer, Record, Setup};
+use crate::contract::{Ledger, Output, Peer, Record, Setup};
 
 const PRODUCT: &str = concat!("callgate/", env!("CARGO_PKG_VERSION"));
 
 /// Methods that are answered with more than 405 (RFC 3261 section 20.5).
-pub(crate) const ALLOW: [Method; 7] = [
+pub(crate) const ALLOW: [Method; 9] = [
     Method::Invite,
     Method::Ack,
     Method::Cancel,
@@ -26,6 +28,8 @@ pub(crate) const ALLOW: [Method; 7] = [
     Method::Options,
     Method::Update,
     Method::Info,
+    Method::Prack,
+    Method::Refer,
 ];
 
 /// See the module's documentation.
@@ -34,21 +38,43 @@ pub(crate) struct Desk<'a> {
     pub(crate) wall: WallTime,
     pub(crate) shard: u8,
     pub(crate) setup: &'a Arc<Setup>,
+    pub(crate) ledger: &'a dyn Ledger,
     pub(crate) random: &'a mut dyn Random,
     pub(crate) transactions: &'a mut Transactions,
     pub(crate) outputs: &'a mut VecDeque<Output>,
+    pub(crate) joins: &'a mut VecDeque<Join>,
 }
 
-/// A call's ladder: how many messages it may still take.
+/// A leg of one call is to talk with the far end of another.
+#[derive(Debug)]
+pub(crate) struct Join {
+    /// The leg.
+    pub(crate) leg: LegId,
+    /// Who asks: only its own calls may be joined.
+    pub(crate) trunk: TrunkName,
+    /// The leg of the other call that is replaced.
+    pub(crate) dialog: DialogId,
+}
+
+/// A leg's ladder: how many messages it may still take.
 #[derive(Debug)]
 pub(crate) struct Ladder {
-    call: CallId,
+    leg: LegId,
     left: usize,
 }
 
 impl Ladder {
-    pub(crate) const fn new(call: CallId) -> Self {
-        Self { call, left: limit::CALL_LADDER.get() }
+    pub(crate) const fn new(leg: LegId) -> Self {
+        Self { leg, left: limit::CALL_LADDER.get() }
+    }
+
+    pub(crate) const fn leg(&self) -> LegId {
+        self.leg
+    }
+
+    /// Its leg has got another name.
+    pub(crate) const fn belongs_to(&mut self, leg: LegId) {
+        self.leg = leg;
     }
 
     /// Stores one message with its secrets removed.
@@ -58,7 +84,7 @@ impl Ladder {
         }
         self.left -= 1;
         let text = Personal::new(sip::redact(message));
-        desk.record(Record::Ladder { call: self.call, wall: desk.wall, received, text });
+        desk.record(Record::Ladder { leg: self.leg, wall: desk.wall, received, text });
     }
 }
 
@@ -75,15 +101,20 @@ impl Desk<'_> {
         self.output(Output::Record(Box::new(record)));
     }
 
-    /// Our Contact on a flow (RFC 3261 section 8.1.1.8).
-    pub(crate) fn contact(&self, peer: &Peer, zone: Option<&str>) -> String {
+    /// The host that we are for a peer.
+    pub(crate) fn host(&self, peer: &Peer, zone: Option<&str>) -> Host {
         let zone = zone.and_then(|name| self.setup.policy.zone(name));
         let named = zone.and_then(|zone| zone.advertise.as_ref()).or(self.setup.advertise.as_ref());
-        let host = named
-            .and_then(|host| Host::parse(host))
-            .or_else(|| Host::parse(&host_of(peer.local.ip())));
-        let Some(host) = host else { return String::new() };
-        let uri = Uri::sip(None, &host, Some(peer.local.port()));
+        let local = || match peer.local.ip() {
+            IpAddr::V4(address) => Host::V4(address),
+            IpAddr::V6(address) => Host::V6(address),
+        };
+        named.and_then(|host| Host::parse(host)).unwrap_or_else(local)
+    }
+
+    /// Our Contact on a flow (RFC 3261 section 8.1.1.8).
+    pub(crate) fn contact(&self, peer: &Peer, zone: Option<&str>) -> String {
+        let uri = Uri::sip(None, &self.host(peer, zone), Some(peer.local.port()));
         let uri = match peer.transport {
             Transport::Udp => uri,
             transport => uri.with_param("transport", Some(transport.word())),
@@ -143,7 +174,9 @@ impl Desk<'_> {
             Reason::MethodNotAllowed | Reason::MethodUnknown => {
                 headers.push_tokens(Name::Allow, ALLOW.iter().map(Method::as_str));
             }
-            Reason::UnsupportedBody => headers.push(Name::Accept, "application/sdp"),
+            Reason::UnsupportedBody => {
+                headers.push(Name::Accept, admit::accepted_by(&request.method));
+            }
             Reason::BadExtension => {
                 let tags: Vec<&str> = admit::unsupported(request).collect();
                 headers.push_tokens(Name::Unsupported, tags);
@@ -184,6 +217,22 @@ impl Desk<'_> {
         Some((key, message))
     }
 
+    /// Sends an INVITE that begins a dialog; it comes back as it was sent.
+    pub(crate) fn call(
+        &mut self,
+        peer: &Peer,
+        zone: Option<&str>,
+        mut invite: Request,
+    ) -> Option<(ClientKey, Request)> {
+        let via = self.via(peer, zone);
+        invite.headers.push_via(&via);
+        invite.headers.push(Name::Contact, self.contact(peer, zone));
+        invite.headers.push(Name::UserAgent, PRODUCT);
+        let reliable = peer.transport != Transport::Udp;
+        let sent = self.transactions.request(self.now, peer.flow, reliable, invite.clone());
+        Some((sent.ok()?, invite))
+    }
+
     /// Sends the ACK of a 2xx, which has no transaction.
     pub(crate) fn send_ack(
         &mut self,
@@ -198,22 +247,11 @@ impl Desk<'_> {
     }
 
     fn via(&mut self, peer: &Peer, zone: Option<&str>) -> Via {
-        let zone = zone.and_then(|name| self.setup.policy.zone(name));
-        let named = zone.and_then(|zone| zone.advertise.as_ref()).or(self.setup.advertise.as_ref());
-        let local = host_of(peer.local.ip());
-        let host = named.and_then(|host| Host::parse(host)).or_else(|| Host::parse(&local));
         let branch = ids::new_branch(self.shard, self.random);
         let transport = peer.transport.word().to_ascii_uppercase();
-        let host = host.unwrap_or(Host::V4(std::net::Ipv4Addr::UNSPECIFIED));
+        let host = self.host(peer, zone);
         let mut via = Via::new(&transport, host, Some(peer.local.port()), &branch);
         via.params.set("rport", None); // RFC 3581 section 3
         via
-    }
-}
-
-fn host_of(address: std::net::IpAddr) -> String {
-    match address {
-        std::net::IpAddr::V4(address) => address.to_string(),
-        std::net::IpAddr::V6(address) => format!("[{address}]"),
     }
 }

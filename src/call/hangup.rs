@@ -1,147 +1,166 @@
 //! Hang up: BYE and CANCEL both ways, the deadlines that end a call, and what is stored of it.
 
-use base::{Event, Reason};
-use sip::transaction::{ClientKey, GIVE_UP, ServerKey};
-use sip::{AckWaitStep, Host, Message, Method, Request, Scheme, Status, Uri};
-use std::net::SocketAddr;
 use std::sync::Arc;
 
+use base::{Event, Personal, Reason, limit};
+use policy::Transport;
+use sip::transaction::{ClientKey, GIVE_UP, ServerKey};
+use sip::{AckWaitStep, Message, Method, Request, Status};
+
+use crate::bridge::Call;
+use crate::cause;
 use crate::contract::{Output, Peer, Record};
 use crate::desk::Desk;
-use crate::leg::{Call, Pending, Stage};
+use crate::dial::Failure;
+use crate::leg::{Leg, Pending, Stage};
 
 impl Call {
-    /// The peer hangs up.
-    pub(crate) fn on_bye(&mut self, desk: &mut Desk<'_>, key: ServerKey, request: &Request) {
+    /// A peer hangs up, and with it the call.
+    pub(crate) fn on_bye(
+        &mut self,
+        desk: &mut Desk<'_>,
+        at: usize,
+        key: ServerKey,
+        request: &Request,
+    ) {
+        let leg = &mut self.legs[at];
         // RFC 3261 section 15.1.2: what is pending is answered first.
-        if let Some(invite) = self.invite.take()
-            && self.stage == Stage::Reserving
+        if let Some(invite) = leg.invite.take()
+            && leg.stage == Stage::Inviting
         {
             let response = desk.refusal(&invite.request, Reason::Cancelled, false);
-            self.respond(desk, invite.key, &response);
+            leg.respond(desk, invite.key, &response);
         }
-        let response = self.plain_ok(desk, request);
-        self.respond(desk, key, &response);
-        self.finish(desk, Reason::CallerHungUp);
-        self.stage = Stage::Gone;
+        let response = leg.plain_ok(desk, request);
+        leg.respond(desk, key, &response);
+        let reason = if leg.is_caller() { Reason::CallerHungUp } else { Reason::CalleeHungUp };
+        let was_over = leg.is_over();
+        if !was_over {
+            leg.leave(desk, reason);
+        }
+        leg.stage = Stage::Gone;
+        let index = leg.id.index;
+        if !was_over && !self.is_leaving(index) {
+            self.end(desk, reason, cause::q850(&request.headers));
+        }
     }
 
-    /// The peer gives up before the answer (RFC 3261 section 9.2).
+    /// The caller gives up before the answer (RFC 3261 section 9.2).
     pub(crate) fn on_cancel(&mut self, desk: &mut Desk<'_>, cancel: &Request) {
-        if self.stage != Stage::Reserving {
+        let Some(caller) = self.legs.first_mut() else { return };
+        if caller.stage != Stage::Inviting {
             return; // our 200 crossed it: BYE follows
         }
-        self.ladder.note(desk, true, &Message::Request(cancel.clone()));
+        caller.note(desk, true, &Message::Request(cancel.clone()));
         self.hang_up(desk, Reason::Cancelled);
     }
 
     /// We end the call, answered or not.
     pub(crate) fn hang_up(&mut self, desk: &mut Desk<'_>, reason: Reason) {
-        match self.stage {
-            Stage::Reserving => {
-                if let Some(invite) = self.invite.take() {
-                    // What ends a call well, before its answer is no answer.
-                    let status = Some(Status::of(reason)).filter(|status| status.is_failure());
-                    let status = status.unwrap_or(Status::TEMPORARILY_UNAVAILABLE);
-                    let response = desk.refusal_with(&invite.request, status, reason, true, None);
-                    self.respond(desk, invite.key, &response);
-                }
-                self.finish(desk, reason);
-                self.stage = Stage::Gone;
+        self.end(desk, reason, None);
+    }
+
+    /// The call comes to nothing: the caller learns why.
+    pub(crate) fn fail(&mut self, desk: &mut Desk<'_>, failure: Failure) {
+        if let Some(caller) = self.legs.first_mut()
+            && caller.is_caller()
+            && caller.stage == Stage::Inviting
+        {
+            caller.refuse_invite(desk, failure);
+        }
+        self.end(desk, failure.reason, failure.cause);
+    }
+
+    fn end(&mut self, desk: &mut Desk<'_>, reason: Reason, cause: Option<u16>) {
+        for leg in &mut self.legs {
+            leg.cause = leg.cause.or(cause);
+            leg.hang_up(desk, reason);
+        }
+        self.finish(desk, reason);
+    }
+
+    /// A new flow is there for a leg, or a first one.
+    pub(crate) fn on_connected(&mut self, desk: &mut Desk<'_>, at: usize, peer: Arc<Peer>) {
+        let leg = &mut self.legs[at];
+        if leg.stage == Stage::Inviting && leg.dial.is_some() && leg.peer.is_none() {
+            return self.on_dialled(desk, at, peer);
+        }
+        leg.on_reconnected(desk, &peer);
+    }
+
+    /// A leg's peer cannot be connected to.
+    pub(crate) fn on_unreachable(&mut self, desk: &mut Desk<'_>, at: usize, reason: Reason) {
+        let leg = &mut self.legs[at];
+        match leg.stage {
+            Stage::Inviting if leg.dial.is_some() => self.on_undialled(desk, at, reason),
+            Stage::Ending => leg.stage = Stage::Gone,
+            _ => {
+                // The peer may still come back; the session's expiry decides.
+                leg.pending.take_if(|pending| *pending == Pending::Reconnect);
             }
-            Stage::Answered | Stage::Talking => {
-                self.invite = None;
-                self.finish(desk, reason);
-                self.stage = Stage::Ending;
-                self.forget_at = Some(desk.now + GIVE_UP);
-                if let Some(Pending::Refresh { key, is_invite: true }) = self.pending.take() {
-                    // Without it the transaction of a re-INVITE that only rings would never end.
-                    desk.transactions.cancel(desk.now, key, None);
-                }
-                if !self.flow_lost {
-                    self.send_bye(desk);
-                } else if !self.connect(desk) {
-                    self.stage = Stage::Gone;
-                }
+        }
+    }
+
+    /// A leg's flow is gone (RFC 3261 section 18.4). What is up goes on: media does not need it.
+    /// A caller that has not got our 200 cannot get it any more, which is as if it had given up;
+    /// one that has not acknowledged it may come back on another flow (RFC 5626), for a while.
+    pub(crate) fn on_flow_closed(&mut self, desk: &mut Desk<'_>, at: usize) {
+        let leg = &mut self.legs[at];
+        leg.flow_lost = true;
+        match leg.stage {
+            // Of an INVITE of ours its transaction tells.
+            Stage::Inviting if leg.is_caller() => self.hang_up(desk, Reason::FlowLost),
+            Stage::Answered => leg.back_by = Some(desk.now + limit::CALL_FLOW_RETURN_MS.millis()),
+            Stage::Inviting | Stage::Talking | Stage::Ending | Stage::Gone => {}
+        }
+    }
+
+    /// The flow of a request of ours is gone, and its response with it.
+    pub(crate) fn on_unsent(&mut self, desk: &mut Desk<'_>, at: usize, key: ClientKey) {
+        let leg = &mut self.legs[at];
+        match leg.pending {
+            Some(Pending::Refresh { key: sent, .. }) if sent == key => {
+                leg.pending = None;
+                leg.try_refresh_later(desk, None);
             }
-            Stage::Ending | Stage::Gone => {}
+            _ => self.on_response(desk, at, key, None),
         }
-    }
-
-    fn send_bye(&mut self, desk: &mut Desk<'_>) {
-        let reason = self.ending.unwrap_or(Reason::Internal);
-        let sent = self.send(desk, Method::Bye, |bye| {
-            // RFC 3326: why, for the peer's records; nothing that our policy would not tell.
-            bye.headers.push_reason("SIP", reason.sip_status(), reason.code());
-        });
-        match sent {
-            Some(key) => self.pending = Some(Pending::Bye(key)),
-            None => self.stage = Stage::Gone,
-        }
-    }
-
-    /// Sends a request within the dialog over the present flow.
-    pub(crate) fn send(
-        &mut self,
-        desk: &mut Desk<'_>,
-        method: Method,
-        finish: impl FnOnce(&mut Request),
-    ) -> Option<sip::transaction::ClientKey> {
-        let zone = self.zone();
-        let (key, message) =
-            desk.request(&self.peer, zone.as_deref(), &mut self.dialog, method, finish)?;
-        self.ladder.note(desk, false, &message);
-        Some(key)
-    }
-
-    /// Asks for a new flow; `false` without an address to go to, when the peer is left alone.
-    pub(crate) fn connect(&self, desk: &mut Desk<'_>) -> bool {
-        let Some(target) = address_of(self.dialog.next_hop()) else { return false };
-        let transport = self.peer.transport;
-        desk.output(Output::Connect { leg: self.leg, target, transport });
-        true
-    }
-
-    /// The new flow is there.
-    pub(crate) fn on_connected(&mut self, desk: &mut Desk<'_>, peer: Arc<Peer>) {
-        // What is only being dialled has no local port yet: the old one still names us.
-        let local = if peer.local.port() == 0 { self.peer.local } else { peer.local };
-        self.peer = Arc::new(Peer { local, ..(*peer).clone() });
-        self.flow_lost = false;
-        if self.stage == Stage::Ending && self.pending.is_none() {
-            self.send_bye(desk);
-        } else if self.pending == Some(Pending::Reconnect) {
-            self.pending = None;
-            self.send_refresh(desk);
-        }
-    }
-
-    /// The flow is gone; the call goes on, media does not need it (RFC 3261 section 18.4).
-    pub(crate) fn on_flow_closed(&mut self) {
-        self.flow_lost = true;
     }
 
     /// A response to a request of ours; `None` is a timeout or a flow that failed.
     pub(crate) fn on_response(
         &mut self,
         desk: &mut Desk<'_>,
+        at: usize,
         key: ClientKey,
         response: Option<&sip::Response>,
     ) {
+        let leg = &mut self.legs[at];
         if let Some(response) = response {
-            self.ladder.note(desk, true, &Message::Response(response.clone()));
-            if self.reinvite == Some(key) && response.status.is_success() {
-                self.acknowledge(desk, response);
-            }
+            leg.note(desk, true, &Message::Response(response.clone()));
+        }
+        if leg.dial.as_ref().is_some_and(|dial| dial.key == Some(key)) {
+            return self.on_dial_response(desk, at, response);
+        }
+        if let Some(response) = response
+            && leg.reinvite == Some(key)
+            && response.status.is_success()
+        {
+            leg.acknowledge(desk, response);
         }
         if response.is_some_and(|response| response.status.is_provisional()) {
             return;
         }
         // What belongs to neither came too late to matter.
-        match self.pending.take_if(|pending| pending.key() == Some(key)) {
-            Some(Pending::Bye(_)) => self.stage = Stage::Gone,
+        match leg.pending.take_if(|pending| pending.key() == Some(key)) {
+            Some(Pending::Bye(_)) => leg.stage = Stage::Gone,
             Some(Pending::Refresh { is_invite, .. }) => {
-                self.on_refresh_response(desk, response, is_invite);
+                match leg.on_refresh_response(desk, response, is_invite) {
+                    Ok(Some(agreed)) => self.apply(desk, at, &agreed),
+                    Ok(None) => {}
+                    Err(reason) => return self.hang_up(desk, reason),
+                }
+                self.legs[at].tell_pending(desk);
             }
             Some(Pending::Reconnect) | None => {}
         }
@@ -149,38 +168,46 @@ impl Call {
 
     /// Acts on whatever is due.
     pub(crate) fn on_timeout(&mut self, desk: &mut Desk<'_>) {
-        let now = desk.now;
-        if self.forget_at.is_some_and(|at| at <= now) {
-            self.stage = Stage::Gone;
+        for at in 0..self.legs.len() {
+            self.on_leg_timeout(desk, at);
+        }
+        let is_over = self.ends_at().is_some_and(|end| end <= desk.now);
+        if is_over && self.ending.is_none() {
+            self.hang_up(desk, Reason::MaximumDuration);
+        }
+    }
+
+    fn on_leg_timeout(&mut self, desk: &mut Desk<'_>, at: usize) {
+        let (now, leg) = (desk.now, &mut self.legs[at]);
+        if leg.forget_at.is_some_and(|at| at <= now) {
+            leg.stage = Stage::Gone;
+        }
+        if leg.is_over() {
             return;
         }
-        if let Some(invite) = &mut self.invite
-            && let Some((wait, response)) = &mut invite.wait
-        {
-            match wait.handle_timeout(now) {
-                AckWaitStep::Wait => {}
-                AckWaitStep::Repeat => {
-                    let response = response.clone();
-                    let key = invite.key;
-                    desk.answer_again(key, self.peer.flow, &response);
-                }
-                // RFC 3261 section 13.3.1.4.
-                AckWaitStep::GiveUp => return self.hang_up(desk, Reason::NoAck),
-            }
+        if leg.back_by.take_if(|by| *by <= now).is_some() {
+            return self.hang_up(desk, Reason::FlowLost);
         }
-        if self.reserved_by().is_some_and(|by| by <= now) {
+        if leg.reserved_by().is_some_and(|by| by <= now) {
             return self.hang_up(desk, Reason::RelayFull);
         }
-        if self.ends_at().is_some_and(|end| end <= now) {
-            return self.hang_up(desk, Reason::MaximumDuration);
+        let waited = leg.on_ack_timeout(desk).and_then(|()| leg.on_session_timeout(desk));
+        if let Err(reason) = waited {
+            return self.hang_up(desk, reason);
         }
-        self.on_session_timeout(desk);
+        if let Err(reason) = leg.on_reliable_timeout(desk) {
+            return self.fail(desk, Failure::of(reason));
+        }
+        if leg.stage == Stage::Inviting {
+            self.on_dial_timeout(desk, at);
+        }
     }
 
     /// Nothing came for the trunk's limit. On hold by the peer nothing has to.
-    pub(crate) fn on_media_inactive(&mut self, desk: &mut Desk<'_>) {
-        let expects = self.media.as_ref().and_then(|media| media.plan());
-        if expects.is_some_and(|plan| plan.direction.receive) {
+    pub(crate) fn on_media_inactive(&mut self, desk: &mut Desk<'_>, at: usize) {
+        let expects = self.legs[at].media.as_ref().and_then(|media| media.plan());
+        let is_up = self.answered.is_some();
+        if is_up && expects.is_some_and(|plan| plan.direction.receive) {
             self.hang_up(desk, Reason::MediaTimeout);
         }
     }
@@ -193,21 +220,134 @@ impl Call {
         self.ending = Some(reason);
         let (call, wall) = (self.id, desk.wall);
         let talked = self.answered.map(|at| desk.now.since(at)).unwrap_or_default();
-        desk.output(Output::Release { leg: self.leg });
         desk.event(Event::CallEnded { call, reason, talked });
         desk.record(Record::Ended { call, wall, reason, talked });
     }
 }
 
-/// The address that a URI names literally; names are resolved elsewhere (RFC 3263).
-fn address_of(uri: &Uri) -> Option<SocketAddr> {
-    let default = if uri.scheme() == Scheme::Sips || uri.param("transport") == Some("tls") {
-        5061
-    } else {
-        5060
-    };
-    let address = uri.host().and_then(Host::ip)?;
-    Some(SocketAddr::new(address, uri.port().unwrap_or(default)))
+impl Leg {
+    /// Ends the leg, whatever it is at.
+    pub(crate) fn hang_up(&mut self, desk: &mut Desk<'_>, reason: Reason) {
+        match self.stage {
+            Stage::Inviting if self.dial.is_some() => self.give_up(desk, reason),
+            Stage::Inviting => self.refuse_invite(desk, Failure::of(reason)),
+            Stage::Answered | Stage::Talking => {
+                self.leave(desk, reason);
+                self.stage = Stage::Ending;
+                self.forget_at = Some(desk.now + GIVE_UP);
+                if let Some(Pending::Refresh { key, is_invite: true }) = self.pending.take() {
+                    // Without it the transaction of a re-INVITE that only rings would never end.
+                    desk.transactions.cancel(desk.now, key, None);
+                }
+                if !self.flow_lost {
+                    self.send_bye(desk);
+                } else if !self.reconnect(desk) {
+                    self.stage = Stage::Gone;
+                }
+            }
+            Stage::Ending | Stage::Gone => {}
+        }
+    }
+
+    /// Refuses the INVITE that began the leg.
+    fn refuse_invite(&mut self, desk: &mut Desk<'_>, failure: Failure) {
+        let reason = failure.reason;
+        if let Some(invite) = self.invite.take() {
+            // What ends a call well, before its answer is no answer.
+            let status = failure.status.unwrap_or_else(|| Status::of(reason));
+            let is_failure = status.is_failure();
+            let status = if is_failure { status } else { Status::TEMPORARILY_UNAVAILABLE };
+            let mut response = desk.refusal_with(&invite.request, status, reason, true, None);
+            if let Some(cause) = failure.cause {
+                response.headers.push_reason("Q.850", cause, "");
+            }
+            self.respond(desk, invite.key, &response);
+        }
+        self.leave(desk, reason);
+        self.stage = Stage::Gone;
+    }
+
+    /// The leg's media is over.
+    pub(crate) fn leave(&mut self, desk: &mut Desk<'_>, reason: Reason) {
+        (self.invite, self.reliable) = (None, None);
+        self.ended_by = Some(reason);
+        desk.output(Output::Release { leg: self.id });
+    }
+
+    pub(crate) fn send_bye(&mut self, desk: &mut Desk<'_>) {
+        let reason = self.ended_by.unwrap_or(Reason::Internal);
+        let cause = self.cause;
+        let sent = self.send(desk, Method::Bye, |bye| {
+            // RFC 3326: why, for the peer's records; nothing that our policy would not tell.
+            bye.headers.push_reason("SIP", reason.sip_status(), reason.code());
+            if let Some(cause) = cause {
+                bye.headers.push_reason("Q.850", cause, "");
+            }
+        });
+        match sent {
+            Some(key) => self.pending = Some(Pending::Bye(key)),
+            None => self.stage = Stage::Gone,
+        }
+    }
+
+    /// Asks for a new flow; `false` without a place to go to, when the peer is left alone.
+    pub(crate) fn reconnect(&self, desk: &mut Desk<'_>) -> bool {
+        let (Some(peer), Some(dialog)) = (&self.peer, &self.dialog) else { return false };
+        let (uri, transport) = (dialog.next_hop(), peer.transport);
+        if uri.host().is_none() || matches!(transport, Transport::Ws | Transport::Wss) {
+            return false;
+        }
+        let uri = Personal::new(uri.as_str().to_owned());
+        let (leg, trunk, proved) = (self.id, self.trunk.clone(), Arc::clone(&peer.certificates));
+        desk.output(Output::Connect { leg, trunk, uri, transport, proved, after: None });
+        true
+    }
+
+    /// The new flow is there.
+    fn on_reconnected(&mut self, desk: &mut Desk<'_>, peer: &Arc<Peer>) {
+        // What is only being dialled has no local port yet: the old one still names us.
+        let known = self.peer.as_ref().map(|peer| peer.local);
+        let local = known.filter(|_| peer.local.port() == 0).unwrap_or(peer.local);
+        self.peer = Some(Arc::new(Peer { local, ..(**peer).clone() }));
+        self.flow_lost = false;
+        if self.stage == Stage::Ending && self.pending.is_none() {
+            self.send_bye(desk);
+        } else if self.pending == Some(Pending::Reconnect) {
+            self.pending = None;
+            self.send_refresh(desk);
+        }
+    }
+
+    /// The peer has spoken to us over this flow, which may be another one than before.
+    pub(crate) fn heard_from(&mut self, desk: &Desk<'_>, peer: &Arc<Peer>) {
+        if self.peer.as_ref().is_none_or(|known| known.flow != peer.flow) {
+            self.peer = Some(Arc::clone(peer));
+        }
+        (self.flow_lost, self.back_by) = (false, None);
+        if self.pending == Some(Pending::Reconnect) {
+            (self.pending, self.retry_at) = (None, Some(desk.now));
+        }
+    }
+
+    /// Repeats a 200 that waits for its ACK.
+    ///
+    /// # Errors
+    /// It never came.
+    fn on_ack_timeout(&mut self, desk: &mut Desk<'_>) -> Result<(), Reason> {
+        let Some(invite) = &mut self.invite else { return Ok(()) };
+        let Some((wait, response)) = &mut invite.wait else { return Ok(()) };
+        match wait.handle_timeout(desk.now) {
+            AckWaitStep::Wait => {}
+            AckWaitStep::Repeat => {
+                if let Some(peer) = &self.peer {
+                    desk.answer_again(invite.key, peer.flow, response);
+                }
+            }
+            // RFC 3261 section 13.3.1.4.
+            AckWaitStep::GiveUp => return Err(Reason::NoAck),
+        }
+        Ok(())
+    }
 }
 
 /// Whether a failed refresh ends the dialog (RFC 3261 section 12.2.1.2).

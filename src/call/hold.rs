@@ -1,125 +1,153 @@
-//! Hold and every other change within a call: re-INVITE, UPDATE, INFO, OPTIONS.
+//! Hold and every other change within a call: re-INVITE, UPDATE, INFO, OPTIONS. Each leg answers
+//! for itself at once; what a hold means for the other leg is told to it afterwards.
 
-use base::{Event, Reason, limit};
+use base::{Reason, limit};
+use bytes::Bytes;
 use sdp::Session;
 use sip::transaction::ServerKey;
-use sip::{AckWait, Message, Method, Request, Status};
+use sip::{AckWait, BodyError, Headers, Message, Method, Name, Request, body};
 
 use crate::admit;
-use crate::contract::Output;
+use crate::bridge::Call;
 use crate::desk::Desk;
-use crate::leg::{Call, PendingInvite, Stage};
+use crate::leg::{Leg, Pending, PendingInvite, Stage};
+use crate::negotiate::{self, Agreed};
 
 /// The session description in a request, if it has one.
 pub(crate) fn offer_of(request: &Request) -> Result<Option<Session>, Reason> {
-    if request.body.is_empty() {
-        return Ok(None);
-    }
-    if !admit::is_sdp(request) {
-        return Err(Reason::UnsupportedBody);
-    }
-    if request.body.len() > limit::SDP_BYTES.get() {
+    description_in(&request.headers, &request.body)
+}
+
+/// The session description in a body, alone or as a part of it.
+pub(crate) fn description_in(headers: &Headers, body: &Bytes) -> Result<Option<Session>, Reason> {
+    let found = body::find(headers, body, "application/sdp").map_err(|error| match error {
+        BodyError::Unsupported => Reason::UnsupportedBody,
+        BodyError::Malformed => Reason::Malformed,
+        BodyError::TooManyParts => Reason::BodyTooLarge,
+    })?;
+    let Some(found) = found else { return Ok(None) };
+    if found.len() > limit::SDP_BYTES.get() {
         return Err(Reason::BodyTooLarge);
     }
-    Session::parse(&request.body).map(Some).map_err(|_| Reason::SdpMalformed)
+    Session::parse(&found).map(Some).map_err(|_| Reason::SdpMalformed)
 }
 
 impl Call {
-    /// A request within the dialog other than ACK and BYE.
-    pub(crate) fn on_request(&mut self, desk: &mut Desk<'_>, key: ServerKey, request: Request) {
-        self.ladder.note(desk, true, &Message::Request(request.clone()));
-        if self.dialog.receive(&request).is_err() {
-            return self.refuse(desk, key, &request, Reason::OutOfOrder);
+    /// A request within a leg's dialog, other than ACK.
+    pub(crate) fn on_request(
+        &mut self,
+        desk: &mut Desk<'_>,
+        at: usize,
+        key: ServerKey,
+        request: Request,
+    ) {
+        let leg = &mut self.legs[at];
+        leg.note(desk, true, &Message::Request(request.clone()));
+        if leg.dialog.as_mut().is_some_and(|dialog| dialog.receive(&request).is_err()) {
+            return leg.refuse(desk, key, &request, Reason::OutOfOrder);
         }
-        if self.stage == Stage::Ending && request.method != Method::Bye {
-            return self.refuse(desk, key, &request, Reason::NoDialog);
+        if leg.stage == Stage::Ending && request.method != Method::Bye {
+            return leg.refuse(desk, key, &request, Reason::NoDialog);
         }
         if admit::unsupported(&request).next().is_some() {
-            return self.refuse(desk, key, &request, Reason::BadExtension);
+            return leg.refuse(desk, key, &request, Reason::BadExtension);
         }
         match request.method {
-            Method::Bye => self.on_bye(desk, key, &request),
-            Method::Invite => self.on_reinvite(desk, key, request),
-            Method::Update => self.on_update(desk, key, &request),
-            Method::Info => self.on_info(desk, key, &request),
-            Method::Options => {
-                let mut response = self.plain_ok(desk, &request);
-                crate::answer::describe(&mut response);
-                self.respond(desk, key, &response);
+            Method::Bye => self.on_bye(desk, at, key, &request),
+            Method::Invite => self.on_reinvite(desk, at, key, request),
+            Method::Update => self.on_update(desk, at, key, &request),
+            Method::Info => {
+                if let Some(digit) = leg.on_info(desk, key, &request) {
+                    self.on_digit(desk, at, digit);
+                }
             }
-            // Nothing of ours is provisional, so no PRACK can match (RFC 3262 section 3).
-            Method::Prack => self.refuse(desk, key, &request, Reason::NoDialog),
-            Method::Other(_) => self.refuse(desk, key, &request, Reason::MethodUnknown),
-            _ => self.refuse(desk, key, &request, Reason::MethodNotAllowed),
+            Method::Options => {
+                let mut response = leg.plain_ok(desk, &request);
+                crate::answer::describe(&mut response);
+                leg.respond(desk, key, &response);
+            }
+            Method::Prack => self.on_prack(desk, at, key, &request),
+            Method::Refer => self.on_refer(desk, at, key, &request),
+            Method::Other(_) => leg.refuse(desk, key, &request, Reason::MethodUnknown),
+            _ => leg.refuse(desk, key, &request, Reason::MethodNotAllowed),
         }
     }
 
-    fn on_reinvite(&mut self, desk: &mut Desk<'_>, key: ServerKey, request: Request) {
-        if self.is_offer_outstanding() {
-            return self.refuse(desk, key, &request, Reason::RequestPending);
+    fn on_reinvite(&mut self, desk: &mut Desk<'_>, at: usize, key: ServerKey, request: Request) {
+        if self.legs[at].is_offer_outstanding() {
+            return self.legs[at].refuse(desk, key, &request, Reason::RequestPending);
         }
         // A peer that goes on with a new INVITE has seen our 200; some networks send it before
         // their ACK.
-        self.invite = None;
-        self.confirm(desk);
-        let (session, agreed) = match self.negotiate(desk, &request) {
+        self.legs[at].invite = None;
+        self.confirm(desk, at);
+        let leg = &mut self.legs[at];
+        let described = offer_of(&request).and_then(|offer| leg.negotiate(desk, offer));
+        let (session, agreed) = match described {
             Ok(described) => described,
-            Err(reason) => return self.refuse(desk, key, &request, reason),
+            Err(reason) => return leg.refuse(desk, key, &request, reason),
         };
-        if self.refresh_session(desk, key, &request).is_err() {
+        if leg.refresh_session(desk, key, &request).is_err() {
             return;
         }
-        self.dialog.refresh_target(&request.headers);
-        let response = self.success(desk, &request, Some(&session));
-        self.respond(desk, key, &response);
-        self.invite = Some(PendingInvite {
-            key,
-            request,
+        leg.refresh_target(&request.headers);
+        let response = leg.success(desk, &request, Some(&session));
+        leg.respond(desk, key, &response);
+        leg.invite = Some(PendingInvite {
             wait: Some((AckWait::new(desk.now), response)),
             wants_answer: agreed.is_none(),
+            ..PendingInvite::new(key, request)
         });
         if let Some(agreed) = agreed {
-            self.apply(desk, agreed, false);
+            self.apply(desk, at, &agreed);
         }
     }
 
     /// RFC 3311; mostly a session refresh (RFC 4028 section 7.4).
-    fn on_update(&mut self, desk: &mut Desk<'_>, key: ServerKey, request: &Request) {
-        let has_offer = !request.body.is_empty();
-        if has_offer && self.is_offer_outstanding() {
+    fn on_update(&mut self, desk: &mut Desk<'_>, at: usize, key: ServerKey, request: &Request) {
+        let leg = &mut self.legs[at];
+        let offer = match offer_of(request) {
+            Ok(offer) => offer,
+            Err(reason) => return leg.refuse(desk, key, request, reason),
+        };
+        if offer.is_some() && leg.is_offer_outstanding() {
             // RFC 3311 section 5.2.
-            return self.refuse(desk, key, request, Reason::RequestPending);
+            return leg.refuse(desk, key, request, Reason::RequestPending);
         }
-        let described = if has_offer { self.negotiate(desk, request).map(Some) } else { Ok(None) };
+        let described = offer.map(|offer| leg.negotiate(desk, Some(offer))).transpose();
         let described = match described {
             Ok(described) => described,
-            Err(reason) => return self.refuse(desk, key, request, reason),
+            Err(reason) => return leg.refuse(desk, key, request, reason),
         };
-        if self.refresh_session(desk, key, request).is_err() {
+        if leg.refresh_session(desk, key, request).is_err() {
             return;
         }
-        self.dialog.refresh_target(&request.headers);
+        leg.refresh_target(&request.headers);
         let session = described.as_ref().map(|(session, _)| session);
-        let response = self.success(desk, request, session);
-        self.respond(desk, key, &response);
+        let response = leg.success(desk, request, session);
+        leg.respond(desk, key, &response);
         if let Some((_, Some(agreed))) = described {
-            self.apply(desk, agreed, false);
+            self.apply(desk, at, &agreed);
         }
     }
+}
 
+impl Leg {
     /// RFC 3261 section 14.2: one offer at a time.
     fn is_offer_outstanding(&self) -> bool {
-        let ours = self.pending.is_some_and(|pending| pending.is_invite());
+        let ours = self.pending.is_some_and(Pending::is_invite);
         let unanswered = self.invite.as_ref().is_some_and(|invite| invite.wants_answer);
-        ours || unanswered || self.stage == Stage::Reserving
+        // An early dialog may be changed once its first offer is answered (RFC 6337 section 3).
+        let is_early = self.invite.as_ref().is_some_and(|invite| invite.described.is_some());
+        let is_new = self.stage == Stage::Inviting && !(is_early && self.reliable.is_none());
+        ours || unanswered || is_new
     }
 
     fn negotiate(
         &mut self,
         desk: &mut Desk<'_>,
-        request: &Request,
-    ) -> Result<(Session, Option<crate::negotiate::Agreed>), Reason> {
-        let offer = offer_of(request)?;
+        offer: Option<Session>,
+    ) -> Result<(Session, Option<Agreed>), Reason> {
         let media = self.media.as_mut().ok_or(Reason::RequestPending)?;
         match offer {
             Some(offer) => {
@@ -130,51 +158,72 @@ impl Call {
         }
     }
 
+    /// Takes the peer's new Contact.
+    pub(crate) fn refresh_target(&mut self, headers: &Headers) {
+        if let Some(dialog) = &mut self.dialog {
+            dialog.refresh_target(headers);
+        }
+    }
+
+    /// Tells the peer that the other side holds or resumes, with a re-INVITE; nothing where it is
+    /// told that already.
+    pub(crate) fn tell_direction(&mut self, desk: &mut Desk<'_>, wanted: media::Direction) {
+        let present = self.media.as_ref().and_then(|media| media.plan()).map(|it| it.direction);
+        if present.is_none() {
+            return; // its first offer and answer are still to come
+        }
+        self.to_tell = (present != Some(wanted)).then(|| negotiate::worded(wanted));
+        self.tell_pending(desk);
+    }
+
+    /// Tells what is still to be told, unless something else is under way: then it is looked at
+    /// again when that is over.
+    pub(crate) fn tell_pending(&mut self, desk: &mut Desk<'_>) {
+        let is_busy = self.pending.is_some() || self.invite.is_some() || self.flow_lost;
+        let is_busy = is_busy || self.retry_at.is_some();
+        if self.stage != Stage::Talking || is_busy {
+            return;
+        }
+        let Some(direction) = self.to_tell.take() else { return };
+        let offer = self.media.as_mut().and_then(|media| media.redirect(direction));
+        let Some(offer) = offer else { return };
+        self.send_offer(desk, &offer);
+        if self.pending.is_some() {
+            self.told = Some(direction);
+        }
+    }
+
+    /// A key to a peer that takes them by INFO.
+    pub(crate) fn send_digit(&mut self, desk: &mut Desk<'_>, digit: char) {
+        if self.stage != Stage::Talking || self.flow_lost {
+            return;
+        }
+        self.send(desk, Method::Info, |info| {
+            info.headers.set(Name::ContentType, "application/dtmf-relay");
+            info.body = format!("Signal={digit}\r\nDuration={KEY_MS}\r\n").into();
+        });
+    }
+
     /// Keys by signalling: `application/dtmf-relay` and `application/dtmf`, as PBXs send them.
-    fn on_info(&mut self, desk: &mut Desk<'_>, key: ServerKey, request: &Request) {
+    fn on_info(&mut self, desk: &mut Desk<'_>, key: ServerKey, request: &Request) -> Option<char> {
         let kind = request.headers.content_type().ok().flatten();
         let digit = match kind.as_ref().map(|kind| kind.essence.as_str()) {
             None if request.body.is_empty() => None, // a probe
             Some("application/dtmf-relay") => signal(&request.body, "signal="),
             Some("application/dtmf") => signal(&request.body, ""),
-            _ => return self.refuse(desk, key, request, Reason::UnsupportedBody),
+            _ => {
+                self.refuse(desk, key, request, Reason::UnsupportedBody);
+                return None;
+            }
         };
         let response = self.plain_ok(desk, request);
         self.respond(desk, key, &response);
-        if let Some(digit) = digit.filter(|_| self.terms().dtmf.contains(&policy::DtmfMethod::Info))
-        {
-            desk.output(Output::Digit { call: self.id, digit });
-        }
-    }
-
-    pub(crate) fn plain_ok(&mut self, desk: &mut Desk<'_>, request: &Request) -> sip::Response {
-        desk.response_tagged(request, Status::OK, &self.dialog.id().local_tag.clone())
-    }
-
-    pub(crate) fn respond(
-        &mut self,
-        desk: &mut Desk<'_>,
-        key: ServerKey,
-        response: &sip::Response,
-    ) {
-        desk.answer(key, response);
-        self.ladder.note(desk, false, &Message::Response(response.clone()));
-    }
-
-    /// Refuses a request within the call; the call goes on as it was (RFC 3261 section 14.2).
-    pub(crate) fn refuse(
-        &mut self,
-        desk: &mut Desk<'_>,
-        key: ServerKey,
-        request: &Request,
-        reason: Reason,
-    ) {
-        let response = desk.refusal(request, reason, true);
-        let (transport, status) = (self.peer.transport.word(), response.status.code());
-        self.respond(desk, key, &response);
-        desk.event(Event::RequestRefused { reason, transport, status });
+        digit.filter(|_| self.terms.dtmf.contains(&policy::DtmfMethod::Info))
     }
 }
+
+/// How long a key is said to be pressed: what handsets send.
+const KEY_MS: u32 = 160;
 
 /// The key in an INFO body: the first letter after `label`, in any case.
 fn signal(body: &[u8], label: &str) -> Option<char> {

@@ -1,30 +1,33 @@
-//! A call's state: one leg, the caller's. (The callee of this edge's calls is a voice agent;
-//! trunk-to-trunk calls add legs of the same type.)
+//! One leg of a call: a dialog with a peer, its media and its timers. A leg knows how to speak
+//! SIP on its dialog; what follows for the call is decided by the call (`bridge`).
 
 use std::sync::Arc;
 
-use base::{CallId, Instant, LegId, Reason, TrunkName, limit};
-use media::{Purpose, Reserved};
-use policy::{Accepted, Terms};
+use base::{Instant, LegId, Reason, TrunkName, limit};
+use media::Reserved;
+use policy::Terms;
 use sip::transaction::{ClientKey, ServerKey};
 use sip::{
-    AckWait, Dialog, DialogId, Method, Request, SessionAgreement, SessionTerms, SessionTimer,
+    AckWait, Dialog, DialogId, Message, Method, Name, Request, Response, SessionAgreement,
+    SessionTerms, SessionTimer, Status,
 };
 
-use crate::contract::{Keep, Peer};
-use crate::desk::Ladder;
+use crate::contract::Peer;
+use crate::desk::{Desk, Ladder};
+use crate::dial::Dialling;
+use crate::early::Reliable;
 use crate::negotiate::LegMedia;
 
-/// Where a call stands.
+/// Where a leg stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
-    /// Ports are asked for; the INVITE is unanswered.
-    Reserving,
-    /// 200 is sent and not acknowledged.
+    /// An INVITE is unanswered: the peer's at us, or ours at the peer.
+    Inviting,
+    /// Our 200 is sent and not acknowledged.
     Answered,
-    /// Both sides agree that the call is up.
+    /// Both sides agree that the leg is up.
     Talking,
-    /// Our BYE is on its way; the dialog is kept to answer what crosses it.
+    /// Our BYE or CANCEL is on its way; the leg is kept to answer what crosses it.
     Ending,
     /// Over; forgotten as soon as the present input is handled.
     Gone,
@@ -35,18 +38,27 @@ pub(crate) enum Stage {
 pub(crate) struct PendingInvite {
     pub(crate) key: ServerKey,
     pub(crate) request: Request,
+    /// Our description in an early answer; the 200 repeats it.
+    pub(crate) described: Option<sdp::Session>,
     /// Our 200, which is repeated until the ACK.
-    pub(crate) wait: Option<(AckWait, sip::Response)>,
+    pub(crate) wait: Option<(AckWait, Response)>,
     /// Whether our 200 carries an offer, so that the ACK must carry the answer.
     pub(crate) wants_answer: bool,
 }
 
-/// A request of ours within the call that waits for its response.
+impl PendingInvite {
+    /// One that nothing was said to yet.
+    pub(crate) const fn new(key: ServerKey, request: Request) -> Self {
+        Self { key, request, described: None, wait: None, wants_answer: false }
+    }
+}
+
+/// A request of ours within the dialog that waits for its response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Pending {
     /// The end.
     Bye(ClientKey),
-    /// A session refresh.
+    /// A session refresh, or a change of direction.
     Refresh { key: ClientKey, is_invite: bool },
     /// A refresh that waits for a connection.
     Reconnect,
@@ -65,28 +77,41 @@ impl Pending {
     }
 }
 
-/// One call.
+/// See the module.
 #[derive(Debug)]
-pub(crate) struct Call {
-    pub(crate) id: CallId,
-    pub(crate) leg: LegId,
-    pub(crate) peer: Arc<Peer>,
-    /// Whether the peer's flow is gone and must be opened anew before we can send.
-    pub(crate) flow_lost: bool,
+pub(crate) struct Leg {
+    pub(crate) id: LegId,
     pub(crate) trunk: TrunkName,
-    pub(crate) accepted: Box<Accepted>,
-    pub(crate) purpose: Purpose,
-    pub(crate) keep: Keep,
-    pub(crate) keys_exposed: bool,
+    pub(crate) terms: Terms,
+    /// The leg that it talks with; `None` where that is a voice agent.
+    pub(crate) partner: Option<u8>,
     pub(crate) stage: Stage,
+    /// Whether the trunk's and the edge's counts hold it.
+    pub(crate) is_counted: bool,
+    /// Whether its ports are being asked for anew, since it moves to another call.
+    pub(crate) is_moving: bool,
+    /// The flow; `None` of a leg that is not connected yet.
+    pub(crate) peer: Option<Arc<Peer>>,
+    /// Whether the flow is gone and must be opened anew before we can send.
+    pub(crate) flow_lost: bool,
+    /// `None` until the peer that we call has given its tag.
+    pub(crate) dialog: Option<Dialog>,
     pub(crate) invite: Option<PendingInvite>,
-    pub(crate) dialog: Dialog,
+    /// A provisional response of ours that waits for its PRACK.
+    pub(crate) reliable: Option<Reliable>,
+    /// The last RSeq of ours.
+    pub(crate) rseq: Option<u32>,
+    /// Our INVITE, where we called.
+    pub(crate) dial: Option<Box<Dialling>>,
     pub(crate) reserved: Option<Reserved>,
     pub(crate) media: Option<LegMedia>,
-    /// Whether the peer holds the call.
+    /// Whether the peer holds.
     pub(crate) is_held: bool,
-    pub(crate) arrived: Instant,
-    pub(crate) answered: Option<Instant>,
+    /// The direction that the peer has still to be told.
+    pub(crate) to_tell: Option<sdp::Direction>,
+    /// The direction that our re-INVITE under way tells.
+    pub(crate) told: Option<sdp::Direction>,
+    pub(crate) began: Instant,
     pub(crate) ladder: Ladder,
     /// The session timer's terms, and the timer itself.
     pub(crate) agreement: Option<SessionAgreement>,
@@ -98,43 +123,50 @@ pub(crate) struct Call {
     pub(crate) pending: Option<Pending>,
     /// Our latest re-INVITE: each 2xx that it gets is acknowledged, also after our BYE.
     pub(crate) reinvite: Option<ClientKey>,
-    /// When to try a refresh again that met 491.
+    /// When to try a refresh again.
     pub(crate) retry_at: Option<Instant>,
+    /// Refreshes refused since the last one that was taken.
+    pub(crate) refusals: u64,
+    /// When a peer whose flow was lost before its ACK must be back.
+    pub(crate) back_by: Option<Instant>,
     /// In [`Stage::Ending`]: when the dialog is forgotten.
     pub(crate) forget_at: Option<Instant>,
-    /// Why the call ends, once it does.
-    pub(crate) ending: Option<Reason>,
+    /// Why it ended, for its BYE.
+    pub(crate) ended_by: Option<Reason>,
+    /// The cause of ITU-T Q.850 that the other side gave.
+    pub(crate) cause: Option<u16>,
 }
 
-impl Call {
-    /// A call that waits for its ports. What its INVITE adds is filled in by who takes it.
-    pub(crate) fn new(
-        id: CallId,
-        peer: &Arc<Peer>,
-        trunk: &TrunkName,
-        dialog: Dialog,
-        ladder: Ladder,
-        accepted: Box<Accepted>,
-    ) -> Self {
+impl Leg {
+    /// A leg that has nothing yet.
+    pub(crate) fn new(id: LegId, trunk: TrunkName, mut terms: Terms, began: Instant) -> Self {
+        // An exemption holds for one direction of calls.
+        let srtp = if id.index == 0 { terms.srtp_inbound } else { terms.srtp_outbound };
+        if srtp == policy::Protection::Required {
+            terms.plain_media_from.clear();
+        }
         Self {
             id,
-            leg: LegId { call: id, index: 0 },
-            peer: Arc::clone(peer),
+            trunk,
+            terms,
+            partner: None,
+            stage: Stage::Inviting,
+            is_counted: false,
+            is_moving: false,
+            peer: None,
             flow_lost: false,
-            trunk: trunk.clone(),
-            accepted,
-            purpose: Purpose::Agent { barge_in: None },
-            keep: Keep::default(),
-            keys_exposed: false,
-            stage: Stage::Reserving,
+            dialog: None,
             invite: None,
-            dialog,
+            reliable: None,
+            rseq: None,
+            dial: None,
             reserved: None,
             media: None,
             is_held: false,
-            arrived: Instant::ZERO,
-            answered: None,
-            ladder,
+            to_tell: None,
+            told: None,
+            began,
+            ladder: Ladder::new(id),
             agreement: None,
             session: None,
             raised: None,
@@ -142,24 +174,33 @@ impl Call {
             pending: None,
             reinvite: None,
             retry_at: None,
+            refusals: 0,
+            back_by: None,
             forget_at: None,
-            ending: None,
+            ended_by: None,
+            cause: None,
         }
     }
 
-    pub(crate) fn terms(&self) -> &Terms {
-        &self.accepted.terms
+    pub(crate) fn zone(&self) -> Option<&str> {
+        self.terms.zone.as_deref()
     }
 
-    pub(crate) fn zone(&self) -> Option<String> {
-        self.accepted.terms.zone.clone()
+    pub(crate) fn dialog_id(&self) -> Option<&DialogId> {
+        self.dialog.as_ref().map(Dialog::id)
     }
 
-    pub(crate) fn dialog_id(&self) -> &DialogId {
-        self.dialog.id()
+    /// Whether it still counts as part of the call.
+    pub(crate) const fn is_over(&self) -> bool {
+        matches!(self.stage, Stage::Ending | Stage::Gone)
     }
 
-    /// When this call next needs time.
+    /// Whether it is the side that called us.
+    pub(crate) const fn is_caller(&self) -> bool {
+        self.id.index == 0
+    }
+
+    /// When this leg next needs time.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         if self.stage == Stage::Ending {
             return self.forget_at;
@@ -167,10 +208,12 @@ impl Call {
         let wait = self.invite.as_ref().and_then(|invite| invite.wait.as_ref());
         [
             wait.map(|(wait, _)| wait.poll_timeout()),
+            self.reliable.as_ref().map(Reliable::poll_timeout),
             self.session.as_ref().map(SessionTimer::poll_timeout),
+            self.dial.as_ref().and_then(|dial| dial.deadline()),
             self.retry_at,
             self.reserved_by(),
-            self.ends_at(),
+            self.back_by,
         ]
         .into_iter()
         .flatten()
@@ -179,20 +222,72 @@ impl Call {
 
     /// When the relay must have found ports.
     pub(crate) fn reserved_by(&self) -> Option<Instant> {
-        let is_waiting = self.stage == Stage::Reserving;
-        is_waiting.then(|| self.arrived + limit::CALL_RESERVE_MS.millis())
-    }
-
-    /// When the longest duration is over.
-    pub(crate) fn ends_at(&self) -> Option<Instant> {
-        self.answered.map(|answered| answered + self.terms().max_duration)
+        let is_waiting = self.stage == Stage::Inviting && self.reserved.is_none();
+        is_waiting.then(|| self.began + limit::CALL_RESERVE_MS.millis())
     }
 
     /// Whether the peer's Allow names a method; RFC 3311 makes UPDATE optional.
-    pub(crate) fn note_allowed(&mut self, request: &Request) {
-        if request.headers.has(sip::Name::Allow) {
-            self.peer_allows_update =
-                request.headers.has_token(sip::Name::Allow, Method::Update.as_str());
+    pub(crate) fn note_allowed(&mut self, headers: &sip::Headers) {
+        if headers.has(Name::Allow) {
+            self.peer_allows_update = headers.has_token(Name::Allow, Method::Update.as_str());
         }
+    }
+
+    /// Puts a message into the ladder.
+    pub(crate) fn note(&mut self, desk: &mut Desk<'_>, received: bool, message: &Message) {
+        self.ladder.note(desk, received, message);
+    }
+
+    /// Answers a request within the dialog or the INVITE that begins it.
+    pub(crate) fn respond(&mut self, desk: &mut Desk<'_>, key: ServerKey, response: &Response) {
+        desk.answer(key, response);
+        self.note(desk, false, &Message::Response(response.clone()));
+    }
+
+    /// Our tag.
+    pub(crate) fn local_tag(&self) -> String {
+        self.dialog_id().map(|id| id.local_tag.clone()).unwrap_or_default()
+    }
+
+    pub(crate) fn plain_ok(&self, desk: &mut Desk<'_>, request: &Request) -> Response {
+        desk.response_tagged(request, Status::OK, &self.local_tag())
+    }
+
+    /// Refuses a request within the dialog; the call goes on as it was (RFC 3261 section 14.2).
+    pub(crate) fn refuse(
+        &mut self,
+        desk: &mut Desk<'_>,
+        key: ServerKey,
+        request: &Request,
+        reason: Reason,
+    ) {
+        let response = desk.refusal(request, reason, true);
+        let transport = self.peer.as_ref().map_or("", |peer| peer.transport.word());
+        let status = response.status.code();
+        self.respond(desk, key, &response);
+        desk.event(base::Event::RequestRefused { reason, transport, status });
+    }
+
+    /// Sends a request within the dialog over the present flow.
+    pub(crate) fn send(
+        &mut self,
+        desk: &mut Desk<'_>,
+        method: Method,
+        finish: impl FnOnce(&mut Request),
+    ) -> Option<ClientKey> {
+        let (peer, dialog) = (self.peer.as_ref()?, self.dialog.as_mut()?);
+        let zone = self.terms.zone.as_deref();
+        let (key, message) = desk.request(peer, zone, dialog, method, finish)?;
+        self.ladder.note(desk, false, &message);
+        Some(key)
+    }
+
+    /// The ACK of a 2xx to an INVITE of ours, each time that it comes (RFC 3261 section
+    /// 13.2.2.4).
+    pub(crate) fn acknowledge(&mut self, desk: &mut Desk<'_>, response: &Response) {
+        let (Some(peer), Some(dialog)) = (&self.peer, &self.dialog) else { return };
+        let Ok(cseq) = response.headers.cseq() else { return };
+        let message = desk.send_ack(peer, self.terms.zone.as_deref(), dialog.ack(cseq.number));
+        self.ladder.note(desk, false, &Message::Request(message));
     }
 }

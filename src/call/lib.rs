@@ -2,8 +2,9 @@
 //!
 //! [`Calls`] holds the calls of one shard behind four verbs: `handle_input`, `handle_timeout`,
 //! `poll_timeout`, `poll_output`; drain the outputs fully before the next input. The files stand
-//! in the order in which a call meets them: `arrive`, `admit`, `negotiate`,
-//! `answer`, `hold`, `refresh`, `hangup`.
+//! in the order in which a call meets them: `arrive`, `admit`, `dial`, `early`, `negotiate`,
+//! `answer`, `bridge`, `hold`, `transfer`,
+//! `refresh`, `hangup`.
 //!
 //! It opens no port and reads no clock: ports are asked for with [`Output::Reserve`], keys and
 //! tags come from the injected randomness, limits that span shards from the [`Ledger`]. A panic
@@ -14,17 +15,23 @@
 mod admit;
 mod answer;
 mod arrive;
+mod bridge;
 mod calls;
+mod cause;
 mod contract;
 mod desk;
+mod dial;
+mod early;
 mod hangup;
 mod hold;
+mod keep;
 mod leg;
 mod negotiate;
 mod refresh;
+mod transfer;
 
 pub use calls::Calls;
-pub use contract::{AgentCard, Input, Keep, Ledger, Output, Peer, Record, Setup};
+pub use contract::{AgentCard, Input, Keep, Ledger, Output, Peer, Record, Setup, Unserved};
 
 /// What policy sees of an INVITE: the same as on the live path, for `callgate explain`.
 ///

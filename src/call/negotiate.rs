@@ -8,7 +8,9 @@ use std::net::IpAddr;
 
 use audio::Codec;
 use base::{LegId, Random, Reason};
-use media::{Format, LegPlan, Protection, Purpose, Reserved, SourceIdentity, TelephoneEvent};
+use media::{
+    ComfortNoise, Format, LegPlan, Protection, Purpose, Reserved, SourceIdentity, TelephoneEvent,
+};
 use policy::{DtmfMethod, Terms};
 use rtp::sdes::{CryptoLine, Suite};
 use sdp::{Direction, Keying, Local, Negotiated, OpusParameters, Protocol, Session};
@@ -21,15 +23,20 @@ const PACKET_MS: u16 = 20;
 pub(crate) struct LegMedia {
     leg: LegId,
     terms: Terms,
-    purpose: Purpose,
+    /// The terms' codecs, those first that the other leg has.
+    codecs: Vec<policy::Codec>,
     reserved: Reserved,
     /// The address that our descriptions name.
     advertise: IpAddr,
     session_id: u64,
     source: SourceIdentity,
+    /// Whether comfort noise is taken: between two legs it goes on as it is, a voice agent's ear
+    /// wants the sound of the room.
+    takes_noise: bool,
     /// The peer's `a=crypto` line and ours, as last agreed.
     lines: Option<(CryptoLine, CryptoLine)>,
-    /// Our offer that waits for an answer, with its lines.
+    /// Our latest offer, with its lines. It stays: early answers come before the final one, and
+    /// each fork of a call has its own.
     pending: Option<(Session, Vec<CryptoLine>)>,
     local: Option<Session>,
     plan: Option<LegPlan>,
@@ -50,20 +57,20 @@ impl LegMedia {
     pub(crate) fn new(
         leg: LegId,
         terms: Terms,
-        purpose: Purpose,
         reserved: Reserved,
         advertise: Option<IpAddr>,
         random: &mut dyn Random,
     ) -> Self {
         Self {
             leg,
+            codecs: terms.codecs.clone(),
             terms,
-            purpose,
             advertise: advertise.unwrap_or_else(|| reserved.rtp.ip()),
             reserved,
             // RFC 8866 section 5.2 wants digits; 62 bits fit every parser's signed integer.
             session_id: random.u64() >> 2,
             source: SourceIdentity::random(random),
+            takes_noise: false,
             lines: None,
             pending: None,
             local: None,
@@ -71,9 +78,53 @@ impl LegMedia {
         }
     }
 
+    /// What is agreed at present.
+    pub(crate) fn agreed(&self) -> Option<Agreed> {
+        let plan = self.plan.clone()?;
+        let protection = match &plan.protection {
+            Protection::Srtp { suite, .. } => suite.name(),
+            Protection::Plain { .. } => "none",
+        };
+        Some(Agreed { codec: plan.send.codec.name(), protection, plan })
+    }
+
+    /// Takes comfort noise from now on.
+    pub(crate) const fn take_noise(&mut self) {
+        self.takes_noise = true;
+    }
+
+    /// Puts these codecs before the others, so that nothing is transcoded without need.
+    pub(crate) fn prefer(&mut self, first: &[Codec]) {
+        let rank = |codec: &policy::Codec| {
+            first.iter().position(|it| it.name().eq_ignore_ascii_case(codec.word()))
+        };
+        self.codecs.sort_by_key(|codec| rank(codec).unwrap_or(usize::MAX));
+    }
+
     /// The plan in force.
     pub(crate) const fn plan(&self) -> Option<&LegPlan> {
         self.plan.as_ref()
+    }
+
+    /// The local address of its ports.
+    pub(crate) const fn bind(&self) -> IpAddr {
+        self.reserved.rtp.ip()
+    }
+
+    /// Moves to other ports of another session, and makes the offer that tells so. Keys and
+    /// source are fresh: the new session counts its packets anew, and a nonce must not come twice.
+    pub(crate) fn move_to(
+        &mut self,
+        leg: LegId,
+        reserved: Reserved,
+        random: &mut dyn Random,
+    ) -> Session {
+        (self.leg, self.reserved, self.lines) = (leg, reserved, None);
+        self.source = SourceIdentity::random(random);
+        if let Some(plan) = &mut self.plan {
+            (plan.leg, plan.source) = (leg, self.source.clone());
+        }
+        self.offer(random)
     }
 
     /// Our description in force as an offer, for a re-INVITE that changes nothing.
@@ -82,6 +133,21 @@ impl LegMedia {
         let ours = self.lines.iter().map(|(_, ours)| ours.clone()).collect();
         self.pending = Some((session.clone(), ours));
         Some(session)
+    }
+
+    /// Our description in force with another direction, as an offer that holds or resumes.
+    pub(crate) fn redirect(&mut self, direction: Direction) -> Option<Session> {
+        let session = sdp::with_direction(self.local.as_ref()?, direction);
+        let ours = self.lines.iter().map(|(_, ours)| ours.clone()).collect();
+        self.pending = Some((session.clone(), ours));
+        Some(session)
+    }
+
+    /// What the partner is to be told: we send it what we hear here, and hear from it what we
+    /// send here.
+    pub(crate) fn partner_direction(&self) -> Option<media::Direction> {
+        let direction = self.plan.as_ref()?.direction;
+        Some(media::Direction { send: direction.receive, receive: direction.send })
     }
 
     /// Answers an offer. Nothing changes where it cannot be answered (RFC 3261 section 14.2).
@@ -128,7 +194,9 @@ impl LegMedia {
             })
             .collect();
         let mut want = self.local_wishes();
-        want.offer_protocol = Protocol::RtpSavp;
+        // Where plain RTP is allowed both are offered in one line (RFC 8643 section 4).
+        let is_exempt = !self.terms.plain_media_from.is_empty();
+        want.offer_protocol = if is_exempt { Protocol::RtpAvp } else { Protocol::RtpSavp };
         want.offer_crypto = lines.iter().map(CryptoLine::to_attribute).collect();
         let session = match &self.local {
             // Every line and payload number keeps its place (RFC 3264 section 8).
@@ -141,7 +209,7 @@ impl LegMedia {
 
     /// Takes the answer to our offer.
     pub(crate) fn accept(&mut self, answer: &Session) -> Result<Agreed, Reason> {
-        let (offer, offered) = self.pending.take().ok_or(Reason::SdpMalformed)?;
+        let (offer, offered) = self.pending.clone().ok_or(Reason::SdpMalformed)?;
         let negotiated = sdp::accept_answer(&offer, answer).map_err(|error| match error {
             sdp::AcceptError::NoCommonCrypto => Reason::NoCommonCrypto,
             sdp::AcceptError::NoCommonCodec => Reason::NoCommonCodec,
@@ -177,7 +245,7 @@ impl LegMedia {
     }
 
     fn local_wishes(&self) -> Local {
-        let codecs = self.terms.codecs.iter().map(|codec| match codec {
+        let codecs = self.codecs.iter().map(|codec| match codec {
             policy::Codec::Opus => sdp::Codec::opus(&OpusParameters {
                 use_inband_fec: Some(true),
                 stereo: Some(false),
@@ -196,6 +264,7 @@ impl LegMedia {
             rtcp_port,
             codecs: codecs.collect(),
             telephone_event: self.terms.dtmf.contains(&DtmfMethod::Rfc4733),
+            comfort_noise: self.takes_noise,
             direction: Direction::SendRecv,
             rtcp_mux: true,
             ptime: PACKET_MS,
@@ -227,14 +296,9 @@ impl LegMedia {
         };
         let accept = formats(|codec| codec.receive_payload_type);
         let sendable = formats(|codec| codec.payload_type);
-        let first = *sendable.first().ok_or(Reason::NoCommonCodec)?;
         // Held by 0.0.0.0 (RFC 2543): nothing is sent, and the address stays for the resumption.
         let remote = negotiated.remote.or_else(|| self.plan.as_ref().map(|plan| plan.remote));
         let held = negotiated.remote.is_none();
-        let name = match &protection {
-            Protection::Srtp { suite, .. } => suite.name(),
-            Protection::Plain { .. } => "none",
-        };
         let plan = LegPlan {
             leg: self.leg,
             remote: remote.ok_or(Reason::SdpMalformed)?,
@@ -252,14 +316,35 @@ impl LegMedia {
                 receive: event.receive_payload_type,
                 clock_rate: event.clock_rate,
             }),
-            comfort_noise: None,
+            comfort_noise: negotiated.comfort_noise.map(|noise| ComfortNoise {
+                send: noise.payload_type,
+                receive: noise.receive_payload_type,
+            }),
             inactive: self.terms.media_inactive,
             source: self.source.clone(),
-            purpose: self.purpose.clone(),
+            // Filled in when the leg is joined with what it talks to.
+            purpose: Purpose::Bridge(None),
         };
         self.lines = lines;
-        self.plan = Some(plan.clone());
-        Ok(Agreed { plan, codec: first.codec.name(), protection: name })
+        self.plan = Some(plan);
+        self.agreed().ok_or(Reason::Internal)
+    }
+}
+
+/// The codecs of an offer's audio lines that we know, in their order.
+pub(crate) fn codecs_of(offer: &Session) -> Vec<Codec> {
+    let lines = offer.media.iter().filter(|media| media.is_open_audio());
+    let formats = lines.flat_map(sdp::Media::payload_formats);
+    formats.filter_map(|format| Codec::from_name(&format.name)).collect()
+}
+
+/// A direction in the words of a description.
+pub(crate) const fn worded(direction: media::Direction) -> Direction {
+    match (direction.send, direction.receive) {
+        (true, true) => Direction::SendRecv,
+        (true, false) => Direction::SendOnly,
+        (false, true) => Direction::RecvOnly,
+        (false, false) => Direction::Inactive,
     }
 }
 

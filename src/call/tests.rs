@@ -3,9 +3,12 @@
 
 mod answering;
 mod any_order;
+mod bridging;
 mod changing;
 mod ending;
+mod keeping;
 mod media_terms;
 mod refreshing;
 mod refusing;
+mod transferring;
 mod world;

@@ -4,14 +4,19 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use base::{CallId, Personal, Reason, WallTime};
 use clap::Subcommand;
 use edge::Config;
 use edge::boot::vault_config;
-use serde_json::json;
-use vault::{CallDetail, CallFilter, CallState, CallSummary, Reader, RecordingState, Role};
+use edge::control::{self, EraseCallError};
+use serde_json::{Value, json};
+use vault::{
+    CallDetail, CallFilter, CallPersonal, CallState, CallSummary, Erasure, LadderEntry, Reader,
+    RecordingState, RecordingSummary, Role, Turn,
+};
 
 /// What to do with calls.
 #[derive(Subcommand)]
@@ -38,6 +43,9 @@ pub(crate) enum Command {
         /// With the policy's decision and what it was made from.
         #[arg(long)]
         decision: bool,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
     },
     /// Play the recording: caller left, voice agent right.
     Play {
@@ -52,17 +60,29 @@ pub(crate) enum Command {
         #[arg(long, default_value = ".")]
         to: PathBuf,
     },
+    /// Erase one call for ever: its numbers, transcript, ladder and recording. Its times and its
+    /// reason stay, and the audit log says who did it. Works while the edge runs and while not.
+    Erase {
+        /// The call; it must be over.
+        call: CallId,
+    },
 }
 
 pub(crate) fn run(config: &Config, command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::List { count, number, json } => list(config, count, number, json)?,
-        Command::Show { call, ladder, decision } => {
+        Command::Show { call, ladder, decision, json } => {
             let detail = detail(config, call)?;
-            print!("{}", shown(&detail, ladder, decision)?);
+            if json {
+                let document = document(&detail, ladder, decision);
+                println!("{}", serde_json::to_string_pretty(&document)?);
+            } else {
+                print!("{}", shown(&detail, ladder, decision)?);
+            }
         }
         Command::Play { call } => play(config, call)?,
         Command::Export { call, to } => return export(config, call, &to),
+        Command::Erase { call } => return erase(config, call),
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -128,8 +148,8 @@ fn numbers(call: &CallSummary) -> (&str, &str) {
         .map_or(("[erased]", "[erased]"), |(from, to)| (from.expose(), to.expose()))
 }
 
-fn row(call: &CallSummary) -> serde_json::Value {
-    let (from, to) = numbers(call);
+fn row(call: &CallSummary) -> Value {
+    let (from, to) = call.numbers.as_ref().map(|(from, to)| (from.expose(), to.expose())).unzip();
     json!({
         "call_id": call.id.to_string(),
         "state": state(call.state),
@@ -181,32 +201,142 @@ fn shown(detail: &CallDetail, ladder: bool, decision: bool) -> anyhow::Result<St
             writeln!(out, "  ended: {code} after {talked:.1} s ({hint})")?;
         }
     }
-    if let Some(quality) = detail.personal.as_ref().map(|it| it.quality.expose()) {
-        writeln!(out, "  media: {quality}")?;
+    if let Some(personal) = &detail.personal {
+        out.push_str(&quality_text(&parsed(&personal.quality))?);
     }
     for recording in &detail.recordings {
-        writeln!(
-            out,
-            "  recording: {:.1} s, {:?}",
-            recording.duration.as_secs_f64(),
-            recording.state
-        )?;
+        let (seconds, state) = (recording.duration.as_secs_f64(), state_of(detail, recording));
+        match recording.state {
+            RecordingState::Open => writeln!(out, "  recording: {state}")?,
+            _ => writeln!(out, "  recording: {seconds:.1} s, {state}")?,
+        }
+    }
+    if call.transcript && call.transcript_erased {
+        writeln!(out, "  transcript: erased")?;
     }
     out.push_str(&transcript(detail)?);
     if let Some(personal) = detail.personal.as_ref().filter(|_| decision) {
-        for (what, text) in [
-            ("attempt", &personal.attempt),
-            ("observed", &personal.observed),
-            ("decision", &personal.decision),
-        ] {
-            let value: serde_json::Value = serde_json::from_str(text.expose()).unwrap_or_default();
-            writeln!(out, "\n{what}: {}", serde_json::to_string_pretty(&value)?)?;
+        for (what, text) in decided(personal) {
+            writeln!(out, "\n{what}: {}", serde_json::to_string_pretty(&parsed(text))?)?;
         }
     }
     if ladder {
         out.push_str(&ladder_text(detail)?);
     }
     Ok(out)
+}
+
+/// What of a call led to the decision, as JSON texts.
+fn decided(personal: &CallPersonal) -> [(&'static str, &Personal<String>); 3] {
+    [
+        ("attempt", &personal.attempt),
+        ("observed", &personal.observed),
+        ("decision", &personal.decision),
+    ]
+}
+
+/// A JSON text; null where there is none.
+fn parsed(text: &Personal<String>) -> Value {
+    serde_json::from_str(text.expose()).unwrap_or_default()
+}
+
+/// How a recording stands, in words.
+const fn state_of(detail: &CallDetail, recording: &RecordingSummary) -> &'static str {
+    match (recording.state, detail.summary.state) {
+        (RecordingState::Open, CallState::InProgress) => "being recorded",
+        // The recorder writes its last second.
+        (RecordingState::Open, CallState::Ended) => "finishing",
+        // Closed at the next start.
+        (RecordingState::Open, CallState::Lost) => "not yet closed",
+        (state, _) => state.as_str(),
+    }
+}
+
+/// The media of the caller's leg, for people; nothing where there was none.
+fn quality_text(quality: &Value) -> anyhow::Result<String> {
+    let mut out = String::new();
+    if !quality.is_object() {
+        return Ok(out);
+    }
+    let figure = |name: &str| quality[name].as_f64().unwrap_or_default();
+    let (received, lost, mos) = (figure("received"), figure("lost"), figure("mos"));
+    let percent = |part: f64, whole: f64| if whole > 0.0 { part / whole * 100.0 } else { 0.0 };
+    let verdict = match mos {
+        _ if received == 0.0 => "nothing was heard".to_owned(),
+        _ if mos >= 4.0 => format!("good, MOS {mos:.1}"),
+        _ if mos >= 3.6 => format!("fair, MOS {mos:.1}"),
+        _ => format!("poor, MOS {mos:.1}"),
+    };
+    let round_trip = match quality["round_trip_ms"].as_f64() {
+        Some(ms) => format!(", round trip {ms:.0} ms"),
+        None => String::new(),
+    };
+    writeln!(out, "  media: {verdict}{round_trip}")?;
+    writeln!(
+        out,
+        "    heard  {received:.0} packets: {lost:.0} lost ({:.1} %), {:.0} late, {:.0} dropped, \
+         {:.0} ms concealed, jitter {:.1} ms, buffer {:.0} ms",
+        percent(lost, received + lost),
+        figure("late"),
+        figure("dropped"),
+        figure("concealed") * 20.0,
+        figure("jitter_ms"),
+        figure("delay_ms"),
+    )?;
+    writeln!(
+        out,
+        "    sent   {:.0} packets: {:.1} % lost, jitter {:.1} ms, as the peer says",
+        figure("sent"),
+        figure("remote_loss") * 100.0,
+        figure("remote_jitter_ms"),
+    )?;
+    Ok(out)
+}
+
+/// Everything about a call, for machines.
+fn document(detail: &CallDetail, ladder: bool, decision: bool) -> Value {
+    let turn = |turn: &Turn| {
+        json!({
+            "role": turn.role.as_str(),
+            "text": turn.text.expose(),
+            "start_ms": turn.start_ms,
+            "end_ms": turn.end_ms,
+            "interrupted": turn.interrupted,
+            "latency_ms": turn.latency.map(|it| it.as_millis()),
+        })
+    };
+    let recording = |recording: &RecordingSummary| {
+        json!({
+            "recording_id": recording.id.to_string(),
+            "started": recording.started.to_string(),
+            "state": recording.state.as_str(),
+            "duration_ms": recording.duration.as_millis(),
+        })
+    };
+    let message = |entry: &LadderEntry| {
+        json!({
+            "at_ms": entry.at_ms,
+            "leg": entry.leg,
+            "sent": entry.sent,
+            "message": entry.message.expose(),
+        })
+    };
+    let personal = detail.personal.as_ref();
+    let mut document = json!({
+        "call": row(&detail.summary),
+        "media": personal.map(|it| parsed(&it.quality)),
+        "recordings": detail.recordings.iter().map(recording).collect::<Vec<_>>(),
+        "transcript": detail.turns.iter().map(turn).collect::<Vec<_>>(),
+    });
+    if ladder {
+        document["ladder"] = detail.ladder.iter().map(message).collect();
+    }
+    if let Some(personal) = personal.filter(|_| decision) {
+        for (what, text) in decided(personal) {
+            document[what] = parsed(text);
+        }
+    }
+    document
 }
 
 fn transcript(detail: &CallDetail) -> anyhow::Result<String> {
@@ -243,9 +373,8 @@ fn ladder_text(detail: &CallDetail) -> anyhow::Result<String> {
 /// The recording as WAV, and whether it is as it was written. What was tampered with is heard up
 /// to that place, and said to be.
 fn wav(config: &Config, detail: &CallDetail) -> anyhow::Result<Option<(Vec<u8>, bool)>> {
-    let Some(recording) = detail.recordings.first().map(|recording| recording.id) else {
-        return Ok(None);
-    };
+    let Some(recording) = detail.recordings.first() else { return Ok(None) };
+    let recording = recording.id;
     let mut audio = Vec::new();
     let state = block_on(async {
         let reader = Reader::open(&vault_config(config)).await?;
@@ -255,7 +384,8 @@ fn wav(config: &Config, detail: &CallDetail) -> anyhow::Result<Option<(Vec<u8>, 
         RecordingState::Truncated => Some("was cut short after it was written"),
         RecordingState::Missing => bail!("the recording's file is missing"),
         RecordingState::Damaged => Some("was changed after it was written; it plays up to there"),
-        _ => None,
+        RecordingState::Open => Some("goes on; this is what there is of it so far"),
+        RecordingState::Complete | RecordingState::Unfinished | RecordingState::Erased => None,
     };
     if let Some(problem) = problem {
         eprintln!("the recording {problem}");
@@ -263,8 +393,46 @@ fn wav(config: &Config, detail: &CallDetail) -> anyhow::Result<Option<(Vec<u8>, 
     Ok(Some((audio, problem.is_none())))
 }
 
+/// A call whose recording is closed, where the call is over: the recorder takes a moment for its
+/// last second.
+fn finished(config: &Config, call: CallId) -> anyhow::Result<CallDetail> {
+    let mut found = detail(config, call)?;
+    for _ in 0..FINISHING_LOOKS {
+        let is_open = |it: &RecordingSummary| it.state == RecordingState::Open;
+        if found.summary.state != CallState::Ended || !found.recordings.iter().any(is_open) {
+            break;
+        }
+        std::thread::sleep(FINISHING_PAUSE);
+        found = detail(config, call)?;
+    }
+    Ok(found)
+}
+
+/// How often, and how long between, a recording is looked at that is being finished.
+const FINISHING_LOOKS: u32 = 25;
+const FINISHING_PAUSE: Duration = Duration::from_millis(200);
+
+fn erase(config: &Config, call: CallId) -> anyhow::Result<ExitCode> {
+    match block_on(control::erase(config, call))? {
+        Ok(Erasure::Now) => {
+            println!("{call} is erased: its numbers, words, ladder and recording are gone.");
+            println!("Its times and its reason stay; the audit log says who erased it.");
+            Ok(ExitCode::SUCCESS)
+        }
+        Ok(Erasure::Before) => {
+            println!("{call} had been erased before.");
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(error @ (EraseCallError::Unknown | EraseCallError::InProgress)) => {
+            eprintln!("{call} is not erased: {error}");
+            Ok(ExitCode::FAILURE)
+        }
+        Err(error) => Err(error).with_context(|| format!("{call} is not erased")),
+    }
+}
+
 fn play(config: &Config, call: CallId) -> anyhow::Result<()> {
-    let detail = detail(config, call)?;
+    let detail = finished(config, call)?;
     let (audio, _) = wav(config, &detail)?.context("the call has no recording")?;
     let players: [(&str, &[&str]); 3] = [
         ("aplay", &["-q", "-"]),
@@ -286,7 +454,7 @@ fn play(config: &Config, call: CallId) -> anyhow::Result<()> {
 }
 
 fn export(config: &Config, call: CallId, to: &Path) -> anyhow::Result<ExitCode> {
-    let detail = detail(config, call)?;
+    let detail = finished(config, call)?;
     std::fs::create_dir_all(to).with_context(|| format!("cannot make {}", to.display()))?;
     let write = |name: String, bytes: &[u8]| -> anyhow::Result<()> {
         let path = to.join(name);
@@ -295,23 +463,39 @@ fn export(config: &Config, call: CallId, to: &Path) -> anyhow::Result<ExitCode> 
         Ok(())
     };
     write(format!("{call}.txt"), shown(&detail, true, true)?.as_bytes())?;
-    let turns: Vec<_> = detail
-        .turns
-        .iter()
-        .map(|turn| {
-            json!({
-                "role": turn.role.as_str(),
-                "text": turn.text.expose(),
-                "start_ms": turn.start_ms,
-                "end_ms": turn.end_ms,
-                "interrupted": turn.interrupted,
-                "latency_ms": turn.latency.map(|it| it.as_millis()),
-            })
-        })
-        .collect();
-    let document = json!({ "call": row(&detail.summary), "transcript": turns });
+    let document = document(&detail, true, true);
     write(format!("{call}.json"), serde_json::to_string_pretty(&document)?.as_bytes())?;
     let Some((audio, is_whole)) = wav(config, &detail)? else { return Ok(ExitCode::SUCCESS) };
     write(format!("{call}.wav"), &audio)?;
     Ok(if is_whole { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn media_is_told_in_words_and_units() {
+        let quality = json!({
+            "received": 412, "lost": 3, "late": 0, "dropped": 1, "concealed": 3,
+            "jitter_ms": 2.14, "delay_ms": 40.0, "sent": 498, "remote_loss": 0.012,
+            "remote_jitter_ms": 0.4, "round_trip_ms": 11.6, "mos": 4.32,
+        });
+        assert_eq!(
+            quality_text(&quality).unwrap(),
+            "  media: good, MOS 4.3, round trip 12 ms\n    \
+             heard  412 packets: 3 lost (0.7 %), 0 late, 1 dropped, 60 ms concealed, \
+             jitter 2.1 ms, buffer 40 ms\n    \
+             sent   498 packets: 1.2 % lost, jitter 0.4 ms, as the peer says\n"
+        );
+    }
+
+    #[test]
+    fn a_call_without_media_has_no_media_line_and_a_silent_one_says_so() {
+        assert_eq!(quality_text(&parsed(&Personal::default())).unwrap(), "");
+        let silent = json!({ "received": 0, "lost": 0, "sent": 100, "mos": 1.0 });
+        let text = quality_text(&silent).unwrap();
+        assert!(text.starts_with("  media: nothing was heard\n"), "{text}");
+        assert!(text.contains("0 lost (0.0 %)"), "{text}");
+    }
 }

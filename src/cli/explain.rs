@@ -27,6 +27,9 @@ pub(crate) struct Options {
     /// Where the INVITE comes from.
     #[arg(long, default_value = "127.0.0.1:5061", value_name = "ADDRESS:PORT")]
     source: SocketAddr,
+    /// Our address that it comes to, where the policy has zones; without it, any.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    local: Option<SocketAddr>,
     /// What it comes over: udp, tcp, tls.
     #[arg(long, default_value = "tls")]
     transport: String,
@@ -80,8 +83,10 @@ fn from_file(options: &Options) -> anyhow::Result<Attempt> {
         local: options.source,
         certificates: Arc::from(options.certificate.as_slice()),
     };
-    call::attempt_of(&peer, &invite, edge::boot::today())
-        .map_err(|reason| anyhow::anyhow!("{}: {reason}: {}", path.display(), reason.hint()))
+    let mut attempt = call::attempt_of(&peer, &invite, edge::boot::today())
+        .map_err(|reason| anyhow::anyhow!("{}: {reason}: {}", path.display(), reason.hint()))?;
+    attempt.local = options.local;
+    Ok(attempt)
 }
 
 fn stored(config: &Config, call: CallId) -> anyhow::Result<(Attempt, Observed)> {

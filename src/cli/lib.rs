@@ -40,7 +40,7 @@ enum Command {
     Explain(explain::Options),
     /// Place calls and measure them.
     Load(Box<load::Options>),
-    /// The calls that were taken: list, show, play, export.
+    /// The calls that were taken: list, show, play, export, erase.
     #[command(subcommand)]
     Calls(calls::Command),
     /// The audit log: verify, list, and the key that verifies it.

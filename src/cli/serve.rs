@@ -13,6 +13,8 @@ use tokio::sync::mpsc;
 
 /// How long calls in progress may go on after the first signal.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Its number on Linux, whatever the machine but MIPS.
+const SIGXFSZ: i32 = 25;
 
 pub(crate) fn run(config: Config) -> anyhow::Result<ExitCode> {
     let format = match config.log.format {
@@ -39,6 +41,8 @@ fn guard_process() {
 }
 
 async fn serve(config: Config) -> anyhow::Result<()> {
+    // A limit on the size of files is like a full disk: the write fails, the process goes on.
+    let _beyond_limit = signal(SignalKind::from_raw(SIGXFSZ))?;
     let authority = config.tls.certificate.with_file_name("ca.pem");
     let mut edge = Edge::start(config).await.context("callgate did not start")?;
     greet(&edge, &authority);

@@ -1,33 +1,40 @@
 //! Boot and shutdown: the order in which the members start, reload and stop.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use agent::provider::ProviderSink;
 use arc_swap::ArcSwap;
 use base::{Clock, Date, Event, Random, Reason, WallTime, WorkspaceId, limit};
 use call::{Calls, Setup};
-use policy::Transport;
+use policy::{Policy, Transport};
 use providers::{EmbeddedReasoner, EmbeddedSpeech, EmbeddedSpeechConfig};
+use relay::driver::{DriverChoice, Refusal};
 use relay::path::counters::{DropReason, Meter};
 use relay::{Relay, RelayConfig, RelayHandle};
 use telemetry::{Gauge, Health, Telemetry};
 use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use transport::{Ingress, TlsFiles, TransportConfig, TransportHandle};
+use transport::{Ingress, NameServers, TlsFiles, TransportConfig, TransportHandle};
 use vault::{AuditDetails, AuditEntry, Vault, VaultConfig, VaultHandle};
 
 use crate::archive::Archive;
+use crate::certificates::CertificateWatch;
 use crate::clock::{OsClock, OsRandom};
-use crate::config::Config;
+use crate::config::{Config, Listen, SocketDriver};
+use crate::control;
+use crate::dials::Dials;
 use crate::ear::Ear;
 use crate::front::{Front, Shards};
 use crate::host::{self, Host, Providers, ToShard, ToShards};
 use crate::ledger::SharedLedger;
 use crate::policies::{self, LoadError, Loaded};
+use crate::refusals::Refusals;
 use crate::shard::{Input, Shard};
 
 /// Why the edge did not start.
@@ -70,10 +77,16 @@ pub struct Edge {
     config: Config,
     setup: Arc<ArcSwap<Setup>>,
     shards: Shards,
+    /// Listeners that could not be opened, so that each is told of once.
+    closed: BTreeSet<(Transport, SocketAddr)>,
+    /// Whether there are any, for the health page.
+    is_deaf: Arc<AtomicBool>,
     transport: TransportHandle,
     relay: Option<Relay>,
     ear: Option<Ear>,
     vault: Option<Vault>,
+    refusals: Refusals,
+    certificates: CertificateWatch,
     ledger: SharedLedger,
     telemetry: Arc<Telemetry>,
     metrics: SocketAddr,
@@ -99,10 +112,12 @@ impl Edge {
     /// The first step that fails, with its cause.
     pub async fn start(config: Config) -> Result<Self, BootError> {
         let telemetry =
-            Arc::new(Telemetry::new().map_err(|error| BootError::Telemetry(error.to_string()))?);
-        make_certificates(&config)?;
-        let loaded = policies::load(&config, 1, OsClock.wall())?;
+            Telemetry::new(OsClock).map_err(|error| BootError::Telemetry(error.to_string()))?;
+        let telemetry = Arc::new(telemetry);
+        let certificates = CertificateWatch::start(&config, OsClock.wall(), &telemetry)?;
+        let mut loaded = policies::load(&config, 1, OsClock.wall())?;
         let vault = open_vault(&config, &telemetry)?;
+        let refusals = Refusals::new(vault.handle(), Arc::clone(&telemetry));
         let providers = start_providers(&config, &telemetry)?;
         let (shards, inputs) = shard_queues(&config);
         let relay = start_relay(&config, &shards, &telemetry)?;
@@ -113,7 +128,7 @@ impl Edge {
             Arc::clone(&setup),
             Arc::clone(&shards),
             Arc::clone(&telemetry),
-            Archive::new(vault.handle()),
+            refusals.clone(),
         ));
         let transport = start_transport(&config, &front).await?;
         front.connect(transport.clone());
@@ -122,10 +137,14 @@ impl Edge {
             config,
             setup,
             shards,
+            closed: BTreeSet::new(),
+            is_deaf: Arc::default(),
             transport,
             relay: Some(relay),
             ear: Some(ear),
             vault: Some(vault),
+            refusals,
+            certificates,
             ledger,
             telemetry,
             metrics: SocketAddr::from(([127, 0, 0, 1], 0)),
@@ -134,9 +153,12 @@ impl Edge {
             version: 1,
             told: None,
         };
+        edge.ledger.watch(edge.transport.health());
+        edge.transport.set_lines(std::mem::take(&mut loaded.lines));
         edge.start_shards(&loaded, &providers, inputs);
         edge.start_metrics().await?;
-        edge.open_plaintext();
+        edge.start_control()?;
+        edge.listen();
         edge.tell_loaded(&loaded);
         Ok(edge)
     }
@@ -177,10 +199,13 @@ impl Edge {
     pub fn reload(&mut self) {
         // The transport says itself whether its certificates were taken.
         let _ = self.transport.reload_certificates();
+        self.certificates.forget();
+        self.transport.reload_names();
         self.seen = policies::stamp(&self.config);
         match policies::load(&self.config, self.version + 1, OsClock.wall()) {
-            Ok(loaded) => {
+            Ok(mut loaded) => {
                 self.version += 1;
+                self.transport.set_lines(std::mem::take(&mut loaded.lines));
                 self.setup.store(Arc::clone(&loaded.setup));
                 for shard in self.shards.iter() {
                     let setup = call::Input::Reload(Arc::clone(&loaded.setup));
@@ -192,7 +217,7 @@ impl Edge {
                         self.seen.clear();
                     }
                 }
-                self.open_plaintext();
+                self.listen();
                 self.told = None;
                 self.tell_loaded(&loaded);
             }
@@ -215,6 +240,7 @@ impl Edge {
         self.cut().await;
         self.audit("edge.stopped", String::new());
         self.transport.drain(Duration::from_secs(1)).await;
+        self.refusals.close();
         self.tasks.iter().for_each(JoinHandle::abort);
         self.shards = Vec::new().into();
         if let Some(relay) = self.relay.take() {
@@ -267,6 +293,7 @@ impl Edge {
                 Box::new(OsRandom),
             );
             let shard = Shard::new(number, count, calls, Arc::clone(&loaded.agents));
+            let dials = Dials::new(queue.clone(), Arc::clone(&self.telemetry));
             let (queue, telemetry) = (queue.clone(), Arc::clone(&self.telemetry));
             let sink: Arc<dyn ProviderSink> = Arc::new(ToShard { shard: queue, telemetry });
             let host = Host {
@@ -276,8 +303,13 @@ impl Edge {
                 providers: providers.clone(),
                 sink,
                 vault: vault.clone(),
-                archive: Archive::new(vault.clone()),
+                archive: Archive::new(
+                    vault.clone(),
+                    Arc::clone(&self.telemetry),
+                    self.refusals.clone(),
+                ),
                 telemetry: Arc::clone(&self.telemetry),
+                dials,
             };
             self.shard_tasks.push(tokio::spawn(host::run(shard, host, inputs)));
         }
@@ -305,11 +337,14 @@ impl Edge {
             }
         });
         let (ledger, vault) = (self.ledger.clone(), self.vault.as_ref().map(Vault::handle));
+        let is_deaf = Arc::clone(&self.is_deaf);
         let health = Arc::new(move || {
             if ledger.is_draining() {
                 Health::Unhealthy { what: "draining" }
             } else if vault.as_ref().is_some_and(|vault| !vault.healthy()) {
                 Health::Degraded { what: "vault" }
+            } else if is_deaf.load(Ordering::Relaxed) {
+                Health::Degraded { what: "listener" }
             } else {
                 Health::Healthy
             }
@@ -319,32 +354,55 @@ impl Edge {
         Ok(())
     }
 
+    fn start_control(&mut self) -> Result<(), BootError> {
+        let Some(vault) = self.vault.as_ref().map(Vault::handle) else { return Ok(()) };
+        let listener = control::listen(&self.config.vault.data)?;
+        self.tasks.push(tokio::spawn(control::serve(listener, vault)));
+        Ok(())
+    }
+
     fn watch(&mut self) {
         if policies::stamp(&self.config) != self.seen {
             self.reload();
         }
-        // An exemption ends at the end of its day, with or without a reload.
-        self.open_plaintext();
+        // An exemption ends at the end of its day, with or without a reload; an address may come
+        // to this machine later.
+        self.listen();
+        self.refusals.tick(OsClock.now());
+        self.telemetry.tick();
+        if self.certificates.look(&self.config, OsClock.wall(), &self.telemetry) {
+            let _ = self.transport.reload_certificates();
+        }
         self.tell_ending();
     }
 
-    /// Opens and closes the plaintext listeners as the policy's exemptions say: with no exempted
-    /// trunk the ports are not even open (DESIGN 4.1).
-    fn open_plaintext(&self) {
-        let wanted = self.setup.load().policy.plaintext_transports(OsClock.wall());
-        let kinds = [
-            (transport::Transport::Tcp, Transport::Tcp, &self.config.listen.tcp),
-            (transport::Transport::Udp, Transport::Udp, &self.config.listen.udp),
-        ];
-        for (kind, word, addresses) in kinds {
-            for address in addresses {
-                if !wanted.contains(&word) {
-                    self.transport.close_listener(kind, *address);
-                } else if let Err(error) = self.transport.open(kind, *address) {
-                    tracing::error!(target: "callgate", "{word} {address}: {error}");
+    /// Opens and closes listeners as the policy says: those of its zones, and the plaintext ones
+    /// while some exemption runs; with no exempted trunk those ports are not even open (DESIGN
+    /// 4.1). What stays open keeps its connections.
+    fn listen(&mut self) {
+        let wanted = wanted_listeners(&self.config, &self.setup.load().policy, OsClock.wall());
+        for ingress in self.transport.listeners() {
+            let word = crate::front::word(ingress.transport);
+            if !wanted.contains(&(word, ingress.address)) {
+                self.transport.close_listener(ingress.transport, ingress.address);
+            }
+        }
+        self.closed.retain(|closed| wanted.contains(closed));
+        for (word, address) in wanted {
+            let Some(kind) = kind(word) else { continue };
+            match self.transport.open(kind, address) {
+                Ok(_) => {
+                    self.closed.remove(&(word, address));
+                }
+                Err(error) => {
+                    if self.closed.insert((word, address)) {
+                        self.telemetry.emit(&Event::ListenerFailed { transport: word.word() });
+                        tracing::error!(target: "callgate", "{word} {address}: {error}");
+                    }
                 }
             }
         }
+        self.is_deaf.store(!self.closed.is_empty(), Ordering::Relaxed);
     }
 
     fn tell_loaded(&self, loaded: &Loaded) {
@@ -397,20 +455,8 @@ pub fn vault_config(config: &Config) -> VaultConfig {
         key_file: config.vault.key.clone(),
         audit_heads: config.vault.heads.clone(),
         workspace: WorkspaceId::new(&config.vault.workspace),
+        retention: config.retention.ages(),
     }
-}
-
-fn make_certificates(config: &Config) -> Result<(), BootError> {
-    let tls = &config.tls;
-    if tls.development && !tls.certificate.exists() {
-        let folder = tls.certificate.parent().unwrap_or(Path::new("."));
-        let names = match config.advertise.host.as_str() {
-            "" => Vec::new(),
-            host => vec![host.to_owned()],
-        };
-        transport::certificates::ensure_development(folder, &names, OsClock.wall())?;
-    }
-    Ok(())
 }
 
 fn open_vault(config: &Config, telemetry: &Arc<Telemetry>) -> Result<Vault, BootError> {
@@ -449,12 +495,25 @@ fn start_relay(
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let workers = if config.media.workers == 0 { cores / 2 } else { config.media.workers };
     let [first, last] = config.media.ports;
-    let relay_config =
-        RelayConfig { workers: workers.max(1), ports: first..=last, seed: OsRandom.u64() };
+    let relay_config = RelayConfig {
+        workers: workers.max(1),
+        ports: first..=last,
+        seed: OsRandom.u64(),
+        driver: match config.media.driver {
+            SocketDriver::Auto => DriverChoice::Auto,
+            SocketDriver::IoUring => DriverChoice::IoUring,
+            SocketDriver::Epoll => DriverChoice::Epoll,
+        },
+    };
     let relay = Relay::start(&relay_config, |_| {
         let (shards, telemetry) = (Arc::clone(shards), Arc::clone(telemetry));
         Box::new(ToShards { shards, telemetry })
     })?;
+    let refusal = relay.refusal();
+    telemetry.emit(&Event::RelayDriver {
+        driver: if refusal.is_none() { "io_uring" } else { "epoll" },
+        refused: refusal.map_or("none", Refusal::word),
+    });
     Ok(relay)
 }
 
@@ -466,7 +525,13 @@ async fn start_transport(
         certificate: config.tls.certificate.clone(),
         key: config.tls.key.clone(),
         authorities: Some(config.tls.client_ca.clone()).filter(|it| !it.as_os_str().is_empty()),
+        system: true,
         untrusted: transport::Untrusted::Refuse,
+    };
+    let names = NameServers {
+        servers: config.dns.servers.clone(),
+        hosts: config.dns.hosts.clone(),
+        ..NameServers::default()
     };
     let listeners = config
         .listen
@@ -476,9 +541,44 @@ async fn start_transport(
     let transport_config = TransportConfig {
         listeners: listeners.collect(),
         tls: Some(tls),
+        names,
         ..TransportConfig::default()
     };
     Ok(transport::start(transport_config, Arc::clone(front) as Arc<dyn transport::Inlet>).await?)
+}
+
+/// What is to be listened on now.
+fn wanted_listeners(
+    config: &Config,
+    policy: &Policy,
+    wall: WallTime,
+) -> BTreeSet<(Transport, SocketAddr)> {
+    let plaintext = policy.plaintext_transports(wall);
+    own_listeners(config)
+        .into_iter()
+        .filter(|(word, _)| !word.is_plaintext() || plaintext.contains(word))
+        .chain(policy.listeners(wall))
+        .collect()
+}
+
+/// The listeners of the edge's own side, those of plaintext included.
+pub(crate) fn own_listeners(config: &Config) -> Vec<(Transport, SocketAddr)> {
+    let Listen { tls, tcp, udp, .. } = &config.listen;
+    let each = [(Transport::Tls, tls), (Transport::Tcp, tcp), (Transport::Udp, udp)];
+    let of = |(word, addresses): (Transport, &Vec<SocketAddr>)| {
+        addresses.iter().map(|address| (word, *address)).collect::<Vec<_>>()
+    };
+    each.into_iter().flat_map(of).collect()
+}
+
+/// A policy's transport in the transport's words; the others come by HTTPS.
+pub(crate) const fn kind(word: Transport) -> Option<transport::Transport> {
+    match word {
+        Transport::Udp => Some(transport::Transport::Udp),
+        Transport::Tcp => Some(transport::Transport::Tcp),
+        Transport::Tls => Some(transport::Transport::Tls),
+        Transport::Ws | Transport::Wss => None,
+    }
 }
 
 /// The date on the wall, for whoever prints it.

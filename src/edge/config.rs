@@ -4,6 +4,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use base::Diagnostic;
 use serde::Deserialize;
@@ -79,6 +80,13 @@ sections! {
         /// Whether to make development certificates where they are missing.
         development: bool,
     }
+    /// Names of those that are dialled.
+    dns: Dns / DnsFile {
+        /// Name servers, with their ports; empty for those of `/etc/resolv.conf`.
+        servers: Vec<SocketAddr>,
+        /// Names that need no name server.
+        hosts: PathBuf,
+    }
     /// How others reach us.
     advertise: Advertise / AdvertiseFile {
         /// Host in Contact and Via; empty for the flow's local address.
@@ -92,6 +100,8 @@ sections! {
         ports: [u16; 2],
         /// Relay threads; 0 for one per two cores.
         workers: usize,
+        /// How they reach their sockets.
+        driver: SocketDriver,
     }
     /// Trunk policy.
     policy: PolicyFiles / PolicySection {
@@ -125,6 +135,15 @@ sections! {
         /// Transcripts.
         transcript: bool,
     }
+    /// For how long it is kept, in days; 0 for as long as the call, and calls for ever.
+    retention: Retention / RetentionFile {
+        /// Recordings.
+        recordings: u32,
+        /// Transcripts.
+        transcripts: u32,
+        /// Calls, with all that is kept of them.
+        calls: u32,
+    }
     /// Signalling.
     signalling: Signalling / SignallingFile {
         /// Owners of calls; 0 for one per core.
@@ -137,6 +156,18 @@ sections! {
         /// `error`, `warn`, `info` or `debug`.
         level: LogLevel,
     }
+}
+
+/// How relay threads reach their sockets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SocketDriver {
+    /// io_uring where the kernel allows it, else epoll.
+    Auto,
+    /// io_uring, or no start.
+    IoUring,
+    /// epoll.
+    Epoll,
 }
 
 /// How log lines look.
@@ -225,9 +256,34 @@ impl Config {
             let message = "advertise.media wants an address, such as \"203.0.113.5\"";
             return Err(error("callgate.toml", &text, 8..text.len(), message));
         }
+        let Retention { recordings, transcripts, calls } = self.retention;
+        for (key, days) in [("recordings", recordings), ("transcripts", transcripts)] {
+            if calls > 0 && days > calls {
+                let text = format!("{key} = {days}");
+                let message = format!(
+                    "retention.{key} is longer than retention.calls ({calls}), and goes with the call"
+                );
+                return Err(error("callgate.toml", &text, 0..text.len(), &message));
+            }
+        }
         Ok(self)
     }
 }
+
+impl Retention {
+    /// As the vault wants it.
+    #[must_use]
+    pub fn ages(&self) -> vault::Retention {
+        let age = |days: u32| (days > 0).then(|| DAY * days);
+        vault::Retention {
+            recordings: age(self.recordings),
+            transcripts: age(self.transcripts),
+            calls: age(self.calls),
+        }
+    }
+}
+
+const DAY: Duration = Duration::from_secs(86_400);
 
 fn parse(name: &str, text: &str) -> Result<ConfigFile, ConfigError> {
     toml::from_str(text).map_err(|found| {
@@ -304,7 +360,22 @@ mod tests {
 
     #[test]
     fn a_value_out_of_range_is_an_error() {
-        let text = "[media]\nports = [20000, 10000]\n";
-        assert!(Config::load(Some(("my.toml", text)), []).is_err());
+        for text in [
+            "[media]\nports = [20000, 10000]\n",
+            "[retention]\nrecordings = 31\ncalls = 30\n",
+            "[retention]\ntranscripts = 31\ncalls = 30\n",
+            "[retention]\ncalls = -1\n",
+        ] {
+            assert!(Config::load(Some(("my.toml", text)), []).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn everything_is_kept_for_ever_unless_told_otherwise() {
+        let ages = |text| Config::load(Some(("my.toml", text)), []).unwrap().retention.ages();
+        assert_eq!(ages(""), vault::Retention::default());
+        let ages = ages("[retention]\nrecordings = 30\n");
+        assert_eq!(ages.recordings, Some(Duration::from_secs(30 * 86_400)));
+        assert_eq!((ages.transcripts, ages.calls), (None, None));
     }
 }

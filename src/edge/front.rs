@@ -2,33 +2,33 @@
 //! by source, refusals without state; then the shard that owns the dialog.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
-use base::{Clock, Event, Personal, Reason, TrunkName, limit};
+use base::{Clock, Event, Instant, Personal, Random, Reason, TrunkName, WallTime, limit};
 use bytes::Bytes;
 use call::{Peer, Setup};
-use policy::{Admission, Transport};
+use policy::{Admission, Policy, Transport};
 use sip::{FlowId, Message, Method, Name, ParseFailure, Request, Response, Status, ids};
 use tokio::sync::mpsc;
 use transport::{Flow, Inlet, TransportHandle};
 
-use crate::archive::Archive;
 use crate::clock::{OsClock, OsRandom};
+use crate::refusals::Refusals;
 use crate::shard::Input;
 use telemetry::Telemetry;
 
 /// Ways into the shards, by number.
 pub type Shards = Arc<[mpsc::Sender<Input>]>;
 
-/// See the module's documentation.
+/// See the module's documentation; what is decided at the door, [`Door`] decides.
 pub struct Front {
     setup: Arc<ArcSwap<Setup>>,
     shards: Shards,
     telemetry: Arc<Telemetry>,
-    archive: Mutex<Archive>,
-    rates: Mutex<Rates>,
+    refusals: Refusals,
+    door: Door,
     /// Set once the transport is up; nothing arrives before.
     transport: std::sync::OnceLock<TransportHandle>,
 }
@@ -40,14 +40,14 @@ impl Front {
         setup: Arc<ArcSwap<Setup>>,
         shards: Shards,
         telemetry: Arc<Telemetry>,
-        archive: Archive,
+        refusals: Refusals,
     ) -> Self {
         Self {
             setup,
+            door: Door::new(shards.len(), Box::new(OsRandom)),
             shards,
             telemetry,
-            archive: Mutex::new(archive),
-            rates: Mutex::default(),
+            refusals,
             transport: std::sync::OnceLock::new(),
         }
     }
@@ -58,141 +58,100 @@ impl Front {
         let _ = self.transport.set(transport);
     }
 
-    fn admission(&self, flow: &Flow) -> Admission {
-        let policy = &self.setup.load().policy;
-        let transport = word(flow.transport);
-        policy::admit(policy, flow.source.ip(), transport, &flow.certificates, OsClock.wall())
+    /// Asks the door, now.
+    fn ask<T>(&self, ask: impl FnOnce(&Door, Moment<'_>) -> T) -> T {
+        let setup = self.setup.load();
+        let (now, wall) = (OsClock.now(), OsClock.wall());
+        ask(&self.door, Moment { now, wall, policy: &setup.policy })
     }
 
-    fn send(&self, flow: FlowId, bytes: Bytes) {
-        if let Some(transport) = self.transport.get() {
-            // A peer that does not read, or is gone, misses its refusal.
-            let _ = transport.send(flow, bytes);
-        }
-    }
-
-    fn rates(&self) -> MutexGuard<'_, Rates> {
-        self.rates.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Refuses a message without keeping anything: counted, audited, answered where policy and
-    /// rate allow, and never with more bytes than came in (so that we are no amplifier).
-    fn refuse(
+    /// Audits a refusal; a few of them are written and the rest is counted.
+    fn audit(
         &self,
-        flow: &Flow,
-        message: &Bytes,
         reason: Reason,
+        source: SocketAddr,
+        transport: Transport,
         trunk: Option<TrunkName>,
-        tell: bool,
-        silent: bool,
     ) {
-        let transport = word(flow.transport);
-        let may_answer = !silent && self.rates().refusal(flow.source.ip());
-        let answer = may_answer.then(|| stateless(message, flow, reason, tell)).flatten();
-        let answer =
-            answer.filter(|answer| !flow.transport.is_plaintext() || answer.len() <= message.len());
-        let status = answer.as_ref().map_or(0, |_| Status::of(reason).code());
-        if let Some(answer) = answer {
-            self.send(flow.id, answer);
-        }
-        self.telemetry.emit(&Event::RequestRefused { reason, transport: transport.word(), status });
-        let source = Personal::new(flow.source);
-        let failed = self.archive.lock().unwrap_or_else(PoisonError::into_inner).refused(
-            OsClock.now(),
-            reason,
-            source,
-            transport,
-            trunk,
-        );
-        if let Some(event) = failed {
-            self.telemetry.emit(&event);
-        }
+        let source = Personal::new(source);
+        self.refusals.audit(OsClock.now(), reason, &source, transport, trunk);
     }
 
-    fn deliver(&self, flow: &Arc<Flow>, trunk: TrunkName, raw: &Bytes, message: Message) {
-        let count = self.shards.len();
-        let shard = shard_of(&message, count);
-        let peer = Arc::new(Peer {
-            flow: flow.id,
-            transport: word(flow.transport),
-            source: flow.source,
-            local: flow.local,
-            certificates: Arc::clone(&flow.certificates),
-        });
-        let message = Box::new(message);
-        let input = call::Input::Message { peer, trunk: trunk.clone(), message };
-        let Some(sender) = self.shards.get(shard) else { return };
-        if sender.try_send(Input::Call(input)).is_err() {
-            self.telemetry.emit(&Event::QueueFull { queue: "shard" });
-            self.refuse(flow, raw, Reason::EdgeCallLimit, Some(trunk), true, false);
+    /// Counts and audits what was refused; returns its answer.
+    fn tell(
+        &self,
+        source: SocketAddr,
+        transport: transport::Transport,
+        refused: Refused,
+    ) -> Option<Bytes> {
+        self.telemetry.emit(&refused.event);
+        self.audit(refused.reason, source, word(transport), refused.trunk);
+        refused.answer
+    }
+
+    fn refuse(&self, flow: &Flow, refused: Refused) {
+        let answer = self.tell(flow.source, flow.transport, refused);
+        if let (Some(answer), Some(transport)) = (answer, self.transport.get()) {
+            // A peer that does not read, or is gone, misses its refusal.
+            let _ = transport.send(flow.id, answer);
         }
     }
 }
 
 impl Inlet for Front {
-    fn admits(&self, source: IpAddr, transport: transport::Transport) -> bool {
-        if transport != transport::Transport::Tcp {
-            return true; // TLS shows a certificate first; datagrams are refused one by one
+    fn admits(&self, source: SocketAddr, local: SocketAddr, kind: transport::Transport) -> bool {
+        match self.ask(|door, at| door.admits(at, source, local, kind)) {
+            Ok(()) => true,
+            Err(refused) => {
+                self.tell(source, kind, *refused);
+                false
+            }
         }
-        let policy = &self.setup.load().policy;
-        let admission = policy::admit(policy, source, Transport::Tcp, &[], OsClock.wall());
-        let stranger = matches!(admission, Admission::Refused { trunk: None, .. });
-        if stranger {
-            let (reason, transport) = (Reason::UnknownPeer, transport.word());
-            self.telemetry.emit(&Event::RequestRefused { reason, transport, status: 0 });
-        }
-        !stranger
+    }
+
+    fn turned_away(&self, source: SocketAddr, transport: transport::Transport, reason: Reason) {
+        self.audit(reason, source, word(transport), None);
     }
 
     fn takes(&self, flow: &Flow) -> bool {
-        let taken = self.rates().message(flow.source.ip());
-        if taken == Taken::Dropped {
-            let (reason, transport) = (Reason::Flood, flow.transport.word());
-            self.telemetry.emit(&Event::MessageDropped { reason, transport });
+        match self.ask(|door, at| door.takes(at, flow)) {
+            Ok(()) => true,
+            Err(refused) => {
+                self.tell(flow.source, flow.transport, *refused);
+                false
+            }
         }
-        taken != Taken::Dropped
     }
 
     fn message(&self, flow: &Arc<Flow>, raw: Bytes) {
-        let trunk = match self.admission(flow) {
-            Admission::Trunk(trunk) => trunk,
-            Admission::Refused { reason, trunk, tell, silent } => {
-                return self.refuse(flow, &raw, reason, trunk, tell, silent);
-            }
-        };
-        if self.rates().is_flood(flow.source.ip()) {
-            return self.refuse(flow, &raw, Reason::Flood, Some(trunk), true, false);
+        let Passed { shard, trunk, alias, input } =
+            match self.ask(|door, at| door.message(at, flow, &raw)) {
+                Ok(passed) => passed,
+                Err(refused) => return self.refuse(flow, *refused),
+            };
+        if let (Some(port), Some(transport)) = (alias, self.transport.get()) {
+            transport.alias(flow, port);
         }
-        let parsed = match flow.transport {
-            transport::Transport::Udp => sip::parse::datagram(&raw),
-            _ => sip::parse::stream(&raw),
-        };
-        match parsed {
-            Ok(message) => self.deliver(flow, trunk, &raw, message),
-            Err(failure) => {
-                if let Some(answer) = self.answer_malformed(flow, &failure) {
-                    self.send(flow.id, answer);
-                }
-            }
+        let Some(sender) = self.shards.get(shard) else { return };
+        if sender.try_send(Input::Call(input)).is_err() {
+            self.telemetry.emit(&Event::QueueFull { queue: "shard" });
+            let reason = Reason::EdgeCallLimit;
+            let refused =
+                self.ask(|door, at| door.refuse(at, flow, &raw, reason, Some(trunk), true));
+            self.refuse(flow, *refused);
         }
     }
 
     fn malformed(&self, flow: &Arc<Flow>, failure: &ParseFailure) -> Option<Bytes> {
-        match self.admission(flow) {
-            Admission::Trunk(_) => self.answer_malformed(flow, failure),
-            Admission::Refused { reason, .. } => {
-                let transport = flow.transport.word();
-                self.telemetry.emit(&Event::MessageDropped { reason, transport });
-                None
-            }
-        }
+        let refused = self.ask(|door, at| door.malformed(at, flow, failure));
+        self.tell(flow.source, flow.transport, *refused)
     }
 
     fn closed(&self, flow: FlowId) {
         for shard in self.shards.iter() {
             let input = Input::Call(call::Input::FlowClosed(flow));
             if shard.try_send(input).is_err() {
-                // The call finds out when it next sends: the transport answers "gone".
+                // Its timers find out: nobody acknowledges, or answers the next refresh.
                 self.telemetry.emit(&Event::QueueFull { queue: "shard" });
             }
         }
@@ -203,23 +162,248 @@ impl Inlet for Front {
     }
 }
 
-impl Front {
-    fn answer_malformed(&self, flow: &Flow, failure: &ParseFailure) -> Option<Bytes> {
-        let (reason, transport) = (failure.error.reason(), flow.transport.word());
-        let answer = self
-            .rates()
-            .refusal(flow.source.ip())
-            .then(|| failure.response(&ids::new_tag(0, &mut OsRandom)))
-            .flatten()
-            .map(|mut answer| {
-                // RFC 3581 section 4, as for any request.
-                answer.headers.edit_top_via(|via| via.stamp(flow.source));
-                answer
-            });
-        let status = answer.as_ref().map_or(0, |answer| answer.status.code());
-        self.telemetry.emit(&Event::RequestRefused { reason, transport, status });
-        answer.map(|answer| answer.to_bytes())
+/// When something comes to the door, and the policy that holds then.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment<'a> {
+    /// Now.
+    pub now: Instant,
+    /// Now, on the wall clock.
+    pub wall: WallTime,
+    /// The policy in force.
+    pub policy: &'a Policy,
+}
+
+/// A message that is let in.
+#[derive(Debug)]
+pub struct Passed {
+    /// The shard that it belongs to.
+    pub shard: usize,
+    /// The trunk that it comes from.
+    pub trunk: TrunkName,
+    /// The port that the peer would be called at over this very connection (RFC 5923).
+    pub alias: Option<u16>,
+    /// What the shard's calls are told.
+    pub input: call::Input,
+}
+
+/// Something that is not let in.
+#[derive(Debug)]
+pub struct Refused {
+    /// Why.
+    pub reason: Reason,
+    /// The trunk that it comes from, where it is one.
+    pub trunk: Option<TrunkName>,
+    /// What the operator is told.
+    pub event: Event,
+    /// What the sender is told.
+    pub answer: Option<Bytes>,
+}
+
+/// Decides what passes, without a clock and without sending anything, so that the simulated world
+/// has the same door. Refusals keep no state but the counts of the present second.
+pub struct Door {
+    shards: usize,
+    rates: Mutex<Rates>,
+    /// For the tags of answers that make no dialog.
+    random: Mutex<Box<dyn Random + Send>>,
+}
+
+impl Door {
+    /// The door to so many shards.
+    #[must_use]
+    pub fn new(shards: usize, random: Box<dyn Random + Send>) -> Self {
+        Self { shards, rates: Mutex::default(), random: Mutex::new(random) }
     }
+
+    /// Whether a peer may connect, or send a datagram, at all.
+    ///
+    /// # Errors
+    /// Why it may not.
+    pub fn admits(
+        &self,
+        at: Moment<'_>,
+        source: SocketAddr,
+        local: SocketAddr,
+        kind: transport::Transport,
+    ) -> Result<(), Box<Refused>> {
+        if kind != transport::Transport::Tcp {
+            return Ok(()); // TLS shows a certificate first; datagrams are refused one by one
+        }
+        let transport = Transport::Tcp;
+        let admission = policy::admit(at.policy, source.ip(), local, transport, &[], at.wall);
+        let Admission::Refused { trunk: None, reason, .. } = admission else { return Ok(()) };
+        let event = Event::RequestRefused { reason, transport: transport.word(), status: 0 };
+        Err(Box::new(Refused { reason, trunk: None, event, answer: None }))
+    }
+
+    /// Counts a message of a flow.
+    ///
+    /// # Errors
+    /// Where its source sends so much that not even a refusal is worth the work.
+    pub fn takes(&self, at: Moment<'_>, flow: &Flow) -> Result<(), Box<Refused>> {
+        match self.rates().message(at.now, flow.source.ip()) {
+            Taken::Taken => Ok(()),
+            Taken::Dropped => Err(dropped(flow, Reason::Flood, None)),
+        }
+    }
+
+    /// Lets a whole message pass to the shard that owns it.
+    ///
+    /// # Errors
+    /// Why it may not pass, and what its sender is told.
+    pub fn message(
+        &self,
+        at: Moment<'_>,
+        flow: &Flow,
+        raw: &Bytes,
+    ) -> Result<Passed, Box<Refused>> {
+        let trunk = match admission(at, flow) {
+            Admission::Trunk(trunk) => trunk,
+            // Who answers us proves by our branch that we have asked; whom we called is known to
+            // the calls by the flow that is theirs.
+            Admission::Refused { .. } if flow.outgoing || self.is_answer(at, flow, raw) => nobody(),
+            Admission::Refused { reason, trunk, silent: true, .. } => {
+                return Err(refused(flow, reason, trunk, None));
+            }
+            Admission::Refused { reason, trunk, tell, .. } => {
+                return Err(self.refuse(at, flow, raw, reason, trunk, tell));
+            }
+        };
+        // A stranger whose branch was ours is no trunk: its limit is that of strangers.
+        let is_trunk = trunk != nobody();
+        if self.rates().is_flood(at.now, flow.source.ip(), is_trunk) {
+            return Err(self.refuse(at, flow, raw, Reason::Flood, Some(trunk), true));
+        }
+        let (parsed, room) = match flow.transport {
+            transport::Transport::Udp => (sip::parse::datagram(raw), raw.len()),
+            _ => (sip::parse::stream(raw), usize::MAX),
+        };
+        let message = parsed.map_err(|failure| self.misread(at, flow, &failure, &trunk, room))?;
+        let shard = shard_of(&message, self.shards);
+        let peer = Arc::new(Peer {
+            flow: flow.id,
+            transport: word(flow.transport),
+            source: flow.source,
+            local: flow.local,
+            certificates: Arc::clone(&flow.certificates),
+        });
+        let alias = alias_of(&message);
+        let message = Box::new(message);
+        let input = call::Input::Message { peer, trunk: trunk.clone(), message };
+        Ok(Passed { shard, trunk, alias, input })
+    }
+
+    /// Whether a message answers something of ours. A flood of such is not even read.
+    fn is_answer(&self, at: Moment<'_>, flow: &Flow, raw: &Bytes) -> bool {
+        !self.rates().is_flood(at.now, flow.source.ip(), false) && names_our_branch(raw)
+    }
+
+    /// What becomes of a stream that can no longer be told apart into messages.
+    #[must_use]
+    pub fn malformed(&self, at: Moment<'_>, flow: &Flow, failure: &ParseFailure) -> Box<Refused> {
+        match admission(at, flow) {
+            Admission::Trunk(trunk) => self.misread(at, flow, failure, &trunk, usize::MAX),
+            Admission::Refused { reason, trunk, .. } => dropped(flow, reason, trunk),
+        }
+    }
+
+    /// Refuses a message: answered where the rate allows, and over plaintext never with more bytes
+    /// than came in (so that we are no amplifier).
+    #[must_use]
+    pub fn refuse(
+        &self,
+        at: Moment<'_>,
+        flow: &Flow,
+        message: &Bytes,
+        reason: Reason,
+        trunk: Option<TrunkName>,
+        tell: bool,
+    ) -> Box<Refused> {
+        let may_answer = self.rates().refusal(at.now, flow.source.ip());
+        let answer = may_answer.then(|| stateless(message, flow, reason, tell, &self.tag()));
+        let answer = answer
+            .flatten()
+            .filter(|answer| !flow.transport.is_plaintext() || answer.len() <= message.len());
+        let answer = answer.map(|answer| (Status::of(reason).code(), answer));
+        refused(flow, reason, trunk, answer)
+    }
+
+    /// The answer to what cannot be read, of at most `room` bytes: over UDP no more than came, so
+    /// that a forged source gets no more than its forger sent. The peer of a stream has proved
+    /// that it is where it says: no answer is too long.
+    fn misread(
+        &self,
+        at: Moment<'_>,
+        flow: &Flow,
+        failure: &ParseFailure,
+        trunk: &TrunkName,
+        room: usize,
+    ) -> Box<Refused> {
+        let may_answer = self.rates().refusal(at.now, flow.source.ip());
+        let answer = may_answer.then(|| failure.response(&self.tag())).flatten();
+        let answer = answer.map(|mut answer| {
+            // RFC 3581 section 4, as for any request.
+            answer.headers.edit_top_via(|via| via.stamp(flow.source));
+            (answer.status.code(), answer.to_bytes())
+        });
+        let answer = answer.filter(|(_, answer)| answer.len() <= room);
+        refused(flow, failure.error.reason(), Some(trunk.clone()), answer)
+    }
+
+    fn tag(&self) -> String {
+        let mut random = self.random.lock().unwrap_or_else(PoisonError::into_inner);
+        ids::new_tag(0, &mut **random)
+    }
+
+    fn rates(&self) -> MutexGuard<'_, Rates> {
+        self.rates.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What stands for a trunk where policy names none.
+fn nobody() -> TrunkName {
+    TrunkName::new("none")
+}
+
+/// Whether a message is a response that names a branch of ours; its 96 random bits are checked
+/// where its transaction is looked up.
+fn names_our_branch(raw: &Bytes) -> bool {
+    if !raw.starts_with(b"SIP/2.0 ") {
+        return false;
+    }
+    let Ok(Message::Response(response)) = sip::parse::datagram(raw) else { return false };
+    let branch = response.headers.top_via().ok();
+    branch.and_then(|via| ids::shard_of_branch(via.branch()?)).is_some()
+}
+
+fn admission(at: Moment<'_>, flow: &Flow) -> Admission {
+    let (source, transport) = (flow.source.ip(), word(flow.transport));
+    policy::admit(at.policy, source, flow.local, transport, &flow.certificates, at.wall)
+}
+
+/// Refused with this status and answer, or without a word.
+fn refused(
+    flow: &Flow,
+    reason: Reason,
+    trunk: Option<TrunkName>,
+    answer: Option<(u16, Bytes)>,
+) -> Box<Refused> {
+    let (status, answer) = answer.map_or((0, None), |(status, answer)| (status, Some(answer)));
+    let event = Event::RequestRefused { reason, transport: flow.transport.word(), status };
+    Box::new(Refused { reason, trunk, event, answer })
+}
+
+fn dropped(flow: &Flow, reason: Reason, trunk: Option<TrunkName>) -> Box<Refused> {
+    let event = Event::MessageDropped { reason, transport: flow.transport.word() };
+    Box::new(Refused { reason, trunk, event, answer: None })
+}
+
+/// The port that a request's sender listens at, where it asks to be called over this connection
+/// (RFC 5923 section 5).
+fn alias_of(message: &Message) -> Option<u16> {
+    let Message::Request(Request { headers, .. }) = message else { return None };
+    let via = headers.top_via().ok().filter(|via| via.params.has("alias"))?;
+    Some(via.port.unwrap_or(5061))
 }
 
 /// The transport in policy's words.
@@ -234,14 +418,13 @@ pub const fn word(transport: transport::Transport) -> Transport {
 
 /// A refusal made from nothing but the request; `None` for what is not answered: responses, ACK
 /// and what cannot be read.
-fn stateless(raw: &Bytes, flow: &Flow, reason: Reason, tell: bool) -> Option<Bytes> {
+fn stateless(raw: &Bytes, flow: &Flow, reason: Reason, tell: bool, tag: &str) -> Option<Bytes> {
     let Ok(Message::Request(mut request)) = sip::parse::datagram(raw) else { return None };
     if request.method == Method::Ack {
         return None;
     }
     request.stamp_source(flow.source);
-    let tag = ids::new_tag(0, &mut OsRandom);
-    let mut response = Response::to(&request, Status::of(reason), Some(&tag));
+    let mut response = Response::to(&request, Status::of(reason), Some(tag));
     if tell {
         response.headers.push_warning("callgate", reason.code());
         if Status::of(reason).code() == 503 {
@@ -294,8 +477,8 @@ enum Taken {
 
 impl Rates {
     /// The present second's counts; sources beyond the limit share one place.
-    fn of(&mut self, source: IpAddr) -> &mut OfSource {
-        let second = OsClock.now().as_nanos() / 1_000_000_000;
+    fn of(&mut self, now: Instant, source: IpAddr) -> &mut OfSource {
+        let second = now.as_nanos() / 1_000_000_000;
         if second != self.second {
             self.second = second;
             self.sources.clear();
@@ -309,22 +492,26 @@ impl Rates {
         self.sources.entry(place).or_default()
     }
 
-    /// Counts a message. Up to four times the limit a known trunk still gets its refusal with a
+    /// Counts a message. Up to four times the limit of trunks one still gets its refusal with a
     /// reason; beyond, even that is too much work.
-    fn message(&mut self, source: IpAddr) -> Taken {
-        let of = self.of(source);
+    fn message(&mut self, now: Instant, source: IpAddr) -> Taken {
+        let of = self.of(now, source);
         of.messages += 1;
-        let hard = 4 * limit::TRANSPORT_REQUESTS_PER_SECOND.value;
+        let hard = 4 * limit::TRANSPORT_TRUNK_MESSAGES.value;
         if of.messages > hard { Taken::Dropped } else { Taken::Taken }
     }
 
-    fn is_flood(&mut self, source: IpAddr) -> bool {
-        self.of(source).messages > limit::TRANSPORT_REQUESTS_PER_SECOND.value
+    fn is_flood(&mut self, now: Instant, source: IpAddr, is_trunk: bool) -> bool {
+        let most = match is_trunk {
+            true => limit::TRANSPORT_TRUNK_MESSAGES.value,
+            false => limit::TRANSPORT_REQUESTS_PER_SECOND.value,
+        };
+        self.of(now, source).messages > most
     }
 
     /// Whether one more refusal may be sent to this source in this second.
-    fn refusal(&mut self, source: IpAddr) -> bool {
-        let of = self.of(source);
+    fn refusal(&mut self, now: Instant, source: IpAddr) -> bool {
+        let of = self.of(now, source);
         of.refusals += 1;
         of.refusals <= limit::TRANSPORT_REFUSALS_PER_SECOND.value
     }
@@ -349,24 +536,149 @@ mod tests {
         }
     }
 
+    const POLICY: &str = r#"
+        [defaults]
+        refuse = "answer"
+        [trunk.acme]
+        from = { networks = ["192.0.2.1/32"] }
+        [trunk.shy]
+        from   = { networks = ["192.0.2.7/32"] }
+        refuse = "silent"
+        [[route]]
+        refuse = { status = 603 }
+        "#;
+
+    /// A door, and what `policy` says behind it.
+    struct House {
+        door: Door,
+        policy: Policy,
+        now: Instant,
+    }
+
+    impl House {
+        fn new() -> Self {
+            let policy = match policy::load(&[("p.toml", POLICY)], None) {
+                Ok((policy, _)) => policy,
+                Err(errors) => panic!("{errors}"),
+            };
+            let door = Door::new(2, Box::new(base::SeededRandom::new(1)));
+            Self { door, policy, now: Instant::ZERO }
+        }
+
+        fn at(&self) -> Moment<'_> {
+            Moment { now: self.now, wall: WallTime::default(), policy: &self.policy }
+        }
+
+        fn message(&self, flow: &Flow, text: &str) -> Result<Passed, Box<Refused>> {
+            self.door.message(self.at(), flow, &Bytes::from(text.to_owned()))
+        }
+
+        fn refused(&self, flow: &Flow, text: &str) -> Refused {
+            *self.message(flow, text).expect_err("it is refused")
+        }
+    }
+
+    fn from(source: &str, transport: transport::Transport) -> Flow {
+        Flow { source: source.parse().unwrap(), transport, ..flow() }
+    }
+
+    fn status(refused: &Refused) -> u16 {
+        match refused.event {
+            Event::RequestRefused { status, .. } => status,
+            _ => 999,
+        }
+    }
+
+    fn text(refused: &Refused) -> String {
+        String::from_utf8_lossy(refused.answer.as_deref().unwrap_or_default()).into_owned()
+    }
+
+    /// An INVITE with so much in it that any refusal is shorter.
+    fn long() -> String {
+        INVITE.replace("Max-Forwards", &format!("Subject: {}\r\nMax-Forwards", "x".repeat(300)))
+    }
+
     #[test]
     fn a_stranger_learns_nothing_and_a_trunk_learns_the_reason() {
-        let raw = Bytes::from_static(INVITE.as_bytes());
-        let text = |tell| {
-            let answer = stateless(&raw, &flow(), Reason::PlaintextSignalling, tell).unwrap();
-            String::from_utf8(answer.to_vec()).unwrap()
-        };
-        assert!(text(false).starts_with("SIP/2.0 403 "));
-        assert!(!text(false).contains("policy."));
-        assert!(text(true).contains("policy.plaintext_signalling"));
+        let house = House::new();
+        let udp = transport::Transport::Udp;
+        let stranger = house.refused(&from("203.0.113.9:5060", udp), &long());
+        assert_eq!((stranger.reason, status(&stranger)), (Reason::PlaintextSignalling, 403));
+        assert!(text(&stranger).starts_with("SIP/2.0 403 "));
+        assert!(!text(&stranger).contains("policy."));
+        let known = house.refused(&from("192.0.2.1:5060", udp), &long());
+        assert!(text(&known).contains("policy.plaintext_signalling"), "{known:?}");
+        assert_eq!(known.trunk.as_ref().map(TrunkName::as_str), Some("acme"));
+        let silent = house.refused(&from("192.0.2.7:5060", udp), &long());
+        assert_eq!((status(&silent), silent.answer), (0, None));
+    }
+
+    #[test]
+    fn a_refusal_over_plaintext_is_never_longer_than_what_came() {
+        let house = House::new();
+        let short = INVITE.replace("Contact: <sip:a@h>\r\n", "");
+        let flow = from("192.0.2.1:5060", transport::Transport::Udp);
+        let refused = house.refused(&flow, &short);
+        assert_eq!((status(&refused), refused.answer), (0, None));
+        assert!(house.refused(&flow, &long()).answer.is_some());
     }
 
     #[test]
     fn an_ack_and_a_response_are_never_answered() {
-        let ack = INVITE.replace("INVITE", "ACK");
-        assert_eq!(stateless(&Bytes::from(ack), &flow(), Reason::UnknownPeer, true), None);
-        let response = INVITE.replace("INVITE sip:b@h SIP/2.0", "SIP/2.0 200 OK");
-        assert_eq!(stateless(&Bytes::from(response), &flow(), Reason::UnknownPeer, true), None);
+        let house = House::new();
+        let flow = from("192.0.2.1:5060", transport::Transport::Udp);
+        let ack = long().replace("INVITE", "ACK");
+        assert_eq!(house.refused(&flow, &ack).answer, None);
+        let response = long().replace("INVITE sip:b@h SIP/2.0", "SIP/2.0 200 OK");
+        assert_eq!(house.refused(&flow, &response).answer, None);
+    }
+
+    #[test]
+    fn what_passes_names_its_trunk_and_its_shard() {
+        let house = House::new();
+        let flow = from("192.0.2.1:40000", transport::Transport::Tls);
+        let passed = house.message(&flow, INVITE).unwrap();
+        assert_eq!(passed.trunk.as_str(), "acme");
+        let call::Input::Message { peer, .. } = passed.input else { panic!("{passed:?}") };
+        assert_eq!((peer.flow, peer.source), (flow.id, flow.source));
+        let broken = house.refused(&flow, &INVITE.replace("CSeq: 1 INVITE", "CSeq: x"));
+        assert_eq!((broken.reason, status(&broken)), (Reason::Malformed, 400));
+        assert!(text(&broken).contains(";received=192.0.2.1"), "{broken:?}");
+    }
+
+    #[test]
+    fn a_flood_is_told_so_and_then_no_more_and_a_second_later_it_is_over() {
+        let mut house = House::new();
+        let flow = from("192.0.2.1:40000", transport::Transport::Tls);
+        let most = limit::TRANSPORT_TRUNK_MESSAGES.value;
+        let mut counts = [0; 4];
+        for _ in 0..5 * most {
+            let taken = house.door.takes(house.at(), &flow);
+            let kind = match taken.map_err(|_| ()).map(|()| house.message(&flow, INVITE)) {
+                Ok(Ok(_)) => 0,
+                Ok(Err(refused)) if refused.answer.is_some() => 1,
+                Ok(Err(_)) => 2,
+                Err(()) => 3,
+            };
+            counts[kind] += 1;
+        }
+        let told = limit::TRANSPORT_REFUSALS_PER_SECOND.value;
+        assert_eq!(counts, [most, told, 3 * most - told, most]);
+        house.now += std::time::Duration::from_secs(1);
+        assert!(house.door.takes(house.at(), &flow).is_ok());
+        assert!(house.message(&flow, INVITE).is_ok());
+    }
+
+    #[test]
+    fn only_strangers_are_turned_away_before_they_speak() {
+        let house = House::new();
+        let local = flow().local;
+        let admits = |source: &str, transport| {
+            house.door.admits(house.at(), source.parse().unwrap(), local, transport).is_ok()
+        };
+        use transport::Transport::{Tcp, Tls, Udp};
+        assert!(!admits("203.0.113.9:1", Tcp) && admits("192.0.2.1:1", Tcp));
+        assert!(admits("203.0.113.9:1", Tls) && admits("203.0.113.9:1", Udp));
     }
 
     #[test]
@@ -382,14 +694,5 @@ mod tests {
             shard_of(&parse(&text), 2) != first
         });
         assert!(other, "all calls go to one shard");
-    }
-
-    #[test]
-    fn refusals_to_one_source_are_bounded() {
-        let mut rates = Rates::default();
-        let source = "192.0.2.9".parse().unwrap();
-        let sent = (0..1_000).filter(|_| rates.refusal(source)).count() as u64;
-        // A new second may begin within the loop.
-        assert!(sent <= 2 * limit::TRANSPORT_REFUSALS_PER_SECOND.value);
     }
 }

@@ -1,7 +1,6 @@
 //! A shard's host: the task that feeds it, and the [`Driver`] that carries what it wants to the
 //! members that do I/O.
 
-use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -9,11 +8,10 @@ use agent::provider::{
     ProviderError, ProviderEvent, ProviderSink, Reasoner, Role, Speaker, SpeechId, ThoughtId,
     Transcriber,
 };
-use base::{CallId, Clock, Event, Instant, Personal, SessionId, limit};
+use base::{CallId, Clock, Event, Instant, LegId, Personal, SessionId, limit};
 use bytes::Bytes;
-use call::{Keep, Peer, Record};
+use call::{Keep, Record};
 use media::MediaEvent;
-use policy::Transport;
 use relay::{Command, EventSink, RelayHandle};
 use sip::FlowId;
 use telemetry::Telemetry;
@@ -23,9 +21,10 @@ use vault::VaultHandle;
 
 use crate::archive::Archive;
 use crate::clock::OsClock;
+use crate::dials::Dials;
 use crate::ear::{EarCommand, EarHandle, Opened};
 use crate::front::Shards;
-use crate::shard::{Driver, Input, Shard};
+use crate::shard::{Driver, Input, Shard, Wish};
 
 /// The voice agents' providers.
 #[derive(Clone)]
@@ -56,6 +55,8 @@ pub struct Host {
     pub archive: Archive,
     /// Events.
     pub telemetry: Arc<Telemetry>,
+    /// Flows that legs wait for.
+    pub dials: Dials,
 }
 
 impl Driver for Host {
@@ -64,17 +65,12 @@ impl Driver for Host {
         let _ = self.transport.send(flow, bytes);
     }
 
-    fn connect(&mut self, target: SocketAddr, transport: Transport) -> Option<Arc<Peer>> {
-        let kind = match transport {
-            Transport::Udp => transport::Transport::Udp,
-            Transport::Tcp => transport::Transport::Tcp,
-            Transport::Tls => transport::Transport::Tls,
-            Transport::Ws | Transport::Wss => return None, // browsers cannot be called back
-        };
-        let name = target.ip().to_string();
-        let flow = self.transport.connect(target, kind, Some(&name));
-        let local = SocketAddr::new(target.ip(), 0);
-        Some(Arc::new(Peer { flow, transport, source: target, local, certificates: [].into() }))
+    fn connect(&mut self, wish: Wish) {
+        self.dials.begin(&self.transport, wish);
+    }
+
+    fn served(&mut self, leg: LegId) {
+        self.dials.served(leg);
     }
 
     fn relay(&mut self, session: SessionId, command: Command) -> bool {
@@ -151,19 +147,15 @@ impl Driver for Host {
     }
 
     fn store(&mut self, record: Record) {
-        if let Some(event) = self.archive.store(OsClock.now(), record) {
-            self.telemetry.emit(&event);
-        }
+        self.archive.store(OsClock.now(), record);
     }
 
     fn turn(&mut self, call: CallId, turn: agent::Turn) {
-        if let Some(event) = self.archive.turn(call, turn) {
-            self.telemetry.emit(&event);
-        }
+        self.archive.turn(call, turn);
     }
 
     fn event(&mut self, event: Event) {
-        self.telemetry.emit(&event);
+        self.archive.event(event);
     }
 }
 
@@ -174,7 +166,8 @@ const BATCH: usize = 64;
 pub async fn run(mut shard: Shard, mut host: Host, mut inputs: mpsc::Receiver<Input>) {
     let mut batch = Vec::with_capacity(BATCH);
     loop {
-        let wait = shard.poll_timeout().map(|at| at.since(OsClock.now()));
+        let due = [shard.poll_timeout(), host.archive.poll_timeout()].into_iter().flatten().min();
+        let wait = due.map(|at| at.since(OsClock.now()));
         let received = match wait {
             Some(wait) => tokio::time::timeout(wait, inputs.recv_many(&mut batch, BATCH)).await,
             None => Ok(inputs.recv_many(&mut batch, BATCH).await),
@@ -193,6 +186,7 @@ pub async fn run(mut shard: Shard, mut host: Host, mut inputs: mpsc::Receiver<In
                 shard.handle_timeout(now, OsClock.wall(), &mut host);
             });
         }
+        host.archive.handle_timeout(now);
     }
 }
 

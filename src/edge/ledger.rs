@@ -3,19 +3,22 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use base::{Instant, TrunkName, WallTime, limit};
 use policy::{Observed, TrunkObserved};
+use transport::Health;
 
 /// Shared counts; clones count together.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct SharedLedger(Arc<Inner>);
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Inner {
     counts: Mutex<Counts>,
     draining: AtomicBool,
+    /// How the servers of trunks are; nobody says so in the simulated world.
+    health: OnceLock<Health>,
 }
 
 #[derive(Debug, Default)]
@@ -55,6 +58,12 @@ impl SharedLedger {
         self.0.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Looks at how the servers of trunks are from now on; once.
+    pub fn watch(&self, health: Health) {
+        // A second call would name the same one.
+        let _ = self.0.health.set(health);
+    }
+
     /// No new calls from now on.
     pub fn drain(&self) {
         self.0.draining.store(true, Ordering::Relaxed);
@@ -81,7 +90,10 @@ impl call::Ledger for SharedLedger {
             let observed = TrunkObserved { calls: of.calls, recent_rate, healthy: true };
             (name.as_str().to_owned(), observed)
         });
-        let trunks = trunks.collect();
+        let mut trunks: BTreeMap<String, TrunkObserved> = trunks.collect();
+        for down in self.0.health.get().map(Health::down).unwrap_or_default() {
+            trunks.entry(down.as_str().to_owned()).or_default().healthy = false;
+        }
         Observed { wall, edge_calls: counts.calls, trunks, draining: self.is_draining() }
     }
 
@@ -103,6 +115,18 @@ impl call::Ledger for SharedLedger {
         true
     }
 
+    fn begin_leg(&self, trunk: &TrunkName) {
+        let mut counts = self.counts();
+        let of = counts.trunks.entry(trunk.clone()).or_default();
+        of.calls = of.calls.saturating_add(1);
+    }
+
+    fn end_leg(&self, trunk: &TrunkName) {
+        if let Some(of) = self.counts().trunks.get_mut(trunk) {
+            of.calls = of.calls.saturating_sub(1);
+        }
+    }
+
     fn end(&self, trunk: &TrunkName) {
         let mut counts = self.counts();
         counts.calls = counts.calls.saturating_sub(1);
@@ -116,6 +140,8 @@ impl call::Ledger for SharedLedger {
 mod tests {
     use super::*;
     use call::Ledger as _;
+    use std::net::SocketAddr;
+    use transport::{Dial, Line, TransportConfig};
 
     fn at(millis: u64) -> Instant {
         Instant::from_nanos(millis * 1_000_000)
@@ -142,6 +168,50 @@ mod tests {
         ledger.end(&acme);
         let observed = ledger.observe(at(1), WallTime::default());
         assert_eq!((observed.edge_calls, observed.trunk("acme").calls), (2, 1));
+    }
+
+    /// Hears nothing.
+    struct Deaf;
+
+    impl transport::Inlet for Deaf {
+        fn admits(&self, _: SocketAddr, _: SocketAddr, _: transport::Transport) -> bool {
+            false
+        }
+        fn message(&self, _: &Arc<transport::Flow>, _: bytes::Bytes) {}
+        fn malformed(
+            &self,
+            _: &Arc<transport::Flow>,
+            _: &sip::ParseFailure,
+        ) -> Option<bytes::Bytes> {
+            None
+        }
+        fn closed(&self, _: sip::FlowId) {}
+        fn event(&self, _: base::Event) {}
+    }
+
+    #[tokio::test]
+    async fn a_trunk_that_cannot_be_reached_is_observed_as_such() {
+        let handle = transport::start(TransportConfig::default(), Arc::new(Deaf)).await.unwrap();
+        let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let uri = format!("sip:{nobody};transport=tcp");
+        let line = Line {
+            trunk: TrunkName::new("acme"),
+            send_to: vec![uri.clone()],
+            listeners: Vec::new(),
+            authorities: None,
+            pins: Vec::new(),
+            identity: None,
+        };
+        handle.set_lines(vec![line.load().unwrap()]);
+        let ledger = SharedLedger::default();
+        ledger.watch(handle.health());
+        let healthy = || ledger.observe(at(1), WallTime::default()).trunk("acme").healthy;
+        assert!(healthy());
+        let (tell, mut told) = tokio::sync::mpsc::channel(1);
+        let dial = Dial::new(TrunkName::new("acme"), sip::Uri::parse(&uri).unwrap());
+        let _dialling = handle.dial(dial, move |answer| tell.try_send(answer.is_err()).unwrap());
+        assert_eq!(told.recv().await, Some(true));
+        assert!(!healthy());
     }
 
     #[test]

@@ -11,13 +11,17 @@
 pub mod agents;
 pub mod archive;
 pub mod boot;
+pub mod certificates;
 pub mod clock;
 pub mod config;
+pub mod control;
+mod dials;
 pub mod ear;
 pub mod front;
 pub mod host;
 pub mod ledger;
 pub mod policies;
+pub mod refusals;
 pub mod shard;
 
 pub use boot::{BootError, Edge};

@@ -2,15 +2,18 @@
 //! that does not load leaves the old one in force.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use base::{Diagnostic, WallTime};
 use call::Setup;
-use policy::Policy;
+use policy::{Policy, Transport};
+use transport::{Ingress, Line, LoadedLine};
 
 use crate::agents::{self, Agents};
+use crate::boot;
 use crate::config::Config;
 
 /// What the files amount to.
@@ -20,6 +23,8 @@ pub struct Loaded {
     pub setup: Arc<Setup>,
     /// The voice agents.
     pub agents: Arc<Agents>,
+    /// How trunks are dialled.
+    pub lines: Vec<LoadedLine>,
     /// What an operator should know, as text for people.
     pub warnings: Vec<String>,
 }
@@ -92,7 +97,11 @@ pub fn compile(
 /// Everything wrong with any file.
 pub fn load(config: &Config, version: u64, wall: WallTime) -> Result<Loaded, LoadError> {
     let agents = agents::load(&config.agents.directory).map_err(|found| LoadError::of(&found))?;
-    let (policy, warnings) = compile(&read(&config.policy.files)?, &agents, wall)?;
+    let (policy, mut warnings) = compile(&read(&config.policy.files)?, &agents, wall)?;
+    let collisions = policy.collisions(&boot::own_listeners(config));
+    if !collisions.is_empty() {
+        return Err(LoadError::of(&collisions));
+    }
     let setup = Setup {
         policy: Arc::new(policy.with_version(version)),
         agents: agents::cards(&agents),
@@ -101,7 +110,52 @@ pub fn load(config: &Config, version: u64, wall: WallTime) -> Result<Loaded, Loa
         advertise: Some(config.advertise.host.clone()).filter(|host| !host.is_empty()),
         media_advertise: config.advertise.media.parse().ok(),
     };
-    Ok(Loaded { setup: Arc::new(setup), agents: Arc::new(agents), warnings })
+    let lines = lines(&setup.policy, config)?;
+    warnings.extend(deaf_datagrams(config));
+    Ok(Loaded { setup: Arc::new(setup), agents: Arc::new(agents), lines, warnings })
+}
+
+/// How trunks are dialled, with the files read that their `tls` names.
+fn lines(policy: &Policy, config: &Config) -> Result<Vec<LoadedLine>, LoadError> {
+    let own = ingresses(boot::own_listeners(config));
+    let (mut lines, mut findings) = (Vec::new(), Vec::new());
+    for it in policy.lines() {
+        let zone = it.zone.filter(|zone| !zone.listen.is_empty());
+        let listeners = zone.map_or_else(
+            || own.clone(),
+            |zone| ingresses(zone.listen.iter().map(|it| (it.transport, it.address))),
+        );
+        let line = Line {
+            trunk: it.trunk.clone(),
+            send_to: it.send_to.iter().map(|peer| peer.uri.clone()).collect(),
+            listeners,
+            authorities: it.tls.authorities.as_ref().map(PathBuf::from),
+            pins: it.tls.pins.clone(),
+            identity: it.tls.identity.as_ref().map(|(it, key)| (it.into(), key.into())),
+        };
+        match line.load() {
+            Ok(line) => lines.push(line),
+            Err(error) => findings.extend(policy.wrong_tls(it.trunk, &error.to_string())),
+        }
+    }
+    if findings.is_empty() { Ok(lines) } else { Err(LoadError::of(&findings)) }
+}
+
+fn ingresses(listeners: impl IntoIterator<Item = (Transport, SocketAddr)>) -> Vec<Ingress> {
+    let ingress = |(word, address)| Some(Ingress { transport: boot::kind(word)?, address });
+    listeners.into_iter().filter_map(ingress).collect()
+}
+
+/// Of a datagram to every address nobody knows which one it came to, so that there is none to name
+/// in Contact.
+fn deaf_datagrams(config: &Config) -> Option<String> {
+    let is_wild = config.listen.udp.iter().any(|address| address.ip().is_unspecified());
+    let warns = is_wild && config.advertise.host.is_empty();
+    warns.then(|| {
+        "warning: [listen] udp is every address and [advertise] host is empty: calls over UDP \
+         are told to answer to no address; set the host, or list the addresses"
+            .to_owned()
+    })
 }
 
 /// What tells that a file changed: its time and size, and that of every voice agent.

@@ -2,17 +2,19 @@
 //! one member wants to the others. Synchronous and clock-free behind [`Driver`], so that the
 //! simulated world runs what production runs.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::net::SocketAddr;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use agent::provider::{ProviderError, ProviderEvent, Role, SpeechId, ThoughtId};
 use agent::{Dialogue, Turn};
-use base::{CallId, Event, Instant, LegId, Personal, Reason, SessionId, VoiceAgentName, WallTime};
+use base::{
+    CallId, Event, Instant, LegId, Personal, Reason, SessionId, TrunkName, VoiceAgentName,
+    WallTime, limit,
+};
 use bytes::Bytes;
-use call::{Calls, Keep, Peer, Record};
-use media::{MediaEvent, StopCause};
+use call::{Calls, Keep, Record, Unserved};
+use media::{MediaEvent, Purpose, StopCause};
 use policy::Transport;
 use relay::Command;
 use sip::FlowId;
@@ -45,12 +47,32 @@ pub enum Input {
     Agents(Arc<Agents>),
 }
 
+/// A flow that a leg needs; see [`call::Output::Connect`].
+#[derive(Debug)]
+pub struct Wish {
+    /// The leg.
+    pub leg: LegId,
+    /// Whose place it is.
+    pub trunk: TrunkName,
+    /// The place: a SIP URI.
+    pub uri: Personal<String>,
+    /// Over this.
+    pub transport: Transport,
+    /// Names that the peer's certificate has proved before.
+    pub proved: Arc<[String]>,
+    /// Who tried the place's last address in vain.
+    pub after: Option<(LegId, Unserved)>,
+}
+
 /// What a shard wants done. Nothing here waits; what cannot be done is said or counted.
 pub trait Driver {
     /// Puts bytes on a flow.
     fn send(&mut self, flow: FlowId, bytes: Bytes);
-    /// Opens a connection; `None` where it cannot even be tried.
-    fn connect(&mut self, target: SocketAddr, transport: Transport) -> Option<Arc<Peer>>;
+    /// Finds a flow to a place; answered with [`call::Input::Connected`] or
+    /// [`call::Input::Unreachable`].
+    fn connect(&mut self, wish: Wish);
+    /// The flow that was found for a leg serves.
+    fn served(&mut self, leg: LegId);
     /// Commands a media session; `false` where its worker takes nothing.
     fn relay(&mut self, session: SessionId, command: Command) -> bool;
     /// Lets the transcriber, and with `keep.recording` the recorder, listen along.
@@ -106,6 +128,10 @@ pub struct Shard {
     calls: Calls,
     agents: Arc<Agents>,
     talks: BTreeMap<CallId, Talk>,
+    /// Keys pressed before the voice agent began, between our 200 and a late ACK.
+    early_keys: BTreeMap<CallId, Vec<agent::Input>>,
+    /// Legs that talk with another leg.
+    bridged: BTreeSet<LegId>,
     sessions: BTreeMap<LegId, SessionId>,
     legs: BTreeMap<SessionId, LegId>,
     released: VecDeque<(Instant, SessionId)>,
@@ -122,6 +148,8 @@ impl Shard {
             calls,
             agents,
             talks: BTreeMap::new(),
+            early_keys: BTreeMap::new(),
+            bridged: BTreeSet::new(),
             sessions: BTreeMap::new(),
             legs: BTreeMap::new(),
             released: VecDeque::new(),
@@ -215,8 +243,11 @@ impl Shard {
         if let MediaEvent::Report { last: true, .. } = &event {
             self.forget(session);
         }
-        if let Some(input) = to_agent(&event) {
-            self.tell(now, wall, leg.call, input, driver);
+        let talk = self.talks.get(&leg.call).map(|talk| talk.leg);
+        match (to_agent(now, &event), talk == Some(leg)) {
+            (Some(input), true) => self.tell(now, wall, leg.call, input, driver),
+            (Some(input @ agent::Input::Digit { .. }), false) => self.hold_key(leg, input, driver),
+            _ => {}
         }
         self.calls.handle_input(now, wall, call::Input::Media { leg, event });
     }
@@ -237,11 +268,10 @@ impl Shard {
     ) {
         match output {
             call::Output::Send { flow, bytes } => driver.send(flow, bytes),
-            call::Output::Connect { leg, target, transport } => {
-                if let Some(peer) = driver.connect(target, transport) {
-                    self.calls.handle_input(now, wall, call::Input::Connected { leg, peer });
-                }
+            call::Output::Connect { leg, trunk, uri, transport, proved, after } => {
+                driver.connect(Wish { leg, trunk, uri, transport, proved, after });
             }
+            call::Output::Served { leg } => driver.served(leg),
             call::Output::Reserve { leg, need } => {
                 let session = self.new_session(leg);
                 if !driver.relay(session, Command::Reserve(need)) {
@@ -254,7 +284,15 @@ impl Shard {
                 let (leg, Some(session)) = (plan.leg, self.sessions.get(&plan.leg).copied()) else {
                     return;
                 };
-                if !driver.relay(session, Command::Apply(plan)) {
+                let with = match &plan.purpose {
+                    Purpose::Bridge(Some(bridge)) => self.sessions.get(&bridge.with).copied(),
+                    Purpose::Bridge(None) | Purpose::Agent { .. } => None,
+                };
+                match &plan.purpose {
+                    Purpose::Agent { .. } => self.bridged.remove(&leg),
+                    Purpose::Bridge(_) => self.bridged.insert(leg),
+                };
+                if !driver.relay(session, Command::Apply { plan, with }) {
                     // Without its plan the leg is mute: the call must not look well.
                     let (call, reason) = (leg.call, Reason::RelayFull);
                     self.calls.handle_input(now, wall, call::Input::HangUp { call, reason });
@@ -268,7 +306,21 @@ impl Shard {
                 self.tell(now, wall, call, agent::Input::Held(held), driver);
             }
             call::Output::Digit { call, digit } => {
-                self.tell(now, wall, call, agent::Input::Digit(digit), driver);
+                let input = agent::Input::Digit { digit, from: now, until: now };
+                if self.talks.contains_key(&call) {
+                    self.tell(now, wall, call, input, driver);
+                } else {
+                    self.hold_key(LegId { call, index: 0 }, input, driver);
+                }
+            }
+            call::Output::Press { leg, digit } => {
+                if let Some(session) = self.sessions.get(&leg) {
+                    driver.relay(*session, Command::SendDigits(digit.to_string()));
+                }
+            }
+            call::Output::StopAgent { call } => self.stop_agent(now, wall, call, driver),
+            call::Output::TransferFailed { call, reason } => {
+                self.tell(now, wall, call, agent::Input::TransferFailed(reason), driver);
             }
             call::Output::Record(record) => driver.store(*record),
             call::Output::Event(event) => driver.event(event),
@@ -298,11 +350,33 @@ impl Shard {
         Some(leg)
     }
 
+    /// Keeps a key for a voice agent that has not begun.
+    fn hold_key(&mut self, leg: LegId, key: agent::Input, driver: &mut dyn Driver) {
+        if !self.sessions.contains_key(&leg) || self.bridged.contains(&leg) {
+            return; // the call is over, or no voice agent will take it
+        }
+        let keys = self.early_keys.entry(leg.call).or_default();
+        if keys.len() < limit::CALL_DTMF_DIGITS.get() {
+            keys.push(key);
+        } else {
+            driver.event(Event::QueueFull { queue: "keys" });
+        }
+    }
+
+    /// The voice agent's part is over.
+    fn stop_agent(&mut self, now: Instant, wall: WallTime, call: CallId, driver: &mut dyn Driver) {
+        self.early_keys.remove(&call);
+        if self.talks.contains_key(&call) {
+            self.tell(now, wall, call, agent::Input::Ended, driver);
+            self.talks.remove(&call);
+            driver.ear(call, EarCommand::Close);
+        }
+    }
+
     fn release(&mut self, now: Instant, wall: WallTime, leg: LegId, driver: &mut dyn Driver) {
-        if self.talks.contains_key(&leg.call) {
-            self.tell(now, wall, leg.call, agent::Input::Ended, driver);
-            self.talks.remove(&leg.call);
-            driver.ear(leg.call, EarCommand::Close);
+        self.bridged.remove(&leg);
+        if self.talks.get(&leg.call).is_none_or(|talk| talk.leg == leg) {
+            self.stop_agent(now, wall, leg.call, driver);
         }
         if let Some(session) = self.sessions.remove(&leg) {
             // A worker that takes no command now takes none at all: its session ends with it.
@@ -336,6 +410,9 @@ impl Shard {
         };
         self.talks.insert(call, talk);
         self.tell(now, wall, call, agent::Input::Started, driver);
+        for key in self.early_keys.remove(&call).unwrap_or_default() {
+            self.tell(now, wall, call, key, driver);
+        }
     }
 
     /// Tells a voice agent something and carries out what it wants.
@@ -397,6 +474,10 @@ impl Shard {
                     }
                     None
                 }
+                agent::Output::Transfer(to) => {
+                    self.calls.handle_input(now, wall, call::Input::Transfer { call, to });
+                    None
+                }
                 agent::Output::HangUp(reason) => {
                     self.calls.handle_input(now, wall, call::Input::HangUp { call, reason });
                     None
@@ -414,9 +495,11 @@ impl Shard {
 }
 
 /// What of a media event concerns the voice agent.
-fn to_agent(event: &MediaEvent) -> Option<agent::Input> {
+fn to_agent(now: Instant, event: &MediaEvent) -> Option<agent::Input> {
     Some(match *event {
-        MediaEvent::Digit { digit, .. } => agent::Input::Digit(digit),
+        MediaEvent::Digit { digit, duration } => {
+            agent::Input::Digit { digit, from: now - duration, until: now }
+        }
         MediaEvent::SpeechStarted { position } => agent::Input::SpeechStarted { position },
         MediaEvent::SpeechEnded { position } => agent::Input::SpeechEnded { position },
         MediaEvent::PlayoutStarted { speech, position } => {

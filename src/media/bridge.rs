@@ -20,7 +20,8 @@ pub struct Bridge {
     pub to: Format,
     /// What becomes of key presses.
     pub keys: KeyPassage,
-    /// Whether tones in the sound count as key presses; the sound is then always decoded.
+    /// Whether tones in the sound count as key presses: they are taken out of the sound, which is
+    /// then always decoded.
     pub detect_tones: bool,
     /// Under which payload type comfort noise goes on; `None` turns it into sound where the sound
     /// is decoded anyway, and into silence where it is not.
@@ -52,7 +53,7 @@ pub enum KeyPassage {
     Report,
     /// Dual tones in the sound (ITU-T Q.23).
     Tones,
-    /// They end here.
+    /// Events end here; so do tones, where [`Bridge::detect_tones`] finds them.
     Drop,
 }
 
@@ -83,7 +84,10 @@ pub struct Rule {
 #[must_use]
 pub fn between(from: &LegPlan, to: &LegPlan, rule: Rule) -> Bridge {
     let keys = keys(from, to, rule);
-    let detect_tones = rule.keys_from == KeyForm::Tones && from.telephone_event.is_none();
+    // Tones that stay in the sound need not be found.
+    let detect_tones = rule.keys_from == KeyForm::Tones
+        && from.telephone_event.is_none()
+        && keys != KeyPassage::Drop;
     let must_decode = detect_tones || keys == KeyPassage::Tones;
     let passage = |format: &Format| {
         let passage = if must_decode { Passage::Transcode } else { passage(format, to) };

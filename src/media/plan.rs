@@ -131,18 +131,17 @@ impl SourceIdentity {
 /// When the caller's voice stops the agent's.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct BargeIn {
-    /// How sure the voice detector must be, 0 to 1.
+    /// How certain it must be that the caller has begun to speak, 0 to 1; see
+    /// [`audio::Voice::certainty`]. Lower is sooner and more often wrong.
     pub threshold: f32,
     /// Quietest speech that counts, in dB below full scale (negative).
     pub floor_dbfs: f32,
-    /// How long the caller must have spoken before the agent stops.
-    pub speech: Duration,
 }
 
 impl Default for BargeIn {
     /// Decides within 200 ms of onset (DESIGN section 6), yet not on a click or a breath.
     fn default() -> Self {
-        Self { threshold: 0.6, floor_dbfs: -45.0, speech: Duration::from_millis(120) }
+        Self { threshold: 0.5, floor_dbfs: -50.0 }
     }
 }
 

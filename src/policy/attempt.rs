@@ -21,6 +21,10 @@ use crate::words::Transport;
 pub struct Attempt {
     /// Where the message came from, as the socket says. Personal.
     pub source: SocketAddr,
+    /// Our address that it came to, which tells the zone. `None`, which the live path never says,
+    /// leaves it open: each trunk is taken to be at its own.
+    #[serde(default)]
+    pub local: Option<SocketAddr>,
     /// How it came.
     pub transport: Transport,
     /// DNS and URI subject alternative names of the peer's client certificate, which the TLS layer

@@ -6,15 +6,15 @@ mod lint;
 mod read;
 mod report;
 mod route;
+mod tls;
 mod trunk;
 mod uri;
-
-use std::collections::BTreeMap;
+mod zone;
 
 use base::{TrunkName, limit};
 
-use crate::file::{DefaultsFile, ZoneFile};
-use crate::policy::{Policy, Source, Zone, fnv};
+use crate::file::DefaultsFile;
+use crate::policy::{Policy, Source, fnv};
 use crate::words::RefusalManner;
 use base::diagnostic::{Errors, Warning};
 use report::Report;
@@ -36,11 +36,11 @@ pub fn load(
         .map(|(name, text)| Source { name: (*name).to_owned(), text: (*text).to_owned() })
         .collect();
     let mut report = Report::new(&sources);
-    let read = read::read(&mut report);
-    let defaults = read.defaults.unwrap_or_default();
-    let zones = zones(&mut report, &read.zones);
+    let mut read = read::read(&mut report);
+    let defaults = read.defaults.take().unwrap_or_default();
+    let zones = zone::compile(&mut report, &read.zones);
     let zone_names: Vec<&str> = read.zones.iter().map(|item| item.name.as_str()).collect();
-    let from = trunk::Surroundings { defaults: &defaults, zones: &zone_names };
+    let from = trunk::Surroundings { defaults: &defaults, zones: &zone_names, compiled: &zones };
     trunk::check_defaults(&mut report, &from);
 
     // Routes name trunks by their place in this list, so it also holds those with errors.
@@ -71,30 +71,8 @@ pub fn load(
         strangers: defaults.refuse.unwrap_or(RefusalManner::Answer),
         sources: sources.clone().into(),
     };
-    lint::lint(&mut report, &policy, &read.trunks, &read.routes, known_agents);
+    lint::lint(&mut report, &policy, &read, known_agents);
     report.finish().map(|warnings| (policy, warnings))
-}
-
-fn zones(report: &mut Report<'_>, items: &[read::Item<ZoneFile>]) -> BTreeMap<String, Zone> {
-    let mut zones = BTreeMap::new();
-    for item in items {
-        report.check_name(item, "zone");
-        let Some(file) = &item.value else { continue };
-        if let Some(host) = &file.advertise
-            && !uri::is_host(host)
-        {
-            let help = Some("write a host name or an address, without port".to_owned());
-            report.error(item.file, host.span(), format!("`{}` is no host", **host), help);
-        }
-        let zone = Zone {
-            listen: file.listen,
-            advertise: file.advertise.as_ref().map(|host| (**host).clone()),
-            media: file.media,
-            media_advertise: file.media_advertise,
-        };
-        zones.insert(item.name.clone(), zone);
-    }
-    zones
 }
 
 /// The `[defaults]` of all files, and where they stand.

@@ -1,6 +1,6 @@
 //! The one function that decides calls. The live path, `explain` and a back-test all use it.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use base::{Reason, WallTime, limit};
 
@@ -21,17 +21,19 @@ const RETRY_AFTER_RATE_SECONDS: u32 = 1;
 const RETRY_AFTER_DRAIN_SECONDS: u32 = 60;
 
 /// Whether a peer may speak at all. Asked for every message before it is parsed, so it is a few
-/// comparisons per trunk and nothing else. `certificates` are the verified identities of the
-/// peer's client certificate.
+/// comparisons per trunk and nothing else. `local` is our address that it came to, which tells the
+/// zone; `certificates` are the verified identities of the peer's client certificate.
 #[must_use]
 pub fn admit(
     policy: &Policy,
     source: IpAddr,
+    local: SocketAddr,
     transport: Transport,
     certificates: &[String],
     wall: WallTime,
 ) -> Admission {
-    match identify(policy, &Shown::new(source, transport, certificates, wall)) {
+    let shown = Shown::new(policy, source, Some(local), transport, certificates, wall);
+    match identify(policy, &shown) {
         Ok((_, trunk)) => Admission::Trunk(trunk.name.clone()),
         Err(not) => Admission::Refused {
             reason: not.reason,
@@ -73,7 +75,7 @@ fn verdict(
     observed: &Observed,
     decision: &mut Decision,
 ) -> Result<Accepted, Refusal> {
-    let (index, trunk) = identify(policy, &shown(attempt, observed)).map_err(|not| {
+    let (index, trunk) = identify(policy, &shown(policy, attempt, observed)).map_err(|not| {
         decision.trunk = not.trunk.map(|trunk| trunk.name.clone());
         Refusal {
             silent: not.manner == RefusalManner::Silent,
@@ -102,8 +104,9 @@ fn verdict(
 }
 
 /// What the peer shows of itself in an attempt.
-pub(crate) fn shown(attempt: &Attempt, observed: &Observed) -> Shown {
-    Shown::new(attempt.source.ip(), attempt.transport, &attempt.certificates, observed.wall)
+pub(crate) fn shown(policy: &Policy, attempt: &Attempt, observed: &Observed) -> Shown {
+    let Attempt { source, local, transport, certificates, .. } = attempt;
+    Shown::new(policy, source.ip(), *local, *transport, certificates, observed.wall)
 }
 
 /// The call as routes see it: numbers normalised as the trunk writes them.
@@ -307,6 +310,7 @@ impl Trunk {
             max_duration: self.max_duration,
             media_inactive: self.media_inactive,
             dtmf: self.dtmf.clone(),
+            transfer: self.transfer,
         }
     }
 }

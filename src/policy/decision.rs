@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::wire;
-use crate::words::{Codec, DtmfMethod, Keep, Protection, Suite};
+use crate::words::{Codec, DtmfMethod, Keep, Protection, Suite, Transfer};
 
 /// Whether a peer may speak at all, before anything it says is parsed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -194,4 +194,7 @@ pub struct Terms {
     pub media_inactive: Duration,
     /// How keys are taken and sent.
     pub dtmf: Vec<DtmfMethod>,
+    /// Whether the peer may transfer.
+    #[serde(default)]
+    pub transfer: Transfer,
 }

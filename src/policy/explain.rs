@@ -12,7 +12,7 @@ use crate::decide::{
 };
 use crate::decision::Decision;
 use crate::flip::smallest_change;
-use crate::identify::{PeerMismatch, Shown, check, identify};
+use crate::identify::{PeerMismatch, Shown, Side, check, identify};
 use crate::matching::{Candidate, Pattern, RouteMismatch};
 use crate::policy::{Action, Policy, Route, Trunk};
 use crate::render::{clean, joined};
@@ -85,7 +85,7 @@ pub struct RouteTried {
 #[must_use]
 pub fn explain(policy: &Policy, attempt: &Attempt, observed: &Observed) -> Explanation {
     let decision = decide(policy, attempt, observed);
-    let shown = shown(attempt, observed);
+    let shown = shown(policy, attempt, observed);
     let identified = identify(policy, &shown).ok();
     let (mut steps, mut routes, mut closest) = (Vec::new(), Vec::new(), None);
     let call = identified.map(|(index, trunk)| candidate(index, trunk, attempt));
@@ -171,6 +171,14 @@ fn peer_mismatch(trunk: &Trunk, shown: &Shown, why: PeerMismatch) -> String {
     let transport = shown.transport;
     match why {
         PeerMismatch::NoFrom => "it has no `from`: no call comes from it".to_owned(),
+        PeerMismatch::Zone => {
+            let name = |side: &Side| match side {
+                Side::Zone(zone) => format!("zone {zone}"),
+                Side::Own | Side::Unknown => "the edge's own listeners".to_owned(),
+            };
+            let (home, side) = (name(&Side::of(trunk)), name(&shown.side));
+            format!("it is at {home}; the message came to {side}")
+        }
         PeerMismatch::Network => {
             format!("from.networks = {}; the source is {}", joined(&trunk.networks), shown.source)
         }

@@ -6,7 +6,7 @@ use core::fmt;
 use core::time::Duration;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::{Deref, Range};
 
 use base::Date;
@@ -18,7 +18,9 @@ use serde::{
 };
 use toml::Spanned;
 
-use crate::words::{Codec, DtmfMethod, Keep, Protection, RefusalManner, Suite, Transport};
+use crate::words::{
+    Codec, DtmfMethod, Keep, Protection, RefusalManner, Suite, Transfer, Transport,
+};
 
 /// A value with its place in the file.
 #[derive(Clone, Debug, Deserialize)]
@@ -95,6 +97,8 @@ pub struct DefaultsFile {
     pub media_inactive: Option<At<Time>>,
     /// How pressed keys are taken and sent.
     pub dtmf: Option<At<Vec<DtmfMethod>>>,
+    /// Whether its calls may be transferred by REFER; `edge` unless said otherwise.
+    pub transfer: Option<Transfer>,
     /// How numbers are written.
     pub numbers: Option<NumbersFile>,
 }
@@ -111,8 +115,10 @@ pub struct TrunkFile {
     pub send_to: Option<Vec<At<String>>>,
     /// Networks whence plain RTP may come where media is exempted; `from.networks` unless said.
     pub media_from: Option<At<Vec<At<Network>>>>,
-    /// The zone whose addresses its calls use.
+    /// The zone that it is at, and whose addresses its calls use.
     pub zone: Option<At<String>>,
+    /// Who proves what on the TLS connections that we open to it.
+    pub tls: Option<At<TrunkTlsFile>>,
     /// Transports it may use; `["tls"]` unless said otherwise.
     pub transports: Option<At<Vec<At<Transport>>>>,
     /// Whether media must be SRTP.
@@ -137,6 +143,8 @@ pub struct TrunkFile {
     pub media_inactive: Option<At<Time>>,
     /// How pressed keys are taken and sent.
     pub dtmf: Option<At<Vec<DtmfMethod>>>,
+    /// Whether its calls may be transferred by REFER; `edge` unless said otherwise.
+    pub transfer: Option<Transfer>,
     /// How its numbers are written.
     pub numbers: Option<NumbersFile>,
 }
@@ -149,6 +157,22 @@ pub struct FromFile {
     pub networks: Option<At<Vec<At<Network>>>>,
     /// Subject alternative names of the client certificate.
     pub certificates: Option<At<Vec<At<String>>>>,
+}
+
+/// Who proves what on the TLS connections that we open to a trunk.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TrunkTlsFile {
+    /// A PEM bundle of the only authorities that vouch for it; without it, those of the system
+    /// and of `[tls] client_ca`.
+    pub ca: Option<At<String>>,
+    /// Fingerprints of its certificates, as in "sha256:0123...": one of them must be shown, and
+    /// neither authority nor name is asked for.
+    pub pins: Option<At<Vec<At<String>>>>,
+    /// Our certificate towards it, a PEM chain; without it, the listener's.
+    pub certificate: Option<At<String>>,
+    /// The key of `certificate`.
+    pub key: Option<At<String>>,
 }
 
 /// Whether media must be SRTP, by the direction of the call.
@@ -242,14 +266,31 @@ pub enum Bare {
 pub struct ZoneFile {
     /// For people.
     pub description: Option<String>,
-    /// The local address of signalling.
-    pub listen: Option<IpAddr>,
+    /// Where its signalling arrives. With it, its trunks are recognised there and nowhere else;
+    /// without it, at the edge's own listeners.
+    pub listen: Option<At<ListenFile>>,
     /// The host that Via, Contact and Record-Route name, where it differs.
     pub advertise: Option<At<String>>,
     /// The local address of media.
-    pub media: Option<IpAddr>,
+    pub media: Option<At<IpAddr>>,
     /// The address that session descriptions name, where it differs.
-    pub media_advertise: Option<IpAddr>,
+    pub media_advertise: Option<At<IpAddr>>,
+}
+
+/// Local addresses of signalling, by transport. The plaintext ones are open only while an
+/// exemption of some trunk of the zone runs.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ListenFile {
+    /// SIP over TLS, as in "10.20.0.5:5061".
+    #[serde(default)]
+    pub tls: Vec<At<Endpoint>>,
+    /// SIP over TCP.
+    #[serde(default)]
+    pub tcp: Vec<At<Endpoint>>,
+    /// SIP over UDP.
+    #[serde(default)]
+    pub udp: Vec<At<Endpoint>>,
 }
 
 /// `[[route]]`: one rule; exactly one of `send_to` and `refuse`.
@@ -369,6 +410,32 @@ impl JsonSchema for Network {
             "description": "A network as 198.51.100.0/24 or one address as 198.51.100.7.",
             "type": "string",
             "pattern": "^[0-9a-fA-F.:]+(/[0-9]{1,3})?$",
+        })
+    }
+}
+
+/// A local address with its port, as `10.20.0.5:5061` or `[2001:db8::5]:5061`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Endpoint(pub SocketAddr);
+
+impl<'de> Deserialize<'de> for Endpoint {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_str(Text("an address with a port such as \"10.20.0.5:5061\"", |text| {
+            let wrong = |_| "not an address with a port such as 10.20.0.5:5061".to_owned();
+            text.parse().map(Self).map_err(wrong)
+        }))
+    }
+}
+
+impl JsonSchema for Endpoint {
+    fn schema_name() -> Cow<'static, str> {
+        "Endpoint".into()
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "A local address and port, as 10.20.0.5:5061 or [2001:db8::5]:5061.",
+            "type": "string",
+            "pattern": "^[0-9a-zA-Z.:%\\[\\]]+:[0-9]{1,5}$",
         })
     }
 }

@@ -12,7 +12,7 @@ use crate::change::{Change, Draft, key, list, quoted};
 use crate::compile::load;
 use crate::decide::{candidate, check_room, decide, open_peers, shown};
 use crate::decision::Decision;
-use crate::identify::{PeerMismatch, Shown, check, identify};
+use crate::identify::{PeerMismatch, Shown, Side, check, identify};
 use crate::policy::{Action, Policy, Route, Trunk};
 use crate::words::{Codec, Protection};
 
@@ -59,7 +59,7 @@ struct Case<'a> {
 
 fn step(draft: &mut Draft, case: &Case<'_>) -> Option<()> {
     let Some(refusal) = case.decision.refusal() else { return case.shut(draft) };
-    let shown = shown(case.attempt, case.observed);
+    let shown = shown(case.policy, case.attempt, case.observed);
     let identified = identify(case.policy, &shown);
     let Ok((index, trunk)) = identified else {
         return match identified.err().and_then(|not| not.trunk) {
@@ -105,7 +105,8 @@ impl Case<'_> {
 
     /// A route in front of the one that accepts.
     fn shut(&self, draft: &mut Draft) -> Option<()> {
-        let (index, trunk) = identify(self.policy, &shown(self.attempt, self.observed)).ok()?;
+        let (index, trunk) =
+            identify(self.policy, &shown(self.policy, self.attempt, self.observed)).ok()?;
         let place = self.deciding_route()?.place;
         draft.insert_before(place.file, place.line, &self.route(index, trunk, Some(603)))
     }
@@ -155,6 +156,10 @@ impl Case<'_> {
                 networks.push(IpNet::from(shown.source));
                 set(draft, trunk, &["from", "networks"], &list(networks))
             }
+            Some((trunk, Near::Zone, _)) => {
+                let Side::Zone(zone) = &shown.side else { return None };
+                set(draft, trunk, &["zone"], &quoted(zone))
+            }
             Some((trunk, Near::Certificate, _)) => {
                 let mut certificates = trunk.certificates.clone();
                 certificates.push(shown.domains.first()?.clone());
@@ -173,6 +178,9 @@ impl Case<'_> {
             "[trunk.{}]\nfrom = {{ networks = {networks} }}\ntransports = [\"{word}\"]",
             key(&name)
         );
+        if let Side::Zone(zone) = &shown.side {
+            toml += &format!("\nzone = {}", quoted(zone));
+        }
         if shown.transport.is_plaintext() {
             toml += &format!("\nexempt.signalling = {}", exemption(shown.wall, ""));
         }
@@ -255,12 +263,18 @@ enum Near {
     Network,
     /// With a certificate that is not listed.
     Certificate,
+    /// At the listeners of another zone.
+    Zone,
 }
 
 /// How a stranger is nearly this trunk, and how nearly: a proved certificate counts most, then an
 /// address inside of the networks, then an address close to them.
 fn nearness(trunk: &Trunk, shown: &Shown) -> Option<(Near, u8)> {
     match check(trunk, shown).err()? {
+        PeerMismatch::Zone => {
+            let there = Shown { side: Side::Unknown, ..shown.clone() };
+            check(trunk, &there).is_ok().then_some((Near::Zone, 254))
+        }
         PeerMismatch::OtherCertificate if !shown.domains.is_empty() => {
             Some((Near::Certificate, 200))
         }

@@ -1,6 +1,7 @@
 //! Which trunk a peer is. Used alike before parsing, by `decide` and by `explain`.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use base::{Date, Reason, WallTime};
 
@@ -11,6 +12,7 @@ use crate::words::{RefusalManner, Transport};
 #[derive(Clone, Debug)]
 pub(crate) struct Shown {
     pub(crate) source: IpAddr,
+    pub(crate) side: Side,
     pub(crate) transport: Transport,
     /// Whether it showed a client certificate, whatever that says.
     pub(crate) has_certificate: bool,
@@ -21,7 +23,9 @@ pub(crate) struct Shown {
 
 impl Shown {
     pub(crate) fn new(
+        policy: &Policy,
         source: IpAddr,
+        local: Option<SocketAddr>,
         transport: Transport,
         certificates: &[String],
         wall: WallTime,
@@ -29,6 +33,9 @@ impl Shown {
         Self {
             // A dual-stack socket shows IPv4 peers as ::ffff:a.b.c.d.
             source: source.to_canonical(),
+            side: local.map_or(Side::Unknown, |local| {
+                policy.name_at(transport, local).map_or(Side::Own, |zone| Side::Zone(zone.clone()))
+            }),
             transport,
             has_certificate: !certificates.is_empty(),
             domains: certificates.iter().filter_map(|it| domain_of(it)).collect(),
@@ -37,11 +44,31 @@ impl Shown {
     }
 }
 
+/// The side of the network that a message came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    /// Nobody says: a message from a file. Each trunk is taken to be at its own side.
+    Unknown,
+    /// The edge's own listeners.
+    Own,
+    /// Those of a zone.
+    Zone(Arc<str>),
+}
+
+impl Side {
+    /// Where a trunk is known.
+    pub(crate) fn of(trunk: &Trunk) -> Self {
+        trunk.home.clone().map_or(Self::Own, Self::Zone)
+    }
+}
+
 /// Why a peer is not a trunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PeerMismatch {
     /// The trunk has no `from`: calls go to it, none come from it.
     NoFrom,
+    /// The message came to the listeners of another zone.
+    Zone,
     /// The source is in none of its networks.
     Network,
     /// No certificate was shown, and the trunk asks for one.
@@ -120,6 +147,9 @@ pub(crate) fn identify<'p>(
 pub(crate) fn check(trunk: &Trunk, shown: &Shown) -> Result<(), PeerMismatch> {
     if trunk.networks.is_empty() && trunk.certificates.is_empty() {
         return Err(PeerMismatch::NoFrom);
+    }
+    if shown.side != Side::Unknown && shown.side != Side::of(trunk) {
+        return Err(PeerMismatch::Zone);
     }
     if !trunk.networks.is_empty() && !trunk.networks.iter().any(|it| it.contains(&shown.source)) {
         return Err(PeerMismatch::Network);

@@ -25,6 +25,7 @@ mod render;
 mod schema;
 mod wire;
 mod words;
+mod zone;
 
 pub use attempt::{Attempt, Observed, Offer, TrunkObserved};
 pub use base::diagnostic::{Errors, Warning};
@@ -35,9 +36,12 @@ pub use decision::{
     Accepted, Admission, Decision, Destination, Note, Refusal, Target, Terms, Verdict,
 };
 pub use explain::{Explanation, RouteTried, Step, TrunkTried, explain};
-pub use policy::{Expiring, Policy, Zone};
+pub use policy::{Expiring, Line, Peer, Policy, TrunkTls};
 pub use schema::schema;
-pub use words::{Codec, DtmfMethod, Exempted, Keep, Protection, RefusalManner, Suite, Transport};
+pub use words::{
+    Codec, DtmfMethod, Exempted, Keep, Protection, RefusalManner, Suite, Transfer, Transport,
+};
+pub use zone::{Listener, Zone};
 
 #[cfg(test)]
 mod tests;

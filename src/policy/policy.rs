@@ -3,7 +3,6 @@
 //! resolved) hold wherever one exists.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,8 +13,9 @@ use ipnet::IpNet;
 use crate::matching::When;
 use crate::numbers::Numbers;
 use crate::words::{
-    Codec, DtmfMethod, Exempted, Keep, Protection, RefusalManner, Suite, Transport,
+    Codec, DtmfMethod, Exempted, Keep, Protection, RefusalManner, Suite, Transfer, Transport,
 };
+use crate::zone::Zone;
 use base::diagnostic::{Diagnostic, Warning};
 
 /// How long before its end an exemption is warned of.
@@ -72,6 +72,10 @@ pub(crate) struct Trunk {
     pub(crate) send_to: Vec<Peer>,
     pub(crate) media_from: Vec<IpNet>,
     pub(crate) zone: Option<String>,
+    /// The zone at whose listeners it is known; `None` is the edge's own listeners, also where its
+    /// zone has none.
+    pub(crate) home: Option<Arc<str>>,
+    pub(crate) tls: TrunkTls,
     pub(crate) transports: Vec<Transport>,
     pub(crate) srtp_inbound: Protection,
     pub(crate) srtp_outbound: Protection,
@@ -85,6 +89,7 @@ pub(crate) struct Trunk {
     pub(crate) media: Option<Exemption>,
     pub(crate) recording: Keep,
     pub(crate) transcript: Keep,
+    pub(crate) transfer: Transfer,
     pub(crate) refuse: RefusalManner,
     pub(crate) max_duration: Duration,
     pub(crate) media_inactive: Duration,
@@ -93,11 +98,40 @@ pub(crate) struct Trunk {
     pub(crate) place: Place,
 }
 
+/// Who proves what on the TLS connections that we open to a trunk. Files are named as the policy
+/// names them; reading them is the edge's.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TrunkTls {
+    /// The PEM bundle of the only authorities that vouch for its certificates.
+    pub authorities: Option<String>,
+    /// SHA-256 fingerprints of its certificates, one of which it must show.
+    pub pins: Vec<[u8; 32]>,
+    /// Our certificate and its key, both PEM files.
+    pub identity: Option<(String, String)>,
+    /// Where this stands.
+    pub(crate) span: Option<Range<usize>>,
+}
+
+/// How a trunk is dialled.
+#[derive(Clone, Copy, Debug)]
+pub struct Line<'p> {
+    /// The trunk.
+    pub trunk: &'p TrunkName,
+    /// The URIs to dial, in this order.
+    pub send_to: &'p [Peer],
+    /// Its zone, where it has one.
+    pub zone: Option<&'p Zone>,
+    /// Who proves what.
+    pub tls: &'p TrunkTls,
+}
+
 /// An address that we dial.
 #[derive(Clone, Debug)]
-pub(crate) struct Peer {
-    pub(crate) uri: String,
-    pub(crate) transport: Transport,
+pub struct Peer {
+    /// The SIP URI.
+    pub uri: String,
+    /// The transport: the one that the URI names, else TLS.
+    pub transport: Transport,
 }
 
 /// A rule lifted for a while.
@@ -149,19 +183,6 @@ pub(crate) struct Share {
     pub(crate) weight: u32,
 }
 
-/// A side of the network: the addresses to use there. What is `None` is the edge's own default.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Zone {
-    /// The local address of signalling.
-    pub listen: Option<IpAddr>,
-    /// The host that Via, Contact and Record-Route name.
-    pub advertise: Option<String>,
-    /// The local address of media.
-    pub media: Option<IpAddr>,
-    /// The address that session descriptions name.
-    pub media_advertise: Option<IpAddr>,
-}
-
 /// An exemption that ends soon or has ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Expiring {
@@ -208,15 +229,23 @@ impl Policy {
         self.routes.len()
     }
 
-    /// The addresses of a zone.
-    #[must_use]
-    pub fn zone(&self, name: &str) -> Option<&Zone> {
-        self.zones.get(name)
+    /// How each trunk is dialled, also those that only call us: a request within such a call may
+    /// need a new connection.
+    pub fn lines(&self) -> impl Iterator<Item = Line<'_>> {
+        self.trunks.iter().map(|trunk| Line {
+            trunk: &trunk.name,
+            send_to: &trunk.send_to,
+            zone: trunk.zone.as_deref().and_then(|name| self.zone(name)),
+            tls: &trunk.tls,
+        })
     }
 
-    /// Every zone, by name.
-    pub fn zones(&self) -> impl Iterator<Item = (&str, &Zone)> {
-        self.zones.iter().map(|(name, zone)| (name.as_str(), zone))
+    /// Something wrong with what a trunk's `tls` names, found by who reads those files.
+    #[must_use]
+    pub fn wrong_tls(&self, trunk: &TrunkName, message: &str) -> Option<Diagnostic> {
+        let trunk = self.trunk(trunk.as_str())?;
+        let (source, span) = (self.sources.get(trunk.place.file)?, trunk.tls.span.as_ref()?);
+        Some(Diagnostic::new(&source.name, &source.text, span, message, None))
     }
 
     /// The voice agents that routes name.
@@ -228,23 +257,6 @@ impl Policy {
                 Action::Agent(name) => Some(name),
                 Action::Trunks(_) | Action::Refuse(_) => None,
             })
-            .collect()
-    }
-
-    /// The plaintext transports that some trunk may use now. The sockets of the others stay closed
-    /// (DESIGN invariant 4.1). UDP is among them also where a trunk is only dialled over it,
-    /// because answers come back to the same socket.
-    #[must_use]
-    pub fn plaintext_transports(&self, wall: WallTime) -> BTreeSet<Transport> {
-        self.trunks
-            .iter()
-            .filter(|trunk| trunk.signalling.as_ref().is_some_and(|it| it.runs(wall)))
-            .flat_map(|trunk| {
-                let dialled = trunk.send_to.iter().map(|peer| &peer.transport);
-                trunk.transports.iter().chain(dialled.filter(|it| **it == Transport::Udp))
-            })
-            .copied()
-            .filter(|transport| transport.is_plaintext())
             .collect()
     }
 

@@ -91,6 +91,13 @@ words! {
         /// If the voice agent's own switch is on.
         Allowed "allowed",
     }
+    /// Whether a trunk may carry its other party to somebody else (REFER).
+    Transfer {
+        /// The edge dials the new party itself, by the routes that the trunk could use.
+        Edge "edge",
+        /// It may not.
+        Refuse "refuse",
+    }
     /// How a peer that is not admitted is refused.
     RefusalManner {
         /// With a SIP answer.
@@ -112,5 +119,12 @@ impl Transport {
     #[must_use]
     pub const fn is_plaintext(self) -> bool {
         matches!(self, Self::Udp | Self::Tcp | Self::Ws)
+    }
+}
+
+impl Default for Transfer {
+    /// A decision that was stored before the word existed let nobody transfer.
+    fn default() -> Self {
+        Self::Refuse
     }
 }

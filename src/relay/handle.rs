@@ -9,7 +9,10 @@ use std::time::Duration;
 
 use base::{SessionId, limit};
 
-use crate::driver::epoll::{Epoll, Waker};
+use crate::driver::epoll::Epoll;
+use crate::driver::files::Files;
+use crate::driver::uring::Uring;
+use crate::driver::{DriverChoice, Refusal, Waker};
 use crate::path::counters::{Published, Tally};
 use crate::worker::{Command, EventSink, Message, Setup, Worker};
 
@@ -22,6 +25,8 @@ pub struct RelayConfig {
     pub ports: RangeInclusive<u16>,
     /// From the system's randomness: spreads ports and reports, so that nobody can foresee them.
     pub seed: u64,
+    /// How the workers reach their sockets.
+    pub driver: DriverChoice,
 }
 
 /// The command was not taken: the worker's queue is full (`relay.commands`) or it has ended.
@@ -37,6 +42,7 @@ pub type RelayCounters = Tally;
 pub struct Relay {
     handle: RelayHandle,
     threads: Vec<JoinHandle<()>>,
+    refusal: Option<Refusal>,
 }
 
 /// Sends commands to the workers.
@@ -59,16 +65,15 @@ impl Relay {
     /// Starts the workers; `sink` makes each one's event sink, by its number.
     ///
     /// # Errors
-    /// Where the system refuses a thread or a poll.
+    /// Where the system refuses a thread or a poll, or io_uring where that is asked for.
     pub fn start(
         config: &RelayConfig,
         mut sink: impl FnMut(usize) -> Box<dyn EventSink>,
     ) -> io::Result<Self> {
         let workers = config.workers.max(1);
-        let (mut handles, mut threads) = (Vec::new(), Vec::new());
+        let files = Files::share(workers);
+        let (mut handles, mut threads, mut refusal) = (Vec::new(), Vec::new(), None);
         for number in 0..workers {
-            let network = Epoll::new()?;
-            let waker = network.waker();
             let (sender, commands) = sync_channel(limit::RELAY_COMMANDS.get());
             let published = Arc::new(Published::default());
             let setup = Setup {
@@ -80,12 +85,22 @@ impl Relay {
                 workers,
                 seed: config.seed.wrapping_add(number as u64),
             };
-            let run = move || Worker::new(network, setup).run();
+            let (files, driver) = (files.clone(), config.driver);
+            let (ready, is_ready) = sync_channel(1);
             let name = format!("relay-{number}");
+            let run = move || work(setup, files, driver, &ready);
             threads.push(std::thread::Builder::new().name(name).spawn(run)?);
+            let (waker, why) = is_ready.recv().map_err(io::Error::other)??;
+            refusal = refusal.or(why);
             handles.push(WorkerHandle { commands: sender, waker, published });
         }
-        Ok(Self { handle: RelayHandle(handles.into()), threads })
+        Ok(Self { handle: RelayHandle(handles.into()), threads, refusal })
+    }
+
+    /// Why a worker uses epoll; `None` where all use io_uring.
+    #[must_use]
+    pub const fn refusal(&self) -> Option<Refusal> {
+        self.refusal
     }
 
     /// A handle to send commands with.
@@ -106,6 +121,35 @@ impl Relay {
             // A worker that panicked has ended all the same.
             let _ = thread.join();
         }
+    }
+}
+
+/// How a worker says that it has begun: by whom it is woken, and why it uses epoll.
+type Begun = io::Result<(Waker, Option<Refusal>)>;
+
+/// A worker's thread. The driver is made here: the kernel ties io_uring to the thread that uses it.
+fn work(setup: Setup, files: Files, driver: DriverChoice, ready: &SyncSender<Begun>) {
+    // Whoever started this thread waits for one word, for which there is room.
+    let begun = |word| drop(ready.try_send(word));
+    let ring = match driver {
+        DriverChoice::Epoll => Err(Refusal::NotWanted),
+        DriverChoice::Auto | DriverChoice::IoUring => Uring::new(files.clone()),
+    };
+    match (ring, driver) {
+        (Ok(ring), _) => {
+            begun(Ok((ring.waker(), None)));
+            Worker::new(ring, setup).run();
+        }
+        (Err(refusal), DriverChoice::IoUring) => {
+            begun(Err(io::Error::other(format!("io_uring: {refusal}"))));
+        }
+        (Err(refusal), _) => match Epoll::new(files) {
+            Ok(poll) => {
+                begun(Ok((poll.waker(), Some(refusal))));
+                Worker::new(poll, setup).run();
+            }
+            Err(error) => begun(Err(error.into())),
+        },
     }
 }
 

@@ -40,8 +40,14 @@ fn wait_for<T>(
 
 #[test]
 fn a_call_flows_over_real_sockets() {
+    for driver in [DriverChoice::Epoll, DriverChoice::Auto] {
+        a_call_flows(driver);
+    }
+}
+
+fn a_call_flows(driver: DriverChoice) {
     let (sender, events) = sync_channel(1024);
-    let config = RelayConfig { workers: 2, ports: 21_000..=21_999, seed: 7 };
+    let config = RelayConfig { workers: 2, ports: 21_000..=21_999, seed: 7, driver };
     let relay = Relay::start(&config, |_| Box::new(Sink(sender.clone()))).unwrap();
     let (handle, session) = (relay.handle(), SessionId::new(5, 0));
     let need = Need { bind: IpAddr::from([127, 0, 0, 1]), separate_rtcp: true };
@@ -76,7 +82,7 @@ fn a_call_flows_over_real_sockets() {
         source: SourceIdentity::random(&mut random),
         purpose: Purpose::Agent { barge_in: None },
     };
-    handle.command(session, Command::Apply(Box::new(plan))).unwrap();
+    handle.command(session, Command::Apply { plan: Box::new(plan), with: None }).unwrap();
     let samples: Arc<[i16]> = Arc::from(vec![8000; 16_000]);
     handle.command(session, Command::Play { speech: 1, samples, last: true }).unwrap();
 

@@ -7,13 +7,14 @@
 //! is a set of worker threads that own sessions and sockets. Nothing here writes a live audio
 //! frame to a disk or a log.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
+pub mod driver;
 pub mod path;
 pub mod srtp;
 
-mod driver;
 mod handle;
+mod late;
 mod ports;
 mod socket;
 mod worker;

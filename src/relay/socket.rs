@@ -1,25 +1,49 @@
 //! A media socket: UDP, non-blocking, bound to the zone's address, marked as voice.
 
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use base::limit;
 use rustix::io::{Errno, Result};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, sockopt};
 
 /// Expedited forwarding (RFC 3246) as a traffic class: audio's DSCP by RFC 4594 section 4.1.
 const EXPEDITED: u8 = 46 << 2;
 
-/// Receive buffer: what 4 s of one call need, so that a late worker loses nothing, and a flood
-/// fills no memory.
-const RECEIVE_BUFFER: usize = 64 * 1024;
-
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct MediaSocket(OwnedFd);
 
 impl MediaSocket {
-    /// Opens and binds one.
+    /// Opens and binds one; nobody else has its port then.
     pub(crate) fn open(address: SocketAddr) -> Result<Self> {
+        let socket = Self::new(address)?;
+        rustix::net::bind(&socket.0, &address)?;
+        Ok(socket)
+    }
+
+    /// Opens another one on the same port that hears only this peer; `self` goes on hearing
+    /// everybody else.
+    pub(crate) fn open_connected(&self, peer: SocketAddr) -> Result<Self> {
+        let address = SocketAddr::try_from(rustix::net::getsockname(&self.0)?)?;
+        let socket = Self::new(address)?;
+        // The port is shared for this moment only, or a second process could share it as well.
+        sockopt::set_socket_reuseport(&self.0, true)?;
+        let bound = sockopt::set_socket_reuseport(&socket.0, true)
+            .and_then(|()| rustix::net::bind(&socket.0, &address));
+        sockopt::set_socket_reuseport(&self.0, false)?;
+        bound?;
+        sockopt::set_socket_reuseport(&socket.0, false)?;
+        rustix::net::connect(&socket.0, &peer)?;
+        Ok(socket)
+    }
+
+    /// Hears and reaches another peer from now on.
+    pub(crate) fn connect(&self, peer: SocketAddr) -> Result<()> {
+        rustix::net::connect(&self.0, &peer)
+    }
+
+    fn new(address: SocketAddr) -> Result<Self> {
         let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         let socket = rustix::net::socket_with(family, SocketType::DGRAM, flags, None)?;
@@ -28,14 +52,8 @@ impl MediaSocket {
             SocketAddr::V4(_) => sockopt::set_ip_tos(&socket, EXPEDITED),
             SocketAddr::V6(_) => sockopt::set_ipv6_tclass(&socket, u32::from(EXPEDITED)),
         };
-        let _ = sockopt::set_socket_recv_buffer_size(&socket, RECEIVE_BUFFER);
-        rustix::net::bind(&socket, &address)?;
+        let _ = sockopt::set_socket_recv_buffer_size(&socket, limit::RELAY_SOCKET_BYTES.get());
         Ok(Self(socket))
-    }
-
-    /// The descriptor, to be polled.
-    pub(crate) const fn descriptor(&self) -> &OwnedFd {
-        &self.0
     }
 
     /// The next datagram: its length (above the buffer's where it did not fit) and source; `None`
@@ -54,9 +72,81 @@ impl MediaSocket {
         None
     }
 
-    /// Sends one datagram. Each call has its own socket and sends one packet in 20 ms, so there is
-    /// nothing for `sendmmsg` to batch; one submission for many sockets is io_uring's gain.
-    pub(crate) fn send(&self, to: SocketAddr, datagram: &[u8]) -> Result<()> {
+    /// Sends one datagram to the peer that the socket is connected to.
+    pub(crate) fn send(&self, datagram: &[u8]) -> Result<()> {
+        rustix::net::send(&self.0, datagram, SendFlags::DONTWAIT).map(|_| ())
+    }
+
+    /// Sends one datagram to any address.
+    pub(crate) fn send_to(&self, to: SocketAddr, datagram: &[u8]) -> Result<()> {
         rustix::net::sendto(&self.0, datagram, SendFlags::DONTWAIT, &to).map(|_| ())
+    }
+}
+
+impl AsFd for MediaSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::UdpSocket;
+
+    fn own(socket: &MediaSocket) -> SocketAddr {
+        SocketAddr::try_from(rustix::net::getsockname(&socket.0).unwrap()).unwrap()
+    }
+
+    fn any(ip: &str) -> SocketAddr {
+        SocketAddr::new(ip.parse().unwrap(), 0)
+    }
+
+    fn sources(socket: &MediaSocket) -> Vec<SocketAddr> {
+        std::iter::from_fn(|| socket.receive(&mut [0; 16])).map(|(_, source)| source).collect()
+    }
+
+    #[test]
+    fn a_connected_socket_and_its_sibling_share_out_a_port_exactly() {
+        for ip in ["127.0.0.1", "::1"] {
+            let open = MediaSocket::open(any(ip)).unwrap();
+            let (peer, stranger) =
+                (UdpSocket::bind(any(ip)).unwrap(), UdpSocket::bind(any(ip)).unwrap());
+            let connected = open.open_connected(peer.local_addr().unwrap()).unwrap();
+            for _ in 0..20 {
+                peer.send_to(b"x", own(&open)).unwrap();
+                stranger.send_to(b"x", own(&open)).unwrap();
+            }
+            assert_eq!(sources(&connected), vec![peer.local_addr().unwrap(); 20]);
+            assert_eq!(sources(&open), vec![stranger.local_addr().unwrap(); 20]);
+            connected.connect(stranger.local_addr().unwrap()).unwrap();
+            peer.send_to(b"x", own(&open)).unwrap();
+            assert_eq!(sources(&open), [peer.local_addr().unwrap()]);
+        }
+    }
+
+    #[test]
+    fn nobody_else_can_share_a_port() {
+        let open = MediaSocket::open(any("127.0.0.1")).unwrap();
+        let peer = UdpSocket::bind(any("127.0.0.1")).unwrap();
+        let _connected = open.open_connected(peer.local_addr().unwrap()).unwrap();
+        let third = MediaSocket::new(own(&open)).unwrap();
+        sockopt::set_socket_reuseport(&third.0, true).unwrap();
+        assert_eq!(rustix::net::bind(&third.0, &own(&open)), Err(Errno::ADDRINUSE));
+    }
+
+    #[test]
+    fn both_are_marked_as_voice_and_bounded() {
+        let peer = UdpSocket::bind(any("127.0.0.1")).unwrap();
+        let open = MediaSocket::open(any("127.0.0.1")).unwrap();
+        let connected = open.open_connected(peer.local_addr().unwrap()).unwrap();
+        for socket in [&open, &connected] {
+            assert_eq!(sockopt::ip_tos(&socket.0), Ok(EXPEDITED));
+            // The kernel doubles what it is told, for its own bookkeeping.
+            let bytes = sockopt::socket_recv_buffer_size(&socket.0).unwrap();
+            assert!(bytes <= 2 * limit::RELAY_SOCKET_BYTES.get());
+        }
+        let six = MediaSocket::open(any("::1")).unwrap();
+        assert_eq!(sockopt::ipv6_tclass(&six.0), Ok(u32::from(EXPEDITED)));
     }
 }

@@ -19,9 +19,10 @@ use media::{LegPlan, MediaEvent, Need, Reserved, TapFrame};
 use rtrb::Producer;
 
 use crate::driver::{Network, Token};
-use crate::path::counters::{Meter, Published, Tally};
+use crate::late::{self, Late};
+use crate::path::counters::{DropReason, Meter, Published, Tally};
 use crate::path::receive::BUFFER_BYTES;
-use crate::path::{Driver, Port, Session};
+use crate::path::{Driver, Outbox, Passing, Port, Session};
 use crate::ports::Ports;
 
 /// What a session is told.
@@ -29,7 +30,12 @@ pub enum Command {
     /// Find ports; begins the session. Answered by `Reserved` or `ReserveFailed`.
     Reserve(Need),
     /// Follow this plan from now on.
-    Apply(Box<LegPlan>),
+    Apply {
+        /// The plan.
+        plan: Box<LegPlan>,
+        /// The session of the leg that the plan's bridge names, on the same worker.
+        with: Option<SessionId>,
+    },
     /// Queue a piece of the agent's speech, at 16 kHz.
     Play {
         /// Which speech; its pieces follow each other.
@@ -56,7 +62,7 @@ impl std::fmt::Debug for Command {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Reserve(_) => "Reserve",
-            Self::Apply(_) => "Apply",
+            Self::Apply { .. } => "Apply",
             Self::Play { .. } => "Play",
             Self::StopPlayout => "StopPlayout",
             Self::SendDigits(_) => "SendDigits",
@@ -100,6 +106,8 @@ struct Entry {
     port: u16,
     /// When it is in the timer table for; older places there are void.
     due: Option<Instant>,
+    /// The session that it handed something to last, and its place.
+    partner: Option<(SessionId, usize)>,
 }
 
 /// See the module.
@@ -118,6 +126,12 @@ pub(crate) struct Worker<N> {
     ready: Vec<Token>,
     /// Taken out while in use.
     buffer: Vec<u8>,
+    /// Taken out while in use.
+    outbox: Outbox,
+    /// Taken out while in use.
+    late: Late,
+    /// When the last wait ended.
+    woke: Instant,
     publish_at: Instant,
     /// Set while draining: when to give up waiting.
     drain_until: Option<Instant>,
@@ -138,6 +152,7 @@ impl<N: Network> Worker<N> {
     pub(crate) fn new(network: N, setup: Setup) -> Self {
         Self {
             publish_at: network.now(),
+            woke: network.now(),
             network,
             sink: setup.sink,
             commands: setup.commands,
@@ -151,6 +166,8 @@ impl<N: Network> Worker<N> {
             timers: BinaryHeap::new(),
             ready: Vec::new(),
             buffer: vec![0; BUFFER_BYTES],
+            outbox: Outbox::new(),
+            late: Late::default(),
             drain_until: None,
         }
     }
@@ -179,11 +196,24 @@ impl<N: Network> Worker<N> {
         let due = self.timers.peek().map_or(WAIT_MAX, |Reverse((due, _))| due.since(now));
         let mut ready = std::mem::take(&mut self.ready);
         let most = if has_more { Duration::ZERO } else { due.min(WAIT_MAX) };
+        let asked = self.network.now();
         self.network.wait(most, &mut ready);
+        // For so long nobody looked at the sockets: the work since the last wait, and what this
+        // one took longer than it was asked to.
+        let now = self.network.now();
+        let away = asked.since(self.woke) + now.since(asked + most);
+        self.woke = now;
         for token in &ready {
-            self.receive(*token);
+            if late::is_late(away) {
+                self.receive_late(*token, away);
+            } else {
+                self.receive(*token);
+            }
         }
         self.ready = ready;
+        for _ in 0..self.network.refused() {
+            self.tally.drop(DropReason::Refused);
+        }
         match self.drain_until {
             Some(until) => !self.places.is_empty() && self.network.now() < until,
             None => true,
@@ -212,7 +242,7 @@ impl<N: Network> Worker<N> {
             (Command::Release, Some(place)) => self.release(place),
             (Command::Reserve(_), Some(_)) | (_, None) => self.tally.count(Meter::Orphans, 1),
             (command, Some(place)) => self.step(place, |session, now, driver| match command {
-                Command::Apply(plan) => session.apply(now, *plan).is_ok(),
+                Command::Apply { plan, with } => session.apply(now, *plan, with, driver).is_ok(),
                 Command::Play { speech, samples, last } => {
                     session.play(speech, samples, last, driver);
                     true
@@ -222,7 +252,7 @@ impl<N: Network> Worker<N> {
                     true
                 }
                 Command::SendDigits(digits) => {
-                    if !session.send_digits(&digits) {
+                    if !session.send_digits(now, &digits) {
                         driver.tally().count(Meter::Unpressed, 1);
                     }
                     true
@@ -259,7 +289,7 @@ impl<N: Network> Worker<N> {
         };
         let seed = self.random.u64();
         let session = Session::new(now, self.network.wall(), seed, need.separate_rtcp);
-        self.sessions[place] = Some(Entry { id, session, port, due: None });
+        self.sessions[place] = Some(Entry { id, session, port, due: None, partner: None });
         self.places.insert(id, place);
         let rtcp = need.separate_rtcp.then(|| SocketAddr::new(need.bind, port + 1));
         let reserved = Reserved { rtp: SocketAddr::new(need.bind, port), rtcp };
@@ -319,24 +349,80 @@ impl<N: Network> Worker<N> {
             let Some((length, source)) = self.network.receive(token, &mut buffer) else {
                 break;
             };
-            let port = if token.is_multiple_of(2) { Port::Rtp } else { Port::Rtcp };
-            let datagram = &mut buffer[..length.min(BUFFER_BYTES)];
-            self.step(token / 2, |session, now, driver| {
-                session.on_datagram(now, port, source, datagram, driver);
-                true
-            });
+            self.datagram(token, source, &mut buffer[..length.min(BUFFER_BYTES)]);
         }
         self.buffer = buffer;
     }
 
-    /// Runs one step of a session. A panic, or `false` from the step, ends the session and only
-    /// that.
+    /// The same after so long a time that some of it is too old.
+    fn receive_late(&mut self, token: Token, away: Duration) {
+        let mut late = std::mem::take(&mut self.late);
+        for _ in 0..late.fill(&mut self.network, token, away) {
+            self.tally.drop(DropReason::Stale);
+        }
+        while let Some((source, datagram)) = late.next() {
+            self.datagram(token, source, datagram);
+        }
+        self.late = late;
+    }
+
+    fn datagram(&mut self, token: Token, source: SocketAddr, datagram: &mut [u8]) {
+        let port = if token.is_multiple_of(2) { Port::Rtp } else { Port::Rtcp };
+        self.step(token / 2, |session, now, driver| {
+            session.on_datagram(now, port, source, datagram, driver);
+            true
+        });
+    }
+
+    /// Runs one step of a session, and then those of sessions that it left something for.
     fn step(
         &mut self,
         place: usize,
         step: impl FnOnce(&mut Session, Instant, &mut dyn Driver) -> bool,
     ) {
         let now = self.network.now();
+        let id = self.sessions.get(place).and_then(Option::as_ref).map(|entry| entry.id);
+        self.step_alone(now, place, step);
+        let Some(from) = id.filter(|_| !self.outbox.is_empty()) else {
+            return;
+        };
+        // Whoever gets something hands nothing on: an outbox that was taken out takes nothing.
+        let mut outbox = std::mem::take(&mut self.outbox);
+        for parcel in outbox.drain() {
+            match self.partner(place, parcel.passing.to) {
+                Some(partner) => self.step_alone(now, partner, |session, now, driver| {
+                    session.pass(now, from, parcel, driver);
+                    true
+                }),
+                None => self.tally.drop(DropReason::Unbridged),
+            }
+        }
+        self.outbox = outbox;
+    }
+
+    /// Where a session is that this one talks with; remembered, since it is asked for per packet.
+    fn partner(&mut self, place: usize, id: SessionId) -> Option<usize> {
+        let at = |place: usize| self.sessions.get(place).and_then(Option::as_ref);
+        let known = at(place).and_then(|entry| entry.partner).filter(|(known, _)| *known == id);
+        let known = known.map(|(_, place)| place);
+        if let Some(partner) = known.filter(|known| at(*known).is_some_and(|it| it.id == id)) {
+            return Some(partner);
+        }
+        let found = self.places.get(&id).copied();
+        if let Some(Some(entry)) = self.sessions.get_mut(place) {
+            entry.partner = found.map(|partner| (id, partner));
+        }
+        found
+    }
+
+    /// Runs one step of a session. A panic, or `false` from the step, ends the session and only
+    /// that.
+    fn step_alone(
+        &mut self,
+        now: Instant,
+        place: usize,
+        step: impl FnOnce(&mut Session, Instant, &mut dyn Driver) -> bool,
+    ) {
         let Some(entry) = self.sessions.get_mut(place).and_then(Option::as_mut) else {
             return;
         };
@@ -344,6 +430,7 @@ impl<N: Network> Worker<N> {
             network: &mut self.network,
             sink: &mut *self.sink,
             tally: &mut self.tally,
+            outbox: &mut self.outbox,
             place,
             id: entry.id,
         };
@@ -385,6 +472,7 @@ struct Acting<'a, N> {
     network: &'a mut N,
     sink: &'a mut dyn EventSink,
     tally: &'a mut Tally,
+    outbox: &'a mut Outbox,
     place: usize,
     id: SessionId,
 }
@@ -396,11 +484,20 @@ impl<N: Network> Driver for Acting<'_, N> {
     }
 
     fn event(&mut self, event: MediaEvent) {
+        if let MediaEvent::Latched { source, .. } = event {
+            self.network.connect(self.place * 2, source);
+        }
         self.sink.deliver(self.id, event);
     }
 
     fn tally(&mut self) -> &mut Tally {
         self.tally
+    }
+
+    fn pass(&mut self, passing: Passing, payload: &[u8]) {
+        if !self.outbox.push(passing, payload) {
+            self.tally.drop(DropReason::PassingFull);
+        }
     }
 }
 

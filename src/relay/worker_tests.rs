@@ -152,7 +152,7 @@ fn a_fault_in_one_session_ends_that_session_only() {
     let mut rig = rig(10_000..=10_099);
     for (session, port) in [(1, 5000), (2, 666), (3, 5002)] {
         assert!(matches!(rig.reserve(session), MediaEvent::Reserved(_)));
-        rig.tell(session, Command::Apply(plan(port)));
+        rig.tell(session, Command::Apply { plan: plan(port), with: None });
     }
     rig.rounds(40);
     let _ = std::panic::take_hook();
@@ -167,7 +167,7 @@ fn a_flood_at_one_port_costs_the_others_one_batch() {
     let mut rig = rig(10_000..=10_099);
     for session in [0, 1] {
         assert!(matches!(rig.reserve(session), MediaEvent::Reserved(_)));
-        rig.tell(session, Command::Apply(plan(5000 + session as u16)));
+        rig.tell(session, Command::Apply { plan: plan(5000 + session as u16), with: None });
     }
     let victim = rig.worker.places[&SessionId::new(0, 0)] * 2;
     let source = SocketAddr::from(([203, 0, 113, 1], 9));
@@ -206,7 +206,7 @@ fn frames_beyond_the_budget_wait_for_the_next_round() {
     let mut rig = rig(10_000..=10_999);
     for session in 0..40 {
         rig.reserve(session);
-        rig.tell(session, Command::Apply(plan(5000)));
+        rig.tell(session, Command::Apply { plan: plan(5000), with: None });
     }
     rig.worker.take_commands();
     rig.net.0.borrow_mut().now += Duration::from_millis(25);
@@ -225,7 +225,7 @@ fn sessions_do_not_tick_all_at_once() {
     let mut rig = rig(10_000..=10_999);
     for session in 0..32 {
         rig.reserve(session);
-        rig.tell(session, Command::Apply(plan(5000)));
+        rig.tell(session, Command::Apply { plan: plan(5000), with: None });
     }
     rig.worker.take_commands();
     let due: std::collections::BTreeSet<_> =
@@ -251,4 +251,29 @@ fn commands_for_nobody_are_counted() {
     rig.tell(9, Command::Release);
     rig.worker.round();
     assert_eq!(rig.worker.tally.total(Meter::Orphans), 2);
+}
+
+#[test]
+fn a_worker_that_was_away_drops_old_audio_and_an_idle_one_does_not() {
+    let mut rig = rig(10_000..=10_099);
+    assert!(matches!(rig.reserve(0), MediaEvent::Reserved(_)));
+    rig.tell(0, Command::Apply { plan: plan(5000), with: None });
+    rig.rounds(3);
+    let token = rig.worker.places[&SessionId::new(0, 0)] * 2;
+    let source = SocketAddr::from(([203, 0, 113, 1], 9));
+    let audio = |rig: &mut Rig| {
+        let half_a_second = (0..25).map(|_| (vec![0x80; 172], source)).collect();
+        rig.net.0.borrow_mut().waiting.insert(token, half_a_second);
+        rig.worker.round();
+        let tally = &rig.worker.tally;
+        (tally.dropped(DropReason::Stale), tally.dropped(DropReason::SourceNetwork))
+    };
+    assert_eq!(audio(&mut rig), (0, 25));
+    // Nobody looked for half a second.
+    rig.net.0.borrow_mut().now += Duration::from_millis(500);
+    assert_eq!(audio(&mut rig), (17, 33));
+    // A wait as long as it was asked to be is no absence.
+    rig.tell(0, Command::Release);
+    rig.rounds(3);
+    assert_eq!(audio(&mut rig).0, 17);
 }

@@ -219,17 +219,25 @@ impl Header {
     pub fn write(&self, payload: &[u8], out: &mut [u8]) -> Result<usize, PacketError> {
         let len = HEADER_BYTES + payload.len();
         let out = out.get_mut(..len).ok_or(PacketError::NoRoom)?;
+        out[..HEADER_BYTES].copy_from_slice(&self.to_bytes());
+        out[HEADER_BYTES..].copy_from_slice(payload);
+        Ok(len)
+    }
+
+    /// The header alone, without contributing sources, extension or padding.
+    #[must_use]
+    pub fn to_bytes(&self) -> [u8; HEADER_BYTES] {
+        let mut out = [0; HEADER_BYTES];
         out[0] = VERSION << 6;
         out[1] = u8::from(self.marker) << 7 | self.payload_type & 0x7f;
         out[2..4].copy_from_slice(&self.sequence.to_be_bytes());
         out[4..8].copy_from_slice(&self.timestamp.to_be_bytes());
-        out[8..12].copy_from_slice(&self.ssrc.to_be_bytes());
-        out[12..].copy_from_slice(payload);
-        Ok(len)
+        out[8..].copy_from_slice(&self.ssrc.to_be_bytes());
+        out
     }
 }
 
-/// A validated packet whose fixed header may be changed in place, as a relay does.
+/// A validated packet whose fixed header may be changed in place.
 #[derive(Debug)]
 pub struct PacketMut<'a> {
     bytes: &'a mut [u8],

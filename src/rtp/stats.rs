@@ -74,6 +74,18 @@ impl ReceiveStats {
         arrival
     }
 
+    /// The source speaks on another clock from its next packet on, as with another payload type
+    /// (RFC 7160); jitter is measured anew.
+    pub fn set_clock_rate(&mut self, clock_rate: u32) {
+        let clock_rate = clock_rate.max(1);
+        if self.clock_rate != clock_rate {
+            let jitter = u64::from(self.jitter_16) * u64::from(clock_rate);
+            self.jitter_16 =
+                u32::try_from(jitter / u64::from(self.clock_rate)).unwrap_or(u32::MAX);
+            (self.clock_rate, self.transit, self.timestamp) = (clock_rate, None, None);
+        }
+    }
+
     /// Notes a sender report of this source, so that the next block lets it measure the round trip.
     pub fn on_sender_report(&mut self, now: Instant, sender: &SenderInfo) {
         self.last_sender_report = Some((sender.ntp.middle(), now));
@@ -175,6 +187,18 @@ impl SendStats {
         self.last = Some((now, timestamp));
     }
 
+    /// Counts a packet whose timestamp is not the present: one of a key press, whose packets all
+    /// carry the time of its start, or one that was overtaken.
+    pub const fn on_undated_packet(&mut self, payload_len: usize) {
+        self.packets = self.packets.saturating_add(1);
+        self.octets = self.octets.saturating_add(payload_len as u64);
+    }
+
+    /// What follows is sent on another clock (RFC 7160); the counts go on.
+    pub fn set_clock_rate(&mut self, clock_rate: u32) {
+        self.clock_rate = clock_rate.max(1);
+    }
+
     /// Our part of a sender report at `now`, which is `wall` on the wall clock; `None` before the
     /// first packet, when a receiver report is due instead.
     #[must_use]
@@ -202,6 +226,12 @@ impl SendStats {
             jitter: units_to_duration(block.jitter, self.clock_rate),
             round_trip: block.round_trip(NtpTime::from(wall)).or(before),
         });
+    }
+
+    /// The clock of what is sent now, in Hz.
+    #[must_use]
+    pub const fn clock_rate(&self) -> u32 {
+        self.clock_rate
     }
 
     /// Our SSRC.
@@ -292,6 +322,30 @@ mod tests {
         stats.on_packet(at(0), 1, 0, 160);
         stats.on_packet(at(20), 2, 0x7000_0000, 160);
         assert_eq!(stats.jitter(), Duration::ZERO);
+    }
+
+    #[test]
+    fn another_clock_keeps_the_counts_and_is_not_jitter() {
+        let mut stats = ReceiveStats::new(1, 8000, 1);
+        for n in 0..50u16 {
+            let late = u32::from(n % 2) * 10;
+            stats.on_packet(at(u32::from(n) * 20 + late), n, u32::from(n) * 160, 160);
+        }
+        let before = stats.jitter();
+        stats.set_clock_rate(48_000);
+        let same = stats.jitter();
+        assert!(same.abs_diff(before) < MS, "{same:?} {before:?}");
+        stats.on_packet(at(1000), 50, 77, 80);
+        stats.on_packet(at(1020), 51, 77 + 960, 80);
+        assert!(stats.jitter() <= before && stats.packets() == 52);
+
+        let mut sent = SendStats::new(9, 8000);
+        sent.on_packet(at(0), 1000, 160);
+        sent.set_clock_rate(48_000);
+        sent.on_packet(at(20), 1160, 80);
+        sent.on_undated_packet(4);
+        let info = sent.sender_info(at(30), WallTime::from_unix_millis(0)).unwrap();
+        assert_eq!((info.packets, info.octets, info.rtp_timestamp), (3, 244, 1160 + 480));
     }
 
     #[test]

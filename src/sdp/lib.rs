@@ -20,8 +20,8 @@ mod write;
 
 pub use audio::{Codec, OpusParameters, PayloadFormat};
 pub use negotiate::{
-    AcceptError, Answer, AnswerError, Keying, Local, Negotiated, NegotiatedCodec, TelephoneEvent,
-    accept_answer, answer, follow, offer, reoffer, with_direction,
+    AcceptError, Answer, AnswerError, ComfortNoise, Keying, Local, Negotiated, NegotiatedCodec,
+    TelephoneEvent, accept_answer, answer, follow, offer, reoffer, with_direction,
 };
 pub use parse::{ParseError, Problem};
 pub use session::{

@@ -35,6 +35,8 @@ pub struct Local {
     pub codecs: Vec<Codec>,
     /// Whether key presses are taken as RFC 4733 events.
     pub telephone_event: bool,
+    /// Whether comfort noise (RFC 3389) is taken; it goes with G.711 only.
+    pub comfort_noise: bool,
     /// What we want to do; an answer does no more than the offer allows.
     pub direction: Direction,
     /// Whether RTCP may share the RTP port (RFC 5761).
@@ -99,6 +101,15 @@ pub struct TelephoneEvent {
     pub clock_rate: u32,
 }
 
+/// RFC 3389 comfort noise, on the clock of 8 kHz.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ComfortNoise {
+    /// The payload type to send.
+    pub payload_type: u8,
+    /// The payload type to expect.
+    pub receive_payload_type: u8,
+}
+
 /// What offer and answer amount to, seen from this side.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Negotiated {
@@ -112,6 +123,8 @@ pub struct Negotiated {
     pub codecs: Vec<NegotiatedCodec>,
     /// Key presses, where both sides take them.
     pub telephone_event: Option<TelephoneEvent>,
+    /// Comfort noise, where both sides take it.
+    pub comfort_noise: Option<ComfortNoise>,
     /// Where to send RTP; `None` while the peer holds with `0.0.0.0` (RFC 2543).
     pub remote: Option<SocketAddr>,
     /// Where to send RTCP; `None` with rtcp-mux (it goes to `remote`) and while held as above.
@@ -291,6 +304,7 @@ pub fn accept_answer(offer: &Session, answer: &Session) -> Result<Negotiated, Ac
         protocol: theirs.protocol.clone(),
         keying,
         telephone_event: line::accepted_event(ours, theirs, rate),
+        comfort_noise: line::accepted_noise(ours, theirs),
         codecs,
         remote: target.rtp,
         remote_rtcp: target.rtcp,
@@ -318,6 +332,7 @@ fn answer_line(
         protocol: theirs.protocol.clone(),
         keying,
         telephone_event: want.telephone_event.then(|| line::answered_event(theirs, rate)).flatten(),
+        comfort_noise: want.comfort_noise.then(|| line::answered_noise(theirs, &codecs)).flatten(),
         codecs,
         remote: target.rtp,
         remote_rtcp: target.rtcp,

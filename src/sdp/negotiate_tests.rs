@@ -105,6 +105,7 @@ fn want() -> Local {
         rtcp_port: 30_001,
         codecs: vec![Codec::opus(&opus), Codec::g722(), Codec::pcma(), Codec::pcmu()],
         telephone_event: true,
+        comfort_noise: false,
         direction: Direction::SendRecv,
         rtcp_mux: true,
         ptime: 20,
@@ -292,6 +293,27 @@ fn codecs_that_only_look_alike_do_not_match() {
         );
         assert_eq!(answer(&parse(&text), &want_plain()), Err(AnswerError::NoCommonCodec), "{maps}");
     }
+}
+
+#[test]
+fn comfort_noise_goes_with_g711_and_is_told_apart_from_codecs() {
+    let noisy = SIPP
+        .replace("AVP 0\r\n", "AVP 0 13\r\n")
+        .replace("a=rtpmap:0", "a=rtpmap:13 CN/8000\r\na=rtpmap:0");
+    let want = Local { comfort_noise: true, ..want_plain() };
+    let answered = answer(&parse(&noisy), &want).unwrap();
+    let noise = answered.negotiated.comfort_noise.unwrap();
+    assert_eq!((noise.payload_type, noise.receive_payload_type), (13, 13));
+    assert!(answered.session.to_string().contains("m=audio 30000 RTP/AVP 0 13\r\n"));
+    assert_eq!(answer(&parse(&noisy), &want_plain()).unwrap().negotiated.comfort_noise, None);
+
+    let offered = offer(&Local { offer_protocol: Protocol::RtpAvp, ..want });
+    assert!(offered.to_string().contains("a=rtpmap:13 CN/8000"));
+    let agreed = accept_answer(&offered, &answered.session).unwrap();
+    assert_eq!(agreed.comfort_noise, Some(noise));
+    assert!(agreed.codecs.iter().all(|codec| codec.name != "CN"));
+    let wideband = Local { codecs: vec![Codec::g722()], comfort_noise: true, ..want_plain() };
+    assert!(!offer(&wideband).to_string().contains("CN/8000"));
 }
 
 #[test]

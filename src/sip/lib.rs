@@ -12,6 +12,7 @@
 #![forbid(unsafe_code)]
 
 mod ack_wait;
+pub mod body;
 pub mod dialog;
 pub mod fields;
 mod frame;
@@ -34,6 +35,7 @@ pub mod via;
 mod write;
 
 pub use ack_wait::{AckWait, AckWaitStep};
+pub use body::BodyError;
 pub use dialog::{Dialog, DialogError, DialogId, OutOfOrder};
 pub use fields::{CSeq, Contacts, HeaderError, HeaderFault, MediaType};
 pub use frame::{Frame, Framer, Opened, PING, PONG};

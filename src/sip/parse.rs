@@ -363,6 +363,23 @@ impl Head {
     }
 }
 
+/// Header fields up to the empty line or the end, and where they end: those of a body's part.
+pub(crate) fn fields(bytes: &Bytes) -> Result<(Headers, usize), ParseFault> {
+    let mut fields = Vec::new();
+    let mut at = 0;
+    while let Some(line) = Line::at(bytes, at) {
+        at = line.next;
+        if line.text.is_empty() {
+            break;
+        }
+        if fields.len() >= SIP_HEADERS.get() {
+            return Err(ParseFault::TooManyHeaders);
+        }
+        fields.push(line.field(bytes).map_err(|(fault, _)| fault)?);
+    }
+    Ok((fields.into_iter().collect(), at))
+}
+
 type Fault = (ParseFault, usize);
 
 /// Returns what could be read beside what is wrong: an answer to a bad Request-URI needs the

@@ -60,6 +60,7 @@ fn exercise(message: &Message) {
     let _ = crate::identity::Caller::of(headers, true);
     let _ = crate::SessionTerms::default().answer(headers);
     let _ = redact(message);
+    let _ = crate::body::find(headers, message.body(), "application/sdp");
     if let Message::Request(request) = message {
         let _ = (request.uri.number(), request.uri.without_headers());
         let _ = crate::Dialog::uas(request, "t").map(|mut it| it.request(crate::Method::Bye));

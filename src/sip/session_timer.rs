@@ -175,6 +175,7 @@ pub enum SessionStep {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SessionTimer {
     agreement: SessionAgreement,
+    two_thirds: Instant,
     refresh_at: Option<Instant>,
     expires_at: Instant,
 }
@@ -189,6 +190,7 @@ impl SessionTimer {
         let margin = Duration::from_secs(32).min(whole / 3);
         Self {
             agreement,
+            two_thirds: now + whole.saturating_mul(2) / 3,
             refresh_at: agreement.we_refresh.then(|| now + whole / 2),
             expires_at: now + whole.saturating_sub(margin),
         }
@@ -203,6 +205,28 @@ impl SessionTimer {
     #[must_use]
     pub const fn agreement(&self) -> SessionAgreement {
         self.agreement
+    }
+
+    /// When to try a refresh again that was refused at `now`: after as long as the peer `asked`
+    /// for (at least a second), else after two thirds of the interval, and from then on halfway to
+    /// the end. `None` where that comes too late or in less than five seconds: then the end comes.
+    #[must_use]
+    pub fn retry_at(&self, now: Instant, asked: Option<Duration>) -> Option<Instant> {
+        const LEAST: Duration = Duration::from_secs(5);
+        let at = match asked {
+            Some(asked) => now + asked.max(Duration::from_secs(1)),
+            None if self.two_thirds < self.expires_at && now + LEAST <= self.two_thirds => {
+                self.two_thirds
+            }
+            None => {
+                let half = self.expires_at.since(now) / 2;
+                if half < LEAST {
+                    return None;
+                }
+                now + half
+            }
+        };
+        (at < self.expires_at).then_some(at)
     }
 
     /// When [`SessionTimer::handle_timeout`] is next to be called.
@@ -308,5 +332,25 @@ mod tests {
         assert_eq!(timer.handle_timeout(end), SessionStep::Expired);
         timer.refreshed(end, SessionAgreement { we_refresh: false, ..agreement });
         assert_eq!(timer.handle_timeout(end + Duration::from_secs(45)), SessionStep::Wait);
+    }
+
+    #[test]
+    fn a_refused_refresh_is_tried_less_and_less_often_until_the_end() {
+        let tries = |seconds, asked: Option<u64>| {
+            let agreement = SessionAgreement { seconds, we_refresh: true, peer_supports: true };
+            let timer = SessionTimer::new(Instant::ZERO, agreement);
+            let mut now = timer.poll_timeout();
+            let mut times = Vec::new();
+            while let Some(at) = timer.retry_at(now, asked.map(Duration::from_secs)) {
+                times.push(at.since(Instant::ZERO).as_secs());
+                now = at;
+            }
+            times
+        };
+        assert_eq!(tries(600, None), [400, 484, 526, 547, 557, 562]);
+        assert_eq!(tries(90, None), [52], "the end is at 60");
+        assert_eq!(tries(600, Some(100)), [400, 500], "as the peer asks");
+        assert_eq!(tries(600, Some(300)), [0_u64; 0], "which may be too late");
+        assert_eq!(tries(90, Some(0)).len(), 14, "a second at least");
     }
 }

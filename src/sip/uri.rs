@@ -552,7 +552,10 @@ fn escape(text: &str, also: &[u8], out: &mut String) {
     }
 }
 
-fn unescape(text: &str) -> Cow<'_, str> {
+/// `text` with its escapes resolved (RFC 3261 section 25.1, `escaped`); what is then not UTF-8
+/// becomes U+FFFD.
+#[must_use]
+pub fn unescape(text: &str) -> Cow<'_, str> {
     if !text.contains('%') {
         return Cow::Borrowed(text);
     }

@@ -9,10 +9,10 @@
 mod log;
 mod port;
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use base::Event;
-use base::event::Value;
+use base::event::{Times, Value};
+use base::{Clock, Event, Throttle, limit};
 use metrics::{Key, Label, Level, Metadata, Recorder as _};
 use metrics_exporter_prometheus::{
     BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
@@ -39,6 +39,9 @@ pub struct Telemetry {
     recorder: PrometheusRecorder,
     handle: PrometheusHandle,
     sources: Mutex<Vec<Source>>,
+    clock: Box<dyn Clock + Send + Sync>,
+    /// By the words of an event and its name.
+    lines: Mutex<Throttle<String, &'static str>>,
 }
 
 /// Seconds; from a frame to a long call.
@@ -48,25 +51,83 @@ const BUCKETS: [f64; 13] =
 const METADATA: Metadata<'_> = Metadata::new("callgate", Level::INFO, None);
 
 impl Telemetry {
-    /// A renderer that owns its metrics: two edges in one test do not mix theirs.
+    /// A renderer that owns its metrics: two edges in one test do not mix theirs. `clock` tells
+    /// the minutes in which log lines are counted.
     ///
     /// # Errors
     /// Where the histogram's buckets are refused.
-    pub fn new() -> Result<Self, BuildError> {
+    pub fn new(clock: impl Clock + Send + Sync + 'static) -> Result<Self, BuildError> {
         let recorder = PrometheusBuilder::new()
             .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &BUCKETS)?
             .build_recorder();
         let handle = recorder.handle();
-        Ok(Self { recorder, handle, sources: Mutex::new(Vec::new()) })
+        Ok(Self {
+            recorder,
+            handle,
+            sources: Mutex::new(Vec::new()),
+            clock: Box::new(clock),
+            lines: Mutex::new(Throttle::new(
+                &limit::TELEMETRY_LINES_PER_MINUTE,
+                &limit::TELEMETRY_LINE_KINDS,
+            )),
+        })
     }
 
     /// Renders one event: a log line, a counter, and a histogram for each duration in it.
     pub fn emit(&self, event: &Event) {
-        log::write(event);
+        self.log(event);
+        self.count(event);
+    }
+
+    /// Writes an event's log line only. Calls are bounded by their admission; of what belongs to
+    /// no call, limit `telemetry.lines_per_minute` is written and [`Telemetry::tick`] tells how
+    /// many lines were left out.
+    pub fn log(&self, event: &Event) {
+        let mut words = Some(String::new());
+        event.visit(&mut |_, value| match (value, &mut words) {
+            (Value::Call(_), _) => words = None,
+            (Value::Word(word), Some(words)) => {
+                words.push_str(word);
+                words.push(' ');
+            }
+            _ => {}
+        });
+        let is_admitted = words.is_none_or(|words| {
+            let now = self.clock.now();
+            // What no filter lets through is not left out.
+            log::is_wanted(event.severity()) && self.lines().admits(now, words, event.name())
+        });
+        if is_admitted {
+            log::write(event);
+        }
+    }
+
+    /// Tells of the log lines that were left out; to be called at least once a minute.
+    pub fn tick(&self) {
+        let mut left_out = std::collections::BTreeMap::<&'static str, u64>::new();
+        for summary in self.lines().poll(self.clock.now()) {
+            let count = left_out.entry(summary.kind).or_default();
+            *count = count.saturating_add(summary.left_out);
+        }
+        for (of, lines) in left_out {
+            let event = Event::LinesOmitted { of, lines: Times(lines) };
+            log::write(&event);
+            self.count(&event);
+        }
+    }
+
+    fn lines(&self) -> MutexGuard<'_, Throttle<String, &'static str>> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts an event without a log line.
+    pub fn count(&self, event: &Event) {
         let name = format!("callgate_{}", event.name().replace('.', "_"));
         let mut labels = Vec::new();
         let mut durations = Vec::new();
+        let mut times = 1;
         event.visit(&mut |field, value| match value {
+            Value::Times(these) => times = these,
             // Words come from closed sets and from configured names, so labels are bounded.
             Value::Word(word) => labels.push(Label::new(field, word.to_owned())),
             Value::Bool(is) => labels.push(Label::new(field, if is { "true" } else { "false" })),
@@ -78,7 +139,7 @@ impl Telemetry {
             self.recorder.register_histogram(&key, &METADATA).record(micros as f64 / 1e6);
         }
         let key = Key::from_parts(format!("{name}_total"), labels);
-        self.recorder.register_counter(&key, &METADATA).increment(1);
+        self.recorder.register_counter(&key, &METADATA).increment(times);
     }
 
     /// Adds figures that are read at scrape time.
@@ -118,12 +179,72 @@ impl Telemetry {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use base::{CallId, Reason, SeededRandom};
+    use base::{CallId, Instant, Reason, SeededRandom, TrunkName, WallTime};
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
     use std::time::Duration;
+
+    /// A clock that is set in seconds.
+    #[derive(Clone, Default)]
+    struct Seconds(Arc<AtomicU64>);
+
+    impl Clock for Seconds {
+        fn now(&self) -> Instant {
+            Instant::ZERO + Duration::from_secs(self.0.load(Ordering::Relaxed))
+        }
+        fn wall(&self) -> WallTime {
+            WallTime::default()
+        }
+    }
+
+    #[test]
+    fn a_flood_of_refusals_leaves_a_bounded_log_and_every_one_in_the_counters() {
+        let clock = Seconds::default();
+        let telemetry = Telemetry::new(clock.clone()).unwrap();
+        let (reason, transport, status) = (Reason::UnknownPeer, "tls", 403);
+        let refused = Event::RequestRefused { reason, transport, status };
+        let call = CallId::random(&mut SeededRandom::new(1));
+        let ended = Event::CallEnded { call, reason: Reason::CallerHungUp, talked: Duration::ZERO };
+        let text = log::tests::logged(LogFormat::Text, "info", || {
+            for _ in 0..1_000 {
+                telemetry.emit(&refused);
+                telemetry.emit(&ended);
+                telemetry.emit(&Event::CertificatesReloaded {});
+            }
+            clock.0.store(59, Ordering::Relaxed);
+            telemetry.tick();
+            clock.0.store(60, Ordering::Relaxed);
+            telemetry.tick();
+            telemetry.emit(&refused);
+        });
+        let share = limit::TELEMETRY_LINES_PER_MINUTE.get();
+        assert_eq!(text.matches("sip.request.refused reason").count(), share + 1);
+        assert_eq!(text.matches("call.ended").count(), 1_000, "calls are not left out");
+        let omitted = format!("log.lines.omitted of=sip.request.refused lines={}\n", 1_000 - share);
+        assert_eq!(text.matches(&omitted).count(), 1, "{}", &text[text.len() - 500..]);
+        let metrics = telemetry.render();
+        let labels = "{reason=\"policy.unknown_peer\",transport=\"tls\"}";
+        assert!(metrics.contains(&format!("callgate_sip_request_refused_total{labels} 1001\n")));
+        let labels = "{of=\"sip.request.refused\"}";
+        let count = 1_000 - share;
+        assert!(metrics.contains(&format!("callgate_log_lines_omitted_total{labels} {count}\n")));
+    }
+
+    #[test]
+    fn a_summary_counts_all_that_it_stands_for() {
+        let telemetry = Telemetry::new(Seconds::default()).unwrap();
+        for calls in [994, 6] {
+            let (trunk, calls) = (TrunkName::new("acme"), Times(calls));
+            telemetry.count(&Event::CallsRefused { trunk, reason: Reason::NoRoute, calls });
+        }
+        let labels = "{trunk=\"acme\",reason=\"policy.no_route\"}";
+        let wanted = format!("callgate_call_refused_more_total{labels} 1000\n");
+        assert!(telemetry.render().contains(&wanted), "{}", telemetry.render());
+    }
 
     #[test]
     fn an_event_becomes_a_counter_by_reason_and_a_histogram_without_the_call() {
-        let telemetry = Telemetry::new().unwrap();
+        let telemetry = Telemetry::new(Seconds::default()).unwrap();
         let call = CallId::random(&mut SeededRandom::new(1));
         let talked = Duration::from_millis(1_500);
         telemetry.emit(&Event::CallEnded { call, reason: Reason::CallerHungUp, talked });
@@ -135,7 +256,7 @@ mod tests {
 
     #[test]
     fn gauges_are_read_at_scrape_time_and_typed_once() {
-        let telemetry = Telemetry::new().unwrap();
+        let telemetry = Telemetry::new(Seconds::default()).unwrap();
         telemetry.register(|gauges| {
             for word in ["replayed", "stranger"] {
                 let labels = vec![("stage", "latch"), ("reason", word)];

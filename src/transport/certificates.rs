@@ -21,6 +21,10 @@ use rustls_pki_types::{ServerName, UnixTime};
 use crate::config::{TlsFiles, Untrusted};
 use crate::tls::{self, CertificatesError};
 
+/// The names by which development certificates are known.
+pub(crate) const AUTHORITY_NAME: &str = "callgate development authority";
+pub(crate) const SERVER_NAME: &str = "callgate development server";
+
 /// The name in the development client certificate.
 pub const CLIENT_NAME: &str = "client.localhost";
 
@@ -49,6 +53,7 @@ impl DevelopmentCertificates {
             certificate: self.server.clone(),
             key: self.server_key.clone(),
             authorities: Some(self.authority.clone()),
+            system: false,
             untrusted: Untrusted::Refuse,
         }
     }
@@ -154,13 +159,15 @@ fn make(
     names: Vec<String>,
     now: WallTime,
 ) -> Result<(), DevelopmentError> {
-    let mut authority = parameters(Vec::new(), "callgate development authority", now)?;
+    let mut authority = parameters(Vec::new(), AUTHORITY_NAME, now)?;
     authority.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     authority.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate()?)?;
 
-    let mut server = parameters(names, "callgate development server", now)?;
-    server.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    let mut server = parameters(names, SERVER_NAME, now)?;
+    // Towards other edges this one is a client under the same name.
+    server.extended_key_usages =
+        vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
     let server_key = KeyPair::generate()?;
     let server = server.signed_by(&server_key, &authority)?;
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use base::limit;
 
 use crate::flow::Transport;
+use crate::resolve::NameServers;
 
 /// A listener: what and where.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -24,6 +25,8 @@ pub struct TransportConfig {
     pub listeners: Vec<Ingress>,
     /// Certificate and key; without them no TLS listener opens.
     pub tls: Option<TlsFiles>,
+    /// Who is asked for names.
+    pub names: NameServers,
     /// Bounds against outsiders.
     pub bounds: Bounds,
 }
@@ -36,8 +39,10 @@ pub struct TlsFiles {
     /// Its private key.
     pub key: PathBuf,
     /// Authorities whose certificates we believe: of clients, and of servers that we connect
-    /// to. Without it no client certificate is asked for and no outgoing TLS comes up.
+    /// to. Without it no client certificate is asked for.
     pub authorities: Option<PathBuf>,
+    /// Whether the system's authorities vouch for servers that we connect to as well.
+    pub system: bool,
     /// What becomes of a client whose certificate no authority vouches for.
     pub untrusted: Untrusted,
 }
@@ -62,8 +67,16 @@ pub struct Bounds {
     pub connections_per_source: usize,
     /// Unfinished TLS handshakes of one source.
     pub handshakes_per_source: usize,
-    /// Longest TLS handshake, or for outgoing connections TCP and TLS together.
+    /// Longest TLS handshake of a connection that we accept.
     pub handshake: Duration,
+    /// Longest wait for a connection that we open, TLS included.
+    pub connect: Duration,
+    /// Open connections that one trunk made us open.
+    pub connections_per_trunk: usize,
+    /// Between our keep-alives on connections that we opened; each waits for 80 to 100 % of it.
+    pub ping: Duration,
+    /// Longest wait for the answer to one.
+    pub pong: Duration,
     /// Longest time from a message's first byte to its last, and for writing one.
     pub message: Duration,
     /// Longest silence of the peer.
@@ -81,6 +94,10 @@ impl Default for Bounds {
             connections_per_source: limit::TRANSPORT_CONNECTIONS_PER_SOURCE.get(),
             handshakes_per_source: limit::TRANSPORT_HANDSHAKES_PER_SOURCE.get(),
             handshake: limit::TRANSPORT_HANDSHAKE_MS.millis(),
+            connect: limit::TRANSPORT_CONNECT_MS.millis(),
+            connections_per_trunk: limit::TRANSPORT_CONNECTIONS_PER_TRUNK.get(),
+            ping: limit::TRANSPORT_PING_MS.millis(),
+            pong: limit::TRANSPORT_PONG_MS.millis(),
             message: limit::TRANSPORT_MESSAGE_MS.millis(),
             idle: limit::TRANSPORT_IDLE_MS.millis(),
             linger: limit::TRANSPORT_LINGER_MS.millis(),

@@ -2,10 +2,10 @@
 //! message came from and where its answer goes; an [`Inlet`] is what messages are handed to.
 
 use core::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
-use base::Event;
+use base::{Event, Reason};
 use bytes::Bytes;
 use sip::{FlowId, ParseFailure};
 
@@ -65,9 +65,15 @@ pub struct Flow {
 /// What messages are handed to. Every method is called from a task of this member, must not
 /// block, and may call the [`crate::TransportHandle`]; a panic in it ends one connection.
 pub trait Inlet: Send + Sync + 'static {
-    /// Whether a peer may talk to us at all: asked at accept (before TLS) and for each datagram,
-    /// before anything is allocated for it. The place to limit how often a source may connect.
-    fn admits(&self, source: IpAddr, transport: Transport) -> bool;
+    /// Whether a peer may talk to us at our address `local`: asked at accept (before TLS) and for
+    /// each datagram, before anything is allocated for it. The place to limit how often a source
+    /// may connect.
+    fn admits(&self, source: SocketAddr, local: SocketAddr, transport: Transport) -> bool;
+
+    /// A connection was refused or given up before it had a flow, for a reason of ours.
+    fn turned_away(&self, source: SocketAddr, transport: Transport, reason: Reason) {
+        let _ = (source, transport, reason);
+    }
 
     /// Whether the next message of a flow is taken, asked before [`Inlet::message`]; the place
     /// for a cheap rate limit per source. A message that is not taken is dropped.

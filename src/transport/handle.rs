@@ -4,7 +4,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use base::{Event, limit};
+use arc_swap::ArcSwap;
+use base::{Event, Reason, limit};
 use bytes::Bytes;
 use sip::FlowId;
 use tokio::runtime::Handle;
@@ -13,12 +14,16 @@ use tokio::time::{Duration, Instant};
 
 use crate::config::{Bounds, Ingress, TransportConfig};
 use crate::connection::{Cause, Connections};
-use crate::flow::{Inlet, Transport};
+use crate::dial::{Dial, DialError, Dialling, Reached};
+use crate::flow::{Flow, Inlet, Transport};
 use crate::gate::Gate;
+use crate::health::Health;
+use crate::line::{Lines, LoadedLine};
+use crate::listen;
+use crate::resolve::Resolver;
 use crate::task::Tasks;
 use crate::tls::{CertificatesError, TlsStore};
 use crate::udp::{UdpIngress, UdpSockets, is_datagram};
-use crate::{dial, listen};
 
 /// Why a message was not sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -75,12 +80,16 @@ pub async fn start(
     inlet: Arc<dyn Inlet>,
 ) -> Result<TransportHandle, StartError> {
     let tls = config.tls.map(TlsStore::load).transpose()?;
+    let health_inlet = Arc::clone(&inlet);
     let shared = Arc::new(Shared {
         connections: Arc::new(Connections::new(Arc::clone(&inlet), config.bounds.queue)),
         inlet,
         bounds: config.bounds,
         gate: Gate::new(config.bounds),
         udp: UdpSockets::default(),
+        health: Health::new(Arc::clone(&health_inlet)),
+        resolver: Arc::new(Resolver::new(config.names)),
+        lines: ArcSwap::default(),
         tls,
         listeners: Mutex::default(),
         tasks: Tasks::new(Handle::current()),
@@ -114,18 +123,44 @@ impl TransportHandle {
         self.shared.connections.find(flow).ok_or(SendError::Gone)?.send(message)
     }
 
-    /// A flow to `target`: the one that an earlier call opened, or a new one. Messages are queued
-    /// until it is up; [`Inlet::closed`] tells when it is not. TLS servers must have a certificate
-    /// of the configured authorities for `server_name`, or without one for the target's address.
-    /// After [`TransportHandle::drain`] the flow is gone from the start and nothing is called.
-    #[must_use]
-    pub fn connect(
+    /// Dials a trunk. `answer` is called from a task of the transport with the first target that
+    /// takes a connection, and after each [`Dialling::failed`] with the next one, or with why
+    /// there is none; it must not block. An error is the last answer.
+    pub fn dial(
         &self,
-        target: SocketAddr,
-        transport: Transport,
-        server_name: Option<&str>,
-    ) -> FlowId {
-        dial::connect(&self.shared, target, transport, server_name)
+        dial: Dial,
+        answer: impl Fn(Result<Reached, DialError>) + Send + Sync + 'static,
+    ) -> Dialling {
+        Dialling::start(&self.shared, dial, answer)
+    }
+
+    /// Replaces how trunks are dialled. Connections that were opened under what still holds are
+    /// used again.
+    pub fn set_lines(&self, lines: Vec<LoadedLine>) {
+        let tls = self.shared.tls.as_ref().map(TlsStore::current);
+        let lines = Lines::open(lines, tls.as_deref());
+        self.shared.health.set_routes(lines.routes());
+        self.shared.lines.store(Arc::new(lines));
+    }
+
+    /// How trunks are, as far as calls have told.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        self.shared.health.clone()
+    }
+
+    /// Lets the connection that a peer opened serve for requests of ours to its `port`, as it asks
+    /// for with `alias` in its Via (RFC 5923). Only a peer that proved itself by certificate may:
+    /// for others this does nothing.
+    pub fn alias(&self, flow: &Arc<Flow>, port: u16) {
+        if flow.transport == Transport::Tls && !flow.outgoing && !flow.certificates.is_empty() {
+            self.shared.connections.alias(flow, port);
+        }
+    }
+
+    /// Reads the files that tell names and name servers again, and forgets what those said.
+    pub fn reload_names(&self) {
+        self.shared.resolver.reload();
     }
 
     /// Ends a connection after what is queued for it. UDP flows need no end.
@@ -170,6 +205,12 @@ impl TransportHandle {
         listeners.iter().map(bound).collect()
     }
 
+    /// What is listened on, as it was asked for.
+    #[must_use]
+    pub fn listeners(&self) -> Vec<Ingress> {
+        self.shared.listeners().iter().map(|open| open.ingress).collect()
+    }
+
     /// Open and opening connections.
     #[must_use]
     pub fn connection_count(&self) -> usize {
@@ -184,6 +225,10 @@ impl TransportHandle {
     pub fn reload_certificates(&self) -> Result<(), CertificatesError> {
         let store = self.shared.tls.as_ref().ok_or(CertificatesError::NotConfigured)?;
         let reloaded = store.reload();
+        if reloaded.is_ok() {
+            let lines = self.shared.lines.load().reopen(Some(&store.current()));
+            self.shared.lines.store(Arc::new(lines));
+        }
         self.shared.inlet.event(match reloaded {
             Ok(()) => Event::CertificatesReloaded {},
             Err(_) => Event::CertificatesRejected {},
@@ -211,6 +256,9 @@ pub(crate) struct Shared {
     pub(crate) gate: Arc<Gate>,
     pub(crate) connections: Arc<Connections>,
     pub(crate) udp: UdpSockets,
+    pub(crate) health: Health,
+    pub(crate) resolver: Arc<Resolver>,
+    pub(crate) lines: ArcSwap<Lines>,
     pub(crate) tls: Option<TlsStore>,
     pub(crate) tasks: Tasks,
     /// The names of a peer without a certificate.
@@ -221,6 +269,16 @@ pub(crate) struct Shared {
 impl Shared {
     fn listeners(&self) -> std::sync::MutexGuard<'_, Vec<OpenListener>> {
         self.listeners.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reports a connection that ended before it had a flow, for a reason of the peer's.
+    pub(crate) fn turned_away(&self, source: SocketAddr, transport: Transport, cause: Cause) {
+        self.refused(transport, cause);
+        let reason = match cause {
+            Cause::Limit => Reason::ConnectionLimit,
+            _ => Reason::HandshakeFailed,
+        };
+        self.inlet.turned_away(source, transport, reason);
     }
 
     /// Reports a connection that ended before it had a flow.

@@ -5,8 +5,10 @@
 //! [`Inlet`], with the [`Flow`] that it came by; answers go back through
 //! [`TransportHandle::send`]. What outsiders control is bounded by [`Bounds`].
 //!
-//! It does not read SIP beyond the ends of messages, resolve names, decide who may call, or speak
-//! WebSocket.
+//! [`TransportHandle::dial`] finds out where a trunk's URI leads (RFC 3263), proves who is there
+//! (RFC 5922) and fails over; [`Health`] remembers which trunks that worked for.
+//!
+//! It does not read SIP beyond the ends of messages, decide who may call, or speak WebSocket.
 
 #![forbid(unsafe_code)]
 
@@ -14,17 +16,32 @@ pub mod certificates;
 mod config;
 mod connection;
 mod dial;
+mod expiry;
 mod flow;
 mod gate;
 mod handle;
+mod health;
+mod line;
 mod listen;
+mod proof;
+mod random;
+mod resolve;
 mod stream;
 mod task;
 mod tls;
 mod udp;
 
+#[cfg(test)]
+#[path = "tests/name_server.rs"]
+mod name_server;
+
 pub use config::{Bounds, Ingress, TlsFiles, TransportConfig, Untrusted};
+pub use dial::{Dial, DialError, Dialling, Failure, Reached};
+pub use expiry::{Expiry, expiry_of};
 pub use flow::{Flow, Inlet, Transport};
 pub use handle::{OpenError, SendError, StartError, TransportHandle, start};
+pub use health::Health;
+pub use line::{Line, LoadedLine};
+pub use resolve::{Destination, NameServers, ResolveError, Target};
 pub use sip::FlowId;
 pub use tls::CertificatesError;

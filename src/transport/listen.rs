@@ -90,7 +90,8 @@ async fn accept(shared: Arc<Shared>, listener: TcpListener, transport: Transport
 
 /// Decides about a fresh connection without waiting for anything, and starts its task.
 fn admit(shared: &Arc<Shared>, stream: TcpStream, source: SocketAddr, transport: Transport) {
-    if !shared.inlet.admits(source.ip(), transport) {
+    let Ok(local) = stream.local_addr() else { return shared.refused(transport, Cause::Error) };
+    if !shared.inlet.admits(source, local, transport) {
         return reset(stream);
     }
     let place = shared.gate.connection(source.ip());
@@ -99,15 +100,15 @@ fn admit(shared: &Arc<Shared>, stream: TcpStream, source: SocketAddr, transport:
         Transport::Udp | Transport::Tcp => Some(None),
     };
     let (Some(place), Some(handshake)) = (place, handshake) else {
-        shared.refused(transport, Cause::Limit);
+        shared.turned_away(source, transport, Cause::Limit);
         return reset(stream);
     };
     let shared_by_task = Arc::clone(shared);
     shared.tasks.spawn(async move {
         match handshake {
-            None => accepted_tcp(shared_by_task, stream, source, place).await,
+            None => accepted_tcp(shared_by_task, stream, source, local, place).await,
             Some(handshake) => {
-                accepted_tls(shared_by_task, stream, source, place, handshake).await;
+                accepted_tls(shared_by_task, stream, source, local, place, handshake).await;
             }
         }
     });
@@ -119,10 +120,16 @@ fn reset(stream: TcpStream) {
     let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
 }
 
-async fn accepted_tcp(shared: Arc<Shared>, stream: TcpStream, source: SocketAddr, place: Place) {
-    let (Ok(local), Ok(())) = (stream.local_addr(), tune(&stream)) else {
+async fn accepted_tcp(
+    shared: Arc<Shared>,
+    stream: TcpStream,
+    source: SocketAddr,
+    local: SocketAddr,
+    place: Place,
+) {
+    if tune(&stream).is_err() {
         return shared.refused(Transport::Tcp, Cause::Error);
-    };
+    }
     let certificates = Arc::clone(&shared.nobody);
     let peer = Peer { transport: Transport::Tcp, source, local, certificates, outgoing: false };
     serve(shared, stream, peer, place).await;
@@ -132,10 +139,11 @@ async fn accepted_tls(
     shared: Arc<Shared>,
     stream: TcpStream,
     source: SocketAddr,
+    local: SocketAddr,
     place: Place,
     handshake: Place,
 ) {
-    let (Ok(local), Ok(()), Some(store)) = (stream.local_addr(), tune(&stream), &shared.tls) else {
+    let (Ok(()), Some(store)) = (tune(&stream), &shared.tls) else {
         return shared.refused(Transport::Tls, Cause::Error);
     };
     let tls = store.current();
@@ -148,12 +156,20 @@ async fn accepted_tls(
     };
     let stream = match accepted {
         Some(Ok(Ok(stream))) => stream,
-        Some(Err(_)) => return shared.refused(Transport::Tls, Cause::HandshakeTimeout),
-        Some(Ok(Err(_))) => return shared.refused(Transport::Tls, Cause::HandshakeFailed),
+        Some(Err(_)) => {
+            return shared.turned_away(source, Transport::Tls, Cause::HandshakeTimeout);
+        }
+        // A peer that leaves by itself, as what probes a port does, was not turned away.
+        Some(Ok(Err(error))) if error.kind() != io::ErrorKind::InvalidData => {
+            return shared.refused(Transport::Tls, Cause::HandshakeFailed);
+        }
+        Some(Ok(Err(_))) => {
+            return shared.turned_away(source, Transport::Tls, Cause::HandshakeFailed);
+        }
         None => return shared.refused(Transport::Tls, Cause::Panic),
     };
     let Some(certificates) = tls.client_names(stream.get_ref().1.peer_certificates()) else {
-        return shared.refused(Transport::Tls, Cause::HandshakeFailed);
+        return shared.turned_away(source, Transport::Tls, Cause::HandshakeFailed);
     };
     drop(handshake);
     let peer = Peer { transport: Transport::Tls, source, local, certificates, outgoing: false };
@@ -164,7 +180,7 @@ async fn serve<S>(shared: Arc<Shared>, stream: S, peer: Peer, place: Place)
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send,
 {
-    let (registration, queue) = shared.connections.register(peer.transport, None);
+    let (registration, queue) = shared.connections.register(peer.transport);
     let transport = peer.transport.word();
     shared.inlet.event(Event::ConnectionOpened { transport, outgoing: false });
     stream::run(&shared, stream, peer, registration, queue).await;

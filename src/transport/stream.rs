@@ -1,22 +1,24 @@
 //! The life of one stream, accepted or opened: bytes in become messages, queued messages become
 //! bytes, until a cause ends it; then what is queued is still sent, within bounds.
 
+use core::future::pending;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 
-use base::limit;
+use base::{Random as _, limit};
 use bytes::Bytes;
-use sip::{Frame, Framer, Opened, PONG};
+use sip::{Frame, Framer, Opened, PING, PONG};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf, split};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Duration, Instant, sleep_until, timeout, timeout_at};
 
 use crate::config::Bounds;
 use crate::connection::{Cause, Connection, Registration};
 use crate::flow::{Flow, Inlet, Transport};
 use crate::handle::Shared;
+use crate::random::SystemRandom;
 use crate::task::contained;
 
 /// A flow before it has an id.
@@ -46,8 +48,10 @@ pub(crate) async fn run<S: AsyncRead + AsyncWrite + Send>(
         outgoing: peer.outgoing,
     });
     let connection = Arc::clone(registration.connection());
+    connection.is_up_as(&flow);
     let (mut reader, writer) = split(stream);
-    let mut writing = pin!(write(writer, queue, &connection, &shared.bounds));
+    let pings = flow.outgoing.then(|| Pings::new(&shared.bounds));
+    let mut writing = pin!(write(writer, queue, &connection, &shared.bounds, pings));
     let mut is_writing = true;
     let first = contained(async {
         tokio::select! {
@@ -97,7 +101,10 @@ async fn read<S: AsyncRead>(
         match timeout_at(since + patience, reader.read(&mut buffer)).await {
             Err(_) => return cause,
             Ok(Ok(0)) => return Cause::Peer,
-            Ok(Ok(size)) => framer.push(buffer.get(..size).unwrap_or_default()),
+            Ok(Ok(size)) => {
+                connection.hear(false);
+                framer.push(buffer.get(..size).unwrap_or_default());
+            }
             // Many peers close TLS without saying so.
             Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => return Cause::Peer,
             Ok(Err(_)) => return Cause::Error,
@@ -116,7 +123,7 @@ async fn read<S: AsyncRead>(
                         return Cause::QueueFull;
                     }
                 }
-                Ok(Some(Frame::Pong)) => {}
+                Ok(Some(Frame::Pong)) => connection.hear(true),
                 Ok(None) => break,
                 Err(failure) => {
                     if let Some(answer) = inlet.malformed(flow, &failure) {
@@ -140,11 +147,18 @@ async fn write<S: AsyncWrite>(
     mut queue: mpsc::Receiver<Bytes>,
     connection: &Connection,
     bounds: &Bounds,
+    mut pings: Option<Pings>,
 ) -> Cause {
     loop {
+        let due = pings.as_ref().map(Pings::due);
         let message = tokio::select! {
             biased;
             message = queue.recv() => message,
+            () = at(due) => match pings.as_mut().map(|pings| pings.next(connection)) {
+                Some(Ping::Missing) => return Cause::NoPong,
+                Some(Ping::Send) => Some(Bytes::from_static(PING)),
+                Some(Ping::Heard) | None => continue,
+            },
             _ = connection.stopped(), if !queue.is_closed() => {
                 queue.close();
                 continue;
@@ -164,6 +178,62 @@ async fn write<S: AsyncWrite>(
             Ok(Err(_)) => return Cause::Error,
             Err(_) => return Cause::SlowMessage,
         }
+    }
+}
+
+/// Our keep-alives on a connection that we opened (RFC 5626 section 4.4.1). A peer that has never
+/// answered one need not know of them: then they only keep NAT and firewalls open, and TCP tells
+/// when nobody is there any more.
+struct Pings {
+    every: Duration,
+    patience: Duration,
+    next: Instant,
+    /// When the latest was sent, what had been heard before it, and until when it may be answered.
+    sent: Option<(u64, Instant)>,
+}
+
+enum Ping {
+    Send,
+    Heard,
+    Missing,
+}
+
+impl Pings {
+    fn new(bounds: &Bounds) -> Self {
+        let mut pings =
+            Self { every: bounds.ping, patience: bounds.pong, next: Instant::now(), sent: None };
+        pings.plan();
+        pings
+    }
+
+    /// The next one: 80 to 100 % of the interval from now, so that connections that were opened
+    /// together do not stay together.
+    fn plan(&mut self) {
+        let share = SystemRandom.below(200);
+        self.next = Instant::now() + self.every * (800 + share) / 1000;
+    }
+
+    fn due(&self) -> Instant {
+        self.sent.map_or(self.next, |(_, until)| until.min(self.next))
+    }
+
+    /// What is to be done now that it is due.
+    fn next(&mut self, connection: &Connection) -> Ping {
+        if let Some((heard, _)) = self.sent.take() {
+            let is_missing = connection.has_ponged() && connection.heard() == heard;
+            return if is_missing { Ping::Missing } else { Ping::Heard };
+        }
+        self.sent = Some((connection.heard(), Instant::now() + self.patience));
+        self.plan();
+        Ping::Send
+    }
+}
+
+/// Waits until then; for ever where there is no such point.
+async fn at(due: Option<Instant>) {
+    match due {
+        Some(due) => sleep_until(due).await,
+        None => pending().await,
     }
 }
 

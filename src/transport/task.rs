@@ -28,11 +28,6 @@ impl Tasks {
         &self.runtime
     }
 
-    /// Whether [`Tasks::end`] was called.
-    pub(crate) fn have_ended(&self) -> bool {
-        self.set.lock().unwrap_or_else(PoisonError::into_inner).is_none()
-    }
-
     /// Starts a task; `None` once ended, and `task` is dropped.
     pub(crate) fn spawn(
         &self,

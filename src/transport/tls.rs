@@ -8,11 +8,12 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use base::limit;
+use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::ServerCertVerifier;
-use rustls::client::{ClientConfig, WebPkiServerVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{ServerConfig, WebPkiClientVerifier};
+use rustls::sign::CertifiedKey;
 use rustls::{DigitallySignedStruct, DistinguishedName, RootCertStore, SignatureScheme};
 use rustls::{client::danger::HandshakeSignatureValid, version};
 use rustls_pki_types::pem::{self, PemObject};
@@ -20,6 +21,8 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use x509_parser::extensions::GeneralName;
 
 use crate::config::{TlsFiles, Untrusted};
+use crate::line::Client;
+use crate::proof::Trust;
 
 /// Why TLS material cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -76,8 +79,12 @@ impl TlsStore {
 #[derive(Debug)]
 pub(crate) struct Tls {
     pub(crate) server: Arc<ServerConfig>,
-    /// Absent without authorities: an outgoing connection that verifies nothing is refused.
-    pub(crate) client: Option<Arc<ClientConfig>>,
+    /// For connections that we open; absent where nobody would be believed.
+    pub(crate) client: Option<Client>,
+    /// Who vouches for servers of which nothing else is said.
+    pub(crate) trust: Trust,
+    /// Our certificate and its key.
+    pub(crate) identity: Arc<CertifiedKey>,
     clients: Option<Arc<dyn ClientCertVerifier>>,
     untrusted: Untrusted,
 }
@@ -87,6 +94,7 @@ impl Tls {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let chain = read_certificates(&files.certificate)?;
         let key = read_key(&files.key)?;
+        let identity = CertifiedKey::from_der(chain.clone(), key.clone_key(), &provider);
         let roots = files.authorities.as_deref().map(read_authorities).transpose()?;
         let clients = roots.clone().map(|roots| client_verifier(roots, &provider)).transpose();
         let unusable = |file: &Path| {
@@ -111,14 +119,12 @@ impl Tls {
         // Most SIP clients offer no protocol. One that offers others only was led here by an
         // attacker (cross-protocol, RFC 7301 section 3.2), so it is refused.
         server.alpn_protocols = ALPN.map(<[u8]>::to_vec).into();
-        let client = roots.map(|roots| {
-            Ok(ClientConfig::builder_with_provider(Arc::clone(&provider))
-                .with_protocol_versions(&[&version::TLS13, &version::TLS12])?
-                .with_root_certificates(roots)
-                .with_no_client_auth())
-        });
-        let client = client.transpose().map_err(unusable(&files.certificate))?.map(Arc::new);
-        Ok(Self { server: Arc::new(server), client, clients, untrusted: files.untrusted })
+        let identity = Arc::new(identity.map_err(unusable(&files.certificate))?);
+        let trust = Trust::Authorities(vouching(roots, files.system));
+        let client = Client::new(&provider, trust.clone(), Some(&identity));
+        let client = client.map_err(unusable(&files.certificate))?;
+        let untrusted = files.untrusted;
+        Ok(Self { server: Arc::new(server), client, trust, identity, clients, untrusted })
     }
 
     /// The names of a client that showed `chain`; `None` where the connection must end. Checked
@@ -173,6 +179,18 @@ pub(crate) fn read_certificates(
 pub(crate) fn read_key(file: &Path) -> Result<PrivateKeyDer<'static>, CertificatesError> {
     PrivateKeyDer::from_pem_file(file)
         .map_err(|cause| CertificatesError::Read { file: file.to_path_buf(), cause })
+}
+
+/// The authorities who vouch for servers: the configured ones and those of the system.
+fn vouching(configured: Option<Arc<RootCertStore>>, system: bool) -> Arc<RootCertStore> {
+    let configured = configured.unwrap_or_else(|| Arc::new(RootCertStore::empty()));
+    if !system {
+        return configured;
+    }
+    let mut roots = (*configured).clone();
+    // What cannot be read of the system's store vouches for nobody.
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    Arc::new(roots)
 }
 
 /// The authorities of a PEM file.

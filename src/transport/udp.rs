@@ -78,11 +78,22 @@ impl UdpSockets {
         }
     }
 
-    /// A flow to `target` over the first socket of its family.
-    pub(crate) fn flow_to(&self, target: SocketAddr) -> Option<FlowId> {
+    /// A flow to `target` over the socket of our `listener`, else over the first of its family.
+    pub(crate) fn flow_to(&self, target: SocketAddr, listener: Option<SocketAddr>) -> Option<Flow> {
         let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
-        let ingress = open.sockets.iter().find(|it| it.local.is_ipv6() == target.is_ipv6())?;
-        ingress.id_of(target)
+        let fits = |it: &&Arc<UdpIngress>| match listener {
+            Some(listener) => it.local == listener,
+            None => it.local.is_ipv6() == target.is_ipv6(),
+        };
+        let ingress = open.sockets.iter().find(fits)?;
+        Some(Flow {
+            id: ingress.id_of(target)?,
+            transport: Transport::Udp,
+            source: target,
+            local: ingress.local,
+            certificates: Arc::default(),
+            outgoing: true,
+        })
     }
 }
 
@@ -112,7 +123,7 @@ impl UdpIngress {
         // Keep-alives (RFC 5626 section 3.5.1 sends CRLFs on streams, much equipment also here)
         // and STUN, whose first two bits are zero and whose answer nobody has asked us for.
         let is_text = datagram.first().is_some_and(|first| *first >= b' ');
-        if !is_text || source.port() == 0 || !inlet.admits(source.ip(), Transport::Udp) {
+        if !is_text || source.port() == 0 || !inlet.admits(source, self.local, Transport::Udp) {
             return;
         }
         let Some(id) = self.id_of(source) else { return };

@@ -29,6 +29,7 @@ mod queue;
 mod read;
 mod record;
 mod recording;
+mod retention;
 mod seal;
 mod shared;
 mod store;
@@ -49,9 +50,11 @@ pub use recording::play::PlayError;
 pub use recording::{
     Channel, PushError, RecordingId, RecordingState, RecordingWriter, SAMPLE_RATE,
 };
+pub use retention::Retention;
 pub use seal::{SealError, UnsealError};
 pub use store::StoreError;
 pub use transcript::{Role, Turn};
 pub use vault::{
-    EraseError, FlushError, OpenError, RecordError, SubmitError, Vault, VaultConfig, VaultHandle,
+    EraseError, Erasure, FlushError, OpenError, RecordError, SubmitError, Vault, VaultConfig,
+    VaultHandle,
 };

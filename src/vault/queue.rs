@@ -7,9 +7,9 @@ use std::time::Duration;
 use base::{CallId, WallTime, limit};
 use tokio::sync::oneshot;
 
-use crate::EraseError;
 use crate::record::Record;
 use crate::recording::{RecordingId, Track};
+use crate::{EraseError, Erasure};
 
 /// Something for the writer's thread to do.
 pub(crate) enum Op {
@@ -30,7 +30,7 @@ pub(crate) enum Op {
     /// Close a recording whose writer gave up.
     RecordingLeft { id: RecordingId },
     /// Erase a call.
-    Erase { call: CallId, done: oneshot::Sender<Result<(), EraseError>> },
+    Erase { call: CallId, actor: String, done: oneshot::Sender<Result<Erasure, EraseError>> },
 }
 
 impl Op {

@@ -107,6 +107,8 @@ pub struct CallSummary {
     pub recording: bool,
     /// Whether the transcript was on.
     pub transcript: bool,
+    /// Whether it was erased since, alone or with the call.
+    pub transcript_erased: bool,
     /// Caller and callee; `None` once erased.
     pub numbers: Option<(Personal<String>, Personal<String>)>,
 }

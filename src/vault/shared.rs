@@ -1,8 +1,9 @@
 //! What the vault's threads and handles share.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
-use base::{Clock, Event};
+use base::{Clock, Event, Instant};
 use tokio::sync::watch;
 
 use crate::queue::Queue;
@@ -17,6 +18,17 @@ pub(crate) struct Progress {
     pub(crate) stopped: bool,
 }
 
+/// A time in which the disk or the database failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Outage {
+    /// Records that found no room in the queue.
+    pub(crate) records: u64,
+    /// Recordings that ended early.
+    pub(crate) recordings: u64,
+    /// How long it took.
+    pub(crate) unavailable: std::time::Duration,
+}
+
 /// One vault.
 pub(crate) struct Shared {
     pub(crate) queue: Queue,
@@ -26,6 +38,10 @@ pub(crate) struct Shared {
     recorders: AtomicUsize,
     database_well: AtomicBool,
     recorder_well: AtomicBool,
+    /// Since when either is not well.
+    ill_since: Mutex<Option<Instant>>,
+    records_lost: AtomicU64,
+    recordings_cut: AtomicU64,
 }
 
 impl Shared {
@@ -41,7 +57,38 @@ impl Shared {
             recorders: AtomicUsize::new(0),
             database_well: AtomicBool::new(true),
             recorder_well: AtomicBool::new(true),
+            ill_since: Mutex::new(None),
+            records_lost: AtomicU64::new(0),
+            recordings_cut: AtomicU64::new(0),
         }
+    }
+
+    /// A record found no room.
+    pub(crate) fn record_lost(&self) {
+        self.records_lost.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn falls_ill(&self) {
+        let now = self.clock.now();
+        let mut since = self.ill_since.lock().unwrap_or_else(PoisonError::into_inner);
+        if since.is_none() {
+            *since = Some(now);
+            self.records_lost.store(0, Ordering::Relaxed);
+            self.recordings_cut.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// The outage that is over now; told once.
+    pub(crate) fn outage_over(&self) -> Option<Outage> {
+        if !self.is_well() {
+            return None;
+        }
+        let since = self.ill_since.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+        Some(Outage {
+            records: self.records_lost.swap(0, Ordering::Relaxed),
+            recordings: self.recordings_cut.swap(0, Ordering::Relaxed),
+            unavailable: self.clock.now().since(since),
+        })
     }
 
     pub(crate) fn tell(&self, event: Event) {
@@ -61,11 +108,16 @@ impl Shared {
     }
 
     pub(crate) fn database_is(&self, well: bool) {
+        if !well {
+            self.falls_ill();
+        }
         self.database_well.store(well, Ordering::Release);
     }
 
     /// A recording failed; recordings are refused until the disk takes a file again.
     pub(crate) fn recorder_failed(&self) {
+        self.falls_ill();
+        self.recordings_cut.fetch_add(1, Ordering::Relaxed);
         self.recorder_well.store(false, Ordering::Release);
         self.tell(recorder::FAILED);
     }

@@ -24,10 +24,11 @@ use crate::read::database_path;
 use crate::record::Record;
 use crate::recording::recorder::{self, Desk};
 use crate::recording::{RecordingId, RecordingWriter, Track};
+use crate::retention::{Retention, Sweeper};
 use crate::seal::SealError;
 use crate::shared::Shared;
-use crate::store::{self, StoreError};
-use crate::writer::{Heads, Writer};
+use crate::store::{self, Database, StoreError};
+use crate::writer::{Chores, Heads, Writer};
 
 /// More recorder threads than this do not help one disk.
 const RECORDERS_MAX: usize = 4;
@@ -46,6 +47,8 @@ pub struct VaultConfig {
     pub audit_heads: PathBuf,
     /// The workspace whose calls are kept.
     pub workspace: WorkspaceId,
+    /// For how long.
+    pub retention: Retention,
 }
 
 /// Why a vault was not opened.
@@ -113,6 +116,15 @@ pub enum RecordError {
     Random,
 }
 
+/// A call is erased.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Erasure {
+    /// It was just now.
+    Now,
+    /// It had been before; nothing was done.
+    Before,
+}
+
 /// A call was not erased.
 #[derive(Debug, Error)]
 #[non_exhaustive]
@@ -121,7 +133,7 @@ pub enum EraseError {
     #[error("not in this vault")]
     Unknown,
     /// The call or its recording goes on.
-    #[error("the call is in progress")]
+    #[error("the call is in progress, or its recording is being finished")]
     InProgress,
     /// The queue is full or the vault is closed.
     #[error("the vault's queue is full")]
@@ -266,7 +278,10 @@ impl VaultHandle {
             return Err(SubmitError::TooLarge);
         }
         let op = Op::Record(record, self.shared.clock.wall());
-        self.shared.queue.push(op).map(drop).map_err(|_| SubmitError::Full)
+        self.shared.queue.push(op).map(drop).map_err(|_| {
+            self.shared.record_lost();
+            SubmitError::Full
+        })
     }
 
     /// Returns once everything that was submitted before is on the disk.
@@ -302,10 +317,11 @@ impl VaultHandle {
 
     /// Erases a call: its key, and with it its numbers, transcript, ladder, sealed audit details
     /// and recordings, in every backup of the object store too (backups of the database until they
-    /// are gone themselves). Its times, trunk and reason stay.
-    pub async fn erase(&self, call: CallId) -> Result<(), EraseError> {
+    /// are gone themselves). Its times, trunk and reason stay. The audit log says that `actor` did
+    /// it, see [`crate::AuditEntry::actor`].
+    pub async fn erase(&self, call: CallId, actor: String) -> Result<Erasure, EraseError> {
         let (done, erased) = oneshot::channel();
-        self.shared.queue.push(Op::Erase { call, done }).map_err(|_| EraseError::Full)?;
+        self.shared.queue.push(Op::Erase { call, actor, done }).map_err(|_| EraseError::Full)?;
         erased.await.unwrap_or(Err(EraseError::Full))
     }
 }
@@ -354,7 +370,8 @@ fn open_writer(
         };
         let start = ChainTip { seq: 0, hash: genesis(&edge) };
         let chain = store::write::chain_tip(&mut connection).await?.unwrap_or(start);
-        let mut ledger = Ledger::new(connection, objects.clone(), workspace, edge.clone(), chain);
+        let database = Database::new(database_path(&config.data), connection);
+        let mut ledger = Ledger::new(database, objects.clone(), workspace, edge.clone(), chain);
         let (calls, recordings) = ledger.recover(wall).await?;
         let details = format!("calls_lost={calls} recordings_closed={recordings}");
         ledger.audit(own_entry("vault.opened", None, details), wall).await?;
@@ -365,5 +382,8 @@ fn open_writer(
         .map_err(|source| OpenError::Io { path: heads_path(), source })?;
     let heads =
         Heads { file, kms: Box::new(kms), signed, waiting_since: None, not_before: Instant::ZERO };
-    Ok((Writer { shared, runtime, ledger, objects, heads, gave_up: false }, lock))
+    let (sweeper, chores) = (Sweeper::new(config.retention), Chores::default());
+    let writer =
+        Writer { shared, runtime, ledger, objects, heads, sweeper, chores, gave_up: false };
+    Ok((writer, lock))
 }

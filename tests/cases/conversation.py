@@ -84,6 +84,8 @@ def check_recording(box, edge, call):
     document = json.loads((folder / f"{call['call_id']}.json").read_text())
     roles = [it["role"] for it in document["transcript"]]
     check({"caller", "agent"} <= set(roles), f"exported turns of {roles}")
+    starts = [it["start_ms"] for it in document["transcript"]]
+    check(starts == sorted(starts), f"turns out of order: {starts}")
 
 
 def check_sealed(box, edge, phone):

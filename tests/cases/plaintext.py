@@ -177,6 +177,61 @@ def strangers_are_refused(box):
     check(0 < len(rows) < 20, f"{len(rows)} audit records of 61 refusals")
 
 
+def audited(edge):
+    """The audit log as `audit list` prints it, and what of it is about refusals."""
+    listed = edge.command("audit", "list")
+    check(listed.returncode == 0, listed.stderr)
+    return [it for it in listed.stdout.splitlines() if "refus" in it]
+
+
+@case()
+def strangers_over_tcp_are_reset_and_audited(box):
+    """A stranger's TCP connection ends before a byte is read; counted, audited, not once each."""
+    policy = exempted("lab", LAB, LATER, transports='"tls", "tcp"') + LOCAL
+    edge = Edge(box, policy).start()
+    for _ in range(40):
+        try:
+            stream = wire.Stream(edge.plain, source=STRANGER)
+            check(stream.is_closed(3), "the connection stays open")
+            stream.close()
+        except ConnectionResetError:
+            pass  # so soon that it shows in connect
+    reason = "policy.plaintext_signalling"
+    count = edge.metric("callgate_sip_request_refused_total", transport="tcp", reason=reason)
+    check(count == 40, f"{count} of 40 counted as {reason}")
+    # The exempted peer is served all the while.
+    lab = wire.Stream(edge.plain, source=LAB)
+    lab.send(wire.request("OPTIONS", "sip:127.0.0.1", "TCP", LAB))
+    check(lab.final().status == 200, "the exempted peer is not served")
+    edge.stop()
+    rows = audited(edge)
+    check(0 < len(rows) < 12, f"{len(rows)} audit records of 40 connections")
+
+
+@case()
+def malformed_datagrams_are_audited_and_not_amplified(box):
+    """What cannot be read is counted by its reason and audited; no answer is larger than it."""
+    edge = Edge(box, LAB_POLICY).start()
+    datagrams = wire.Datagrams(edge.plain, LAB)
+    via = b"Via: SIP/2.0/UDP 127.0.0.2:5999;branch=z9hG4bK%d;rport\r\n"
+    rest = b"From: <sip:a@h>;tag=1\r\nTo: <sip:b@h>\r\nCall-ID: %d\r\nCSeq: x OPTIONS\r\n\r\n"
+    sent = []
+    for number in range(30):
+        sent.append(b"OPTIONS sip:b@h SIP/2.0\r\n" + via % number + rest % number)
+        datagrams.send(sent[-1])
+    largest = max(map(len, sent))
+    answers = []
+    while answer := datagrams.receive(0.7):
+        answers.append(answer)
+    datagrams.close()
+    check(all(len(it.raw) <= largest for it in answers), "an answer is larger than its request")
+    count = edge.metric("callgate_sip_request_refused_total", reason="sip.malformed")
+    check(count == 30, f"{count} of 30 counted as sip.malformed")
+    edge.stop()
+    rows = audited(edge)
+    check(0 < len(rows) < 12, f"{len(rows)} audit records of 30 datagrams")
+
+
 @case()
 def known_trunks_learn_the_reason(box):
     """The local trunk may not use UDP; its refusal says so in Warning: 399."""

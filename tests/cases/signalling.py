@@ -154,6 +154,15 @@ m=audio 40000 RTP/SAVP 0
 PLAIN_SDP = SDP.replace("RTP/SAVP", "RTP/AVP").replace(CRYPTO, "a=sendrecv")
 HOST = "sip:127.0.0.1"
 LONG = "x" * 9_000
+ISUP = "Content-Type: application/ISUP;version=itu-t92+\nContent-Disposition: signal;handling={}"
+
+
+def parts(*others, last="--unique--"):
+    """The description and other parts, as one body."""
+    each = [f"Content-Type: application/sdp\n\n{SDP}", *others]
+    return "".join(f"--unique\n{it}\n" for it in each) + last
+
+
 FIELDS = """Max-Forwards: 70
 From: <sip:sipp@127.0.0.1>;tag=[pid]t[call_number]
 To: <{to}>
@@ -211,6 +220,10 @@ REFUSED = [
     refused("no-max-forwards-left", 483, swap=("Max-Forwards: 70", "Max-Forwards: 0")),
     refused("required-extension", 420, extra="Require: teleport", found="Unsupported: teleport"),
     refused("other-body", 415, body="hello", kind="text/plain"),
+    refused("required-part", 415, body=parts(ISUP.format("required") + "\n\nx"),
+            kind="multipart/mixed;boundary=unique", found="Accept: .*multipart/mixed"),
+    refused("part-without-end", 400, body=parts(last=""), kind="multipart/mixed;boundary=unique"),
+    refused("many-parts", 413, body=parts(*["\nx"] * 20), kind="multipart/mixed;boundary=unique"),
     refused("urn", 416, uri="urn:service:sos"),
     refused("short-session", 422, extra="Supported: timer\nSession-Expires: 60",
             found="Min-SE: 90"),
@@ -378,6 +391,74 @@ def within_a_call(box):
     ) + b"Content-Length: 0\r\n\r\n")
     stored = edge.wait_for_call(lambda it: it["state"] == "ended")
     check(stored["reason"] == "call.agent_hung_up", f"ended by {stored['reason']}")
+    edge.stop()
+
+
+@case()
+def several_parts(box):
+    """An offer next to ISUP and a location, an answer within alternatives: both are calls."""
+    edge = Edge(box).start()
+    box.secret(wire.KEY)
+    stream = wire.Stream(edge.tls, edge.authority)
+    isup = ISUP.format("optional").replace("\n", "\r\n") + "\r\n\r\n\1\0\x60\r\n--\x0a"
+    place = "Content-Type: application/pidf+xml\r\nContent-ID: <place@h>\r\n\r\n<presence/>"
+    offer = f"Content-Type: application/sdp\r\n\r\n{wire.sdp()}"
+    body = "".join(f"--one two\r\n{it}\r\n" for it in (isup, offer, place)) + "--one two--\r\n"
+    call = wire.Call(stream, edge.uri())
+    plain = b"Content-Type: application/sdp\r\n"
+    mixed = b'MIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary="one two"\r\n'
+    stream.send(call.build("INVITE", body=body).replace(plain, mixed, 1))
+    answer = stream.final()
+    check(answer.status == 200, answer.start)
+    check(b"RTP/SAVP" in answer.body, answer.body.decode())
+    call.to_tag, call.target = answer.to_tag(), answer.contact()
+    stream.send(call.build("ACK"))
+    check(call.ask("BYE").status == 200, "BYE")
+
+    late = wire.Call(stream, edge.uri())
+    stream.send(late.build("INVITE"))
+    answer = stream.final()
+    check(answer.status == 200, answer.start)
+    lines = [it for it in answer.body.decode().split("\r\n") if "HMAC_SHA1_80" in it]
+    chosen = wire.sdp().replace("a=crypto:1", lines[0].split(" ")[0])
+    body = f"--b\r\nContent-Type: application/sdp\r\n\r\n{chosen}\r\n--b--"
+    late.to_tag, late.target = answer.to_tag(), answer.contact()
+    other = b"Content-Type: multipart/alternative;boundary=b\r\n"
+    stream.send(late.build("ACK", body=body).replace(plain, other, 1))
+    time.sleep(0.5)
+    check(late.ask("BYE").status == 200, "BYE")
+
+    wanted = [("call.caller_hung_up", "AES_CM_128_HMAC_SHA1_80")] * 2
+    wait_for("both are stored as calls",
+             lambda: [(it["reason"], it["protection"]) for it in edge.calls()] == wanted, 5,
+             every=0.3)
+    edge.stop()
+
+
+@case()
+def lost_connections(box):
+    """A connection lost between 200 and ACK: who comes back talks on, who does not is missed."""
+    edge = Edge(box).start()
+    stream = wire.Stream(edge.tls, edge.authority)
+    back, gone = wire.Call(stream, edge.uri()), wire.Call(stream, edge.uri())
+    for call in (back, gone):
+        stream.send(call.build("INVITE", body=wire.sdp()))
+        answer = stream.final()
+        check(answer.status == 200, answer.start)
+        call.to_tag, call.target = answer.to_tag(), answer.contact()
+    stream.close()
+    time.sleep(1)
+    stream = wire.Stream(edge.tls, edge.authority)
+    stream.send(back.build("ACK"))
+    back.stream = stream
+    # Limit call.flow_return_ms is 5,000.
+    lost = edge.wait_for_call(lambda it: it["state"] == "ended", 8)
+    check(lost["reason"] == "transport.flow_lost", f"ended by {lost['reason']}")
+    check(edge.metric("callgate_calls") == 1, "the other call is gone")
+    check(back.ask("BYE").status == 200, "BYE over the new connection")
+    wait_for("no call is left", lambda: edge.metric("callgate_calls") == 0, 5)
+    reasons = sorted(it["reason"] for it in edge.calls())
+    check(reasons == ["call.caller_hung_up", "transport.flow_lost"], f"{reasons}")
     edge.stop()
 
 

@@ -71,6 +71,44 @@ fn an_invite_without_an_offer_gets_ours_and_the_ack_answers_it() {
     world.assert_quiet();
 }
 
+/// The same body as the second part of several, as carriers send it with ISUP.
+fn among_others(body: &str) -> String {
+    let (kind, body) = body.split_once('|').unwrap();
+    format!(
+        "multipart/mixed; boundary=\"a b\"|--a b\r\nContent-Type: application/ISUP;version=ansi\r\n\
+         Content-Disposition: signal; handling=optional\r\n\r\n\u{1}\0\r\n--a b\r\n\
+         Content-Type: {kind}\r\n\r\n{body}\r\n--a b\r\n\r\nhello\r\n--a b--"
+    )
+}
+
+#[test]
+fn a_description_among_other_parts_is_taken_in_invite_and_ack() {
+    let (mut world, mut caller) = (World::new(), Caller::acme());
+    caller.call(&mut world, &among_others(&offer()));
+    assert_eq!(world.plans[0].remote, "198.51.100.9:30000".parse().unwrap());
+    let held = offer().replace("a=sendrecv", "a=inactive");
+    caller.request(&mut world, "UPDATE", &among_others(&held));
+    assert_eq!(direction(&world.response().body), "inactive");
+    // What is no offer and need not be understood changes nothing.
+    caller.extra = "Content-Disposition: render;handling=optional\r\n".to_owned();
+    caller.request(&mut world, "UPDATE", "text/plain|hello");
+    let ok = world.response();
+    assert_eq!((ok.status.code(), ok.body.len()), (200, 0));
+    caller.extra.clear();
+    caller.request(&mut world, "BYE", "");
+    world.assert_quiet();
+
+    let (mut world, mut caller) = (World::new(), Caller::acme());
+    let ok = caller.ring(&mut world, "");
+    let line =
+        sdp_of(&ok.body).media[0].crypto().find(|it| it.contains("SHA1_80")).unwrap().to_owned();
+    let tag = line.split(' ').next().unwrap().parse().unwrap();
+    caller.ack(&mut world, &among_others(&described("RTP/SAVP 8", &crypto(tag, 'P'))));
+    assert_eq!((world.plans.len(), world.started.len()), (1, 1));
+    caller.request(&mut world, "BYE", "");
+    world.assert_quiet();
+}
+
 #[test]
 fn an_ack_without_the_answer_that_it_owes_ends_the_call() {
     for answer in [String::new(), described("RTP/SAVP 8", "a=crypto:77 NOT_OURS inline:AAAA")] {
@@ -163,7 +201,9 @@ fn an_options_is_answered_with_what_we_can_do() {
     let ok = world.response();
     assert_eq!(ok.status.code(), 200);
     assert!(ok.headers.has_token(Name::Allow, "INVITE"));
-    assert_eq!(ok.headers.text(Name::Accept), Some("application/sdp"));
+    for kind in ["application/sdp", "multipart/mixed", "multipart/alternative"] {
+        assert!(ok.headers.has_token(Name::Accept, kind), "{kind}");
+    }
     world.assert_quiet();
 }
 

@@ -172,8 +172,9 @@ fn a_lost_connection_does_not_end_the_call_and_the_bye_opens_a_new_one() {
     assert_eq!(world.ends(), []);
     world.hang_up(Reason::AgentHungUp);
     assert!(world.take().is_empty());
-    let (leg, target, transport) = world.connects[0];
-    assert_eq!((target, transport), (caller.peer.source, Transport::Tls));
+    let (leg, place, transport) = world.connects[0].clone();
+    assert_eq!(place, format!("sip:{};transport=tls", caller.peer.source));
+    assert_eq!(transport, Transport::Tls);
     // What is dialled has no local address yet.
     let mut opened = (*peer("198.51.100.9:40000", 77, Transport::Tls)).clone();
     opened.local.set_port(0);
@@ -275,5 +276,84 @@ fn a_fault_before_the_answer_answers_the_invite() {
     world.reserve();
     assert_eq!(world.status(), 500);
     assert_eq!(world.ends(), [Reason::Internal]);
+    world.assert_quiet();
+}
+
+#[test]
+fn a_connection_that_is_lost_before_the_answer_gives_the_call_up() {
+    let (mut world, mut caller) = (World::new(), Caller::acme());
+    let invite = caller.request(&mut world, "INVITE", &offer());
+    world.input(Input::FlowClosed(caller.peer.flow));
+    assert!(world.take().is_empty(), "nobody is there to answer");
+    assert_eq!(world.ends(), [Reason::FlowLost]);
+    assert_eq!(world.calls_counted(), 0);
+    // The ports come too late and go back.
+    world.released.clear();
+    world.reserve();
+    assert_eq!(world.released, [world.leg()]);
+    // Who sends the same INVITE again on another connection learns that it is over.
+    caller.peer = peer("198.51.100.9:41111", 5, Transport::Tls);
+    caller.say(&mut world, &invite);
+    assert_eq!(world.sent[0].0.0, 5);
+    assert_eq!(world.status(), 503);
+    world.assert_quiet();
+}
+
+#[test]
+fn a_caller_that_lost_its_connection_before_the_ack_may_come_back_on_another() {
+    let (mut world, mut caller) = (World::new(), Caller::acme());
+    caller.ring(&mut world, &offer());
+    world.input(Input::FlowClosed(caller.peer.flow));
+    world.seconds(4);
+    assert!(world.take().is_empty(), "nothing is sent on a connection that is gone");
+    caller.peer = peer("198.51.100.9:41111", 5, Transport::Tls);
+    caller.ack(&mut world, "");
+    assert_eq!(world.started.len(), 1);
+    world.seconds(60);
+    assert_eq!(world.ends(), []);
+    world.hang_up(Reason::AgentHungUp);
+    assert_eq!(world.sent[0].0.0, 5, "it is spoken to where it is now");
+    let bye = world.request();
+    caller.answer(&mut world, &bye, "200 OK", "");
+    world.assert_quiet();
+}
+
+#[test]
+fn a_caller_that_does_not_come_back_before_its_ack_is_given_up_within_seconds() {
+    let (mut world, mut caller) = (World::new(), Caller::acme());
+    caller.ring(&mut world, &offer());
+    world.input(Input::FlowClosed(caller.peer.flow));
+    world.pass(Duration::from_millis(4_900));
+    assert_eq!(world.ends(), []);
+    world.pass(Duration::from_millis(100));
+    assert_eq!(world.ends(), [Reason::FlowLost]);
+    assert_eq!(world.released.len(), 1);
+    // The peer may be up all the same: it is told over a connection of ours.
+    let leg = world.connects[0].0;
+    let opened = peer("198.51.100.9:40000", 77, Transport::Tls);
+    world.input(Input::Connected { leg, peer: opened });
+    let bye = world.request();
+    assert!(bye.headers.text(Name::Reason).unwrap().contains("transport.flow_lost"));
+    caller.answer(&mut world, &bye, "481 Gone", "");
+    world.assert_quiet();
+}
+
+#[test]
+fn an_invite_that_is_repeated_on_another_connection_gets_the_200_there() {
+    let (mut world, mut caller) = (World::new(), Caller::acme());
+    let invite = caller.request(&mut world, "INVITE", &offer());
+    world.reserve();
+    let ok = world.response();
+    caller.follow(&ok);
+    world.input(Input::FlowClosed(caller.peer.flow));
+    world.seconds(1);
+    caller.peer = peer("198.51.100.9:41111", 5, Transport::Tls);
+    caller.say(&mut world, &invite);
+    world.seconds(1);
+    assert_eq!(world.sent[0].0.0, 5);
+    assert_eq!(world.response().body, ok.body);
+    caller.ack(&mut world, "");
+    assert_eq!(world.started.len(), 1);
+    caller.request(&mut world, "BYE", "");
     world.assert_quiet();
 }

@@ -228,3 +228,138 @@ fn a_refresh_that_finds_its_connection_gone_opens_a_new_one() {
     world.seconds(299);
     assert_eq!(world.ends(), []);
 }
+
+/// Lets the session run to its end while the peer refuses every refresh in these words; how
+/// many it refused.
+fn refused_each_time(world: &mut World, caller: &Caller, first: Request, words: &[&str]) -> usize {
+    let mut refresh = Some(first);
+    for count in 0.. {
+        let Some(request) = refresh.take() else { continue };
+        let (status, more) = words[count % words.len()].split_once('|').unwrap();
+        let more = more.replace("COUNT", &(700 + count).to_string());
+        caller.answer(world, &request, status, &more);
+        for _ in 0..600 {
+            // Our ACK of a refused re-INVITE comes with the next request, if that comes at once.
+            let requests = world.take().into_iter().filter_map(|message| match message {
+                sip::Message::Request(it) if it.method.as_str() != "ACK" => Some(it),
+                _ => None,
+            });
+            refresh = requests.last();
+            if refresh.is_some() {
+                break;
+            }
+            world.seconds(1);
+        }
+        if refresh.as_ref().is_none_or(|it| it.method.as_str() == "BYE") {
+            let bye = refresh.expect("the session expires");
+            assert!(bye.headers.text(Name::Reason).unwrap().contains("call.session_expired"));
+            caller.answer(world, &bye, "200 OK", "");
+            assert_eq!(world.ends(), [Reason::SessionExpired]);
+            world.assert_quiet();
+            return count + 1;
+        }
+    }
+    unreachable!("it returns")
+}
+
+#[test]
+fn a_peer_that_asks_for_time_gets_it() {
+    let (mut world, caller, refresh) = refreshed(", UPDATE");
+    caller.answer(&mut world, &refresh, "503 Service Unavailable", "Retry-After: 30\r\n");
+    world.seconds(29);
+    assert!(world.take().is_empty());
+    world.seconds(1);
+    let again = world.request();
+    assert_eq!(again.method.as_str(), "UPDATE");
+    caller.answer(&mut world, &again, "200 OK", AGREED);
+    world.seconds(299);
+    assert_eq!(world.ends(), []);
+}
+
+#[test]
+fn a_fault_of_the_peers_is_waited_out_until_two_thirds_of_the_interval() {
+    let (mut world, caller, refresh) = refreshed(", UPDATE");
+    caller.answer(&mut world, &refresh, "500 Server Error", "");
+    world.seconds(99);
+    assert!(world.take().is_empty());
+    world.seconds(1);
+    let again = world.request();
+    assert_eq!(again.method.as_str(), "UPDATE");
+    caller.answer(&mut world, &again, "200 OK", AGREED);
+    world.seconds(299);
+    assert_eq!(world.ends(), []);
+}
+
+#[test]
+fn a_refusal_that_lasts_is_tried_once_more_in_the_other_form_and_then_the_session_expires() {
+    for status in ["403 Forbidden", "488 Not Acceptable Here", "401 Unauthorized", "603 Decline"] {
+        let (mut world, caller, refresh) = refreshed(", UPDATE");
+        caller.answer(&mut world, &refresh, status, "");
+        world.seconds(100);
+        let again = world.request();
+        assert_eq!(again.method.as_str(), "INVITE", "{status}");
+        caller.answer(&mut world, &again, status, "");
+        assert_eq!(world.request().method.as_str(), "ACK");
+        world.seconds(167);
+        assert!(world.take().is_empty(), "{status}");
+        world.seconds(1);
+        let bye = world.request();
+        assert_eq!(bye.method.as_str(), "BYE", "{status}");
+        caller.answer(&mut world, &bye, "200 OK", "");
+        assert_eq!(world.ends(), [Reason::SessionExpired]);
+        world.assert_quiet();
+    }
+}
+
+#[test]
+fn a_peer_that_refuses_every_refresh_is_not_asked_in_a_loop() {
+    for words in [
+        &["491 Request Pending|"][..],
+        &["422 Session Interval Too Small|Min-SE: COUNT\r\n"],
+        &["422 Session Interval Too Small|"],
+        &["500 Server Error|Retry-After: 0\r\n"],
+        &["503 Service Unavailable|"],
+        &["405 Method Not Allowed|"],
+        &["501 Not Implemented|Retry-After: 1\r\n", "491 Request Pending|"],
+        &["488 Not Acceptable Here|Retry-After: 0 (soon)\r\n"],
+    ] {
+        for allow in ["", ", UPDATE"] {
+            let (mut world, caller, refresh) = refreshed(allow);
+            let tries = refused_each_time(&mut world, &caller, refresh, words);
+            assert!((2..=16).contains(&tries), "{words:?} {allow}: {tries}");
+        }
+    }
+}
+
+#[test]
+fn a_refresh_whose_connection_is_lost_is_sent_again_over_a_new_one() {
+    for allow in ["", ", UPDATE"] {
+        let (mut world, mut caller, _) = refreshed(allow);
+        world.input(crate::Input::FlowClosed(caller.peer.flow));
+        assert_eq!(world.ends(), [], "a call that is up stays up");
+        world.seconds(100);
+        assert!(world.take().is_empty());
+        let leg = world.connects[0].0;
+        // That one cannot be opened either: no loop.
+        for (flow, seconds) in [(78, 84), (79, 42)] {
+            caller.peer = super::world::peer("198.51.100.9:40000", flow, policy::Transport::Tls);
+            world.input(crate::Input::Connected { leg, peer: caller.peer.clone() });
+            assert_ne!(world.request().method.as_str(), "BYE");
+            world.input(crate::Input::FlowClosed(caller.peer.flow));
+            world.seconds(seconds - 1);
+            assert!(world.take().is_empty());
+            world.seconds(1);
+        }
+        assert_eq!(world.connects.len(), 3);
+        caller.peer = super::world::peer("198.51.100.9:40001", 80, policy::Transport::Tls);
+        caller.request(&mut world, "OPTIONS", "");
+        let sent = world.take();
+        assert_eq!(sent.len(), 1, "its answer; the refresh follows at once");
+        world.pass(std::time::Duration::ZERO);
+        let refresh = world.request();
+        let body = if allow.is_empty() { answer_body(&refresh) } else { AGREED.to_owned() };
+        caller.answer(&mut world, &refresh, "200 OK", &body);
+        world.seconds(299);
+        assert_eq!(world.ends(), []);
+    }
+}

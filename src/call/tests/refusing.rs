@@ -42,7 +42,7 @@ fn an_extension_that_is_not_known_is_420_and_named() {
 fn a_body_of_another_type_is_415_and_told_what_is_taken() {
     let (status, response) = refused(|text| text.replace("application/sdp", "text/plain"));
     assert_eq!(status, 415);
-    assert_eq!(response.headers.text(Name::Accept), Some("application/sdp"));
+    assert!(response.headers.has_token(Name::Accept, "application/sdp"));
 }
 
 #[test]
@@ -170,4 +170,68 @@ fn over_a_limit_or_while_draining_the_caller_may_try_again() {
         assert_eq!(world.ends(), [reason]);
         assert_eq!(world.calls_counted(), before, "{reason}");
     }
+}
+
+/// An offer with a further part; `part` is its header fields.
+fn with_part(part: &str) -> String {
+    let offer = offer();
+    let offer = offer.split_once('|').unwrap().1;
+    format!(
+        "multipart/mixed;boundary=unique|--unique\r\nContent-Type: application/sdp\r\n\r\n{offer}\
+         \r\n--unique\r\n{part}\r\nx\r\n--unique--\r\n"
+    )
+}
+
+#[test]
+fn a_part_of_a_body_that_must_be_understood_and_is_not_is_415() {
+    let isup =
+        "Content-Type: application/ISUP\r\nContent-Disposition: signal;handling=required\r\n";
+    let (mut world, mut caller) = (World::new(), Caller::acme());
+    caller.request(&mut world, "INVITE", &with_part(isup));
+    let response = world.response();
+    assert_eq!(response.status.code(), 415);
+    assert!(response.headers.has_token(Name::Accept, "application/sdp"));
+    assert!(response.headers.has_token(Name::Accept, "multipart/mixed"));
+    assert!(world.needs.is_empty());
+    world.assert_quiet();
+}
+
+#[test]
+fn a_multipart_body_that_cannot_be_taken_apart_is_400_and_one_of_too_many_parts_413() {
+    let broken = with_part("").replace("--unique--", "");
+    let many = with_part("").replace("--unique--", &"--unique\r\n\r\n".repeat(20));
+    for (body, status) in [(broken, 400), (many, 413)] {
+        let (mut world, mut caller) = (World::new(), Caller::acme());
+        caller.request(&mut world, "INVITE", &body);
+        assert_eq!(world.status(), status);
+        world.assert_quiet();
+    }
+}
+
+#[test]
+fn a_peer_whom_policy_refuses_in_silence_hears_nothing() {
+    let (mut world, mut caller) = (World::new(), Caller::lab());
+    let silent = super::world::POLICY.replace("[trunk.lab]", "[trunk.lab]\nrefuse = \"silent\"");
+    world.input(crate::Input::Reload(super::world::setup(&silent)));
+    // The exemption ends between the front door and here.
+    world.seconds(71 * 24 * 3_600);
+    let invite = caller.request(&mut world, "INVITE", &offer());
+    for _ in 0..5 {
+        world.pass(std::time::Duration::from_millis(500));
+        caller.say(&mut world, &invite);
+    }
+    let again = caller.text("INVITE", caller.cseq, &offer());
+    caller.say(&mut world, &again);
+    let head = invite.split("Content-Type").next().unwrap().replace("INVITE", "CANCEL");
+    caller.say(&mut world, &format!("{head}Content-Length: 0\r\n\r\n"));
+    world.seconds(60);
+    assert!(world.take().is_empty(), "not even 100, 482, or 200 to the CANCEL");
+    assert_eq!(world.ends(), [Reason::ExemptionExpired; 2]);
+    let silent = world
+        .events
+        .iter()
+        .filter(|it| matches!(it, Event::RequestRefused { status: 0, .. }))
+        .count();
+    assert_eq!(silent, 2, "the operator is told");
+    world.assert_quiet();
 }

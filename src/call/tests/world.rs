@@ -14,7 +14,7 @@ use policy::{Observed, Transport, TrunkObserved};
 use sip::transaction::FlowId;
 use sip::{Message, Name, Request, Response};
 
-use crate::{AgentCard, Calls, Input, Keep, Ledger, Output, Peer, Record, Setup};
+use crate::{AgentCard, Calls, Input, Keep, Ledger, Output, Peer, Record, Setup, Unserved};
 
 /// A carrier over TLS, a lab over plaintext, and an agent for both.
 pub(super) const POLICY: &str = r#"
@@ -38,6 +38,25 @@ transports        = ["tls", "udp"]
 exempt.signalling = { reason = "NET-4711", expires = 2027-01-31 }
 exempt.media      = { reason = "NET-4711", expires = 2027-01-31, inbound = true }
 
+[trunk.beta]
+from    = { networks = ["203.0.113.64/26"] }
+send_to = ["sip:beta.example;transport=tls", "sip:second.beta.example;transport=tls"]
+codecs  = ["pcmu", "g722"]
+dtmf    = ["rfc4733"]
+
+[trunk.info]
+send_to = ["sip:192.0.2.77"]
+codecs  = ["pcma"]
+dtmf    = ["info"]
+
+[[route]]
+when    = { called = { prefix = "+44" } }
+send_to = { trunk = "beta" }
+
+[[route]]
+when    = { called = { prefix = "+49" } }
+send_to = { trunk = "info" }
+
 [[route]]
 when   = { called = { user = "nobody" } }
 refuse = { status = 603 }
@@ -57,6 +76,7 @@ const MONDAY: WallTime = WallTime::from_unix_millis(1_795_392_000_000);
 #[derive(Debug, Default)]
 pub(super) struct Counts {
     pub(super) calls: u32,
+    pub(super) legs: u32,
     pub(super) rate: u32,
     pub(super) draining: bool,
     pub(super) full: bool,
@@ -96,6 +116,14 @@ impl Ledger for Book {
 
     fn end(&self, _: &TrunkName) {
         self.with(|counts| counts.calls = counts.calls.checked_sub(1).expect("ended twice"));
+    }
+
+    fn begin_leg(&self, _: &TrunkName) {
+        self.with(|counts| counts.legs += 1);
+    }
+
+    fn end_leg(&self, _: &TrunkName) {
+        self.with(|counts| counts.legs = counts.legs.checked_sub(1).expect("ended twice"));
     }
 }
 
@@ -142,7 +170,12 @@ pub(super) struct World {
     pub(super) started: Vec<(CallId, VoiceAgentName, Keep)>,
     pub(super) held: Vec<bool>,
     pub(super) digits: Vec<char>,
-    pub(super) connects: Vec<(LegId, SocketAddr, Transport)>,
+    pub(super) pressed: Vec<(LegId, char)>,
+    pub(super) stopped: Vec<CallId>,
+    pub(super) retries: Vec<(LegId, Unserved)>,
+    pub(super) served: Vec<LegId>,
+    pub(super) transfers_failed: Vec<Reason>,
+    pub(super) connects: Vec<(LegId, String, Transport)>,
     pub(super) records: Vec<Record>,
     pub(super) events: Vec<Event>,
 }
@@ -169,9 +202,17 @@ impl World {
     }
 
     pub(super) fn seeded(seed: u64) -> Self {
+        Self::made(seed, POLICY)
+    }
+
+    pub(super) fn with_policy(policy: &str) -> Self {
+        Self::made(1, policy)
+    }
+
+    fn made(seed: u64, policy: &str) -> Self {
         let (book, fuse) = (Book::default(), Arc::new(Mutex::new(None)));
         let dice = Dice { random: SeededRandom::new(seed), fuse: Arc::clone(&fuse) };
-        let calls = Calls::new(3, setup(POLICY), Box::new(book.clone()), Box::new(dice));
+        let calls = Calls::new(3, setup(policy), Box::new(book.clone()), Box::new(dice));
         Self {
             now: Instant::ZERO,
             calls,
@@ -184,6 +225,11 @@ impl World {
             started: Vec::new(),
             held: Vec::new(),
             digits: Vec::new(),
+            pressed: Vec::new(),
+            stopped: Vec::new(),
+            retries: Vec::new(),
+            served: Vec::new(),
+            transfers_failed: Vec::new(),
             connects: Vec::new(),
             records: Vec::new(),
             events: Vec::new(),
@@ -206,9 +252,14 @@ impl World {
                     let message = sip::parse::datagram(&bytes).expect("what we send is SIP");
                     self.sent.push((flow, message));
                 }
-                Output::Connect { leg, target, transport } => {
-                    self.connects.push((leg, target, transport));
+                Output::Connect { leg, uri, transport, after, .. } => {
+                    self.connects.push((leg, uri.expose().clone(), transport));
+                    self.retries.extend(after);
                 }
+                Output::Served { leg } => self.served.push(leg),
+                Output::StopAgent { call } => self.stopped.push(call),
+                Output::TransferFailed { reason, .. } => self.transfers_failed.push(reason),
+                Output::Press { leg, digit } => self.pressed.push((leg, digit)),
                 Output::Reserve { leg, need } => self.needs.push((leg, need)),
                 Output::Apply { plan } => self.plans.push(*plan),
                 Output::Release { leg } => self.released.push(leg),
@@ -292,6 +343,15 @@ impl World {
         self.media(MediaEvent::Reserved(Reserved { rtp, rtcp }));
     }
 
+    /// The relay finds ports for a reservation, the first being 0.
+    pub(super) fn reserve_at(&mut self, number: usize) {
+        let (leg, need) = self.needs[number];
+        let rtp = SocketAddr::new(need.bind, 20_000);
+        let rtcp = need.separate_rtcp.then(|| SocketAddr::new(need.bind, 20_001));
+        let event = MediaEvent::Reserved(Reserved { rtp, rtcp });
+        self.input(Input::Media { leg, event });
+    }
+
     pub(super) fn hang_up(&mut self, reason: Reason) {
         let call = self.leg().call;
         self.input(Input::HangUp { call, reason });
@@ -318,6 +378,7 @@ impl World {
         assert!(self.calls.is_empty(), "{} calls are left", self.calls.len());
         assert_eq!(self.calls.poll_timeout(), None, "a deadline is left");
         assert_eq!(self.calls_counted(), 0);
+        assert_eq!(self.book.with(|counts| counts.legs), 0);
         for (leg, _) in &self.needs {
             assert!(self.released.contains(leg), "{leg} holds its ports");
         }

@@ -348,6 +348,7 @@ fn describe(invite: &Request, port: u16) -> (Session, Option<Negotiated>) {
         rtcp_port: port,
         codecs: vec![sdp::Codec::g722(), sdp::Codec::pcmu()],
         telephone_event: true,
+        comfort_noise: false,
         direction: Direction::SendRecv,
         rtcp_mux: true,
         ptime: 20,

@@ -75,6 +75,7 @@ impl Description {
                 rtcp_port: ports.1,
                 codecs: offered,
                 telephone_event: true,
+                comfort_noise: false,
                 direction: Direction::SendRecv,
                 rtcp_mux: true,
                 ptime: 20,

@@ -53,6 +53,7 @@ impl World {
             address: Ipv4Addr::LOCALHOST.into(),
             codecs: vec![sdp::Codec::pcmu()],
             telephone_event: true,
+            comfort_noise: false,
             direction: Direction::SendRecv,
             rtcp_mux: true,
             ptime: 20,

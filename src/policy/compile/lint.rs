@@ -3,9 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use super::read::Item;
+use super::read::{Item, Read};
 use super::report::Report;
-use crate::file::{RouteFile, TrunkFile};
+use crate::file::{RouteFile, TrunkFile, ZoneFile};
 use crate::matching::Pattern;
 use crate::policy::{Action, Policy, Route, Trunk};
 use base::diagnostic::suggest;
@@ -13,14 +13,15 @@ use base::diagnostic::suggest;
 pub(super) fn lint(
     report: &mut Report<'_>,
     policy: &Policy,
-    trunks: &[Item<TrunkFile>],
-    routes: &[Item<RouteFile>],
+    read: &Read,
     known_agents: Option<&[&str]>,
 ) {
-    unused_trunks(report, policy, trunks);
-    overlaps(report, policy, trunks);
+    unused_trunks(report, policy, &read.trunks);
+    unused_zones(report, policy, &read.zones);
+    deaf_zones(report, policy, &read.trunks);
+    overlaps(report, policy, &read.trunks);
     let mut earlier = Earlier::default();
-    for (route, item) in policy.routes.iter().zip(routes) {
+    for (route, item) in policy.routes.iter().zip(&read.routes) {
         unreachable(report, policy, &earlier, route, item);
         earlier.push(route);
         if let Some(known) = known_agents {
@@ -49,6 +50,34 @@ fn unused_trunks(report: &mut Report<'_>, policy: &Policy, items: &[Item<TrunkFi
     }
 }
 
+/// Zones with listeners that no trunk is at.
+fn unused_zones(report: &mut Report<'_>, policy: &Policy, items: &[Item<ZoneFile>]) {
+    for item in items {
+        let listens = policy.zone(&item.name).is_some_and(|zone| !zone.listen.is_empty());
+        let is_home = |trunk: &Trunk| trunk.home.as_deref() == Some(item.name.as_str());
+        if listens && !policy.trunks.iter().any(is_home) {
+            let message = format!("no trunk is at zone `{}`: it refuses everybody", item.name);
+            let help = format!("add `zone = \"{}\"` to its trunks", item.name);
+            report.warning(item.file, item.name_span.clone(), message, Some(help));
+        }
+    }
+}
+
+/// Trunks with a transport that their zone does not listen for.
+fn deaf_zones(report: &mut Report<'_>, policy: &Policy, items: &[Item<TrunkFile>]) {
+    for (trunk, item) in policy.trunks.iter().zip(items).filter(|(trunk, _)| has_from(trunk)) {
+        let Some(zone) = trunk.home.as_deref().and_then(|name| policy.zone(name)) else { continue };
+        for word in &trunk.transports {
+            if !zone.listen.iter().any(|it| it.transport == *word) {
+                let (name, home) = (&item.name, &zone.name);
+                let message = format!("zone `{home}` does not listen for {word} of trunk `{name}`");
+                let help = Some(format!("add {word} to `listen` of [zone.{home}]"));
+                report.warning(item.file, item.name_span.clone(), message, help);
+            }
+        }
+    }
+}
+
 fn has_from(trunk: &Trunk) -> bool {
     !trunk.networks.is_empty() || !trunk.certificates.is_empty()
 }
@@ -73,7 +102,7 @@ fn overlaps(report: &mut Report<'_>, policy: &Policy, items: &[Item<TrunkFile>])
 /// for more (a certificate, a narrower network) leaves the rest to the later one on purpose.
 fn shared_peers(earlier: &Trunk, later: &Trunk) -> Option<String> {
     let transport = earlier.transports.iter().any(|it| later.transports.contains(it));
-    if !transport || !has_from(earlier) || !has_from(later) {
+    if !transport || earlier.home != later.home || !has_from(earlier) || !has_from(later) {
         return None;
     }
     let common = later.certificates.iter().find(|it| earlier.certificates.contains(it));

@@ -2,7 +2,9 @@
 //! plaintext out (DESIGN invariants 4.1 and 4.2): none without an exemption, no exemption without a
 //! reason and a last day.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
 use base::{Limit, TrunkName, limit};
@@ -11,12 +13,16 @@ use ipnet::IpNet;
 use super::Defaults;
 use super::read::Item;
 use super::report::Report;
+use super::tls;
 use super::uri::transport_of;
 use crate::file::{At, Bare, Day, FromFile, Network, NumbersFile, Time, TrunkFile};
 use crate::identify::domain_of;
 use crate::numbers::Numbers;
 use crate::policy::{Exemption, Peer, Trunk};
-use crate::words::{Codec, DtmfMethod, Keep, Protection, RefusalManner, Suite, Transport};
+use crate::words::{
+    Codec, DtmfMethod, Keep, Protection, RefusalManner, Suite, Transfer, Transport,
+};
+use crate::zone::Zone;
 use base::diagnostic::suggest;
 
 const DTMF: &[DtmfMethod] = &[DtmfMethod::Rfc4733, DtmfMethod::Info];
@@ -27,16 +33,17 @@ const ADD_SIGNALLING: &str =
 pub(super) struct Surroundings<'a> {
     pub(super) defaults: &'a Defaults,
     pub(super) zones: &'a [&'a str],
+    pub(super) compiled: &'a BTreeMap<String, Zone>,
 }
 
 /// Where findings of one item go, and whether there were any.
-struct Desk<'r, 'a> {
+pub(super) struct Desk<'r, 'a> {
     report: &'r mut Report<'a>,
     file: usize,
 }
 
 impl Desk<'_, '_> {
-    fn error(&mut self, span: Range<usize>, message: impl Into<String>, help: &str) {
+    pub(super) fn error(&mut self, span: Range<usize>, message: impl Into<String>, help: &str) {
         let help = (!help.is_empty()).then(|| help.to_owned());
         self.report.error(self.file, span, message, help);
     }
@@ -122,6 +129,7 @@ pub(super) fn compile(
     let media_from = media_from(&mut desk, file, &networks);
     let (srtp_inbound, srtp_outbound) = protections(&mut desk, file);
     check_certificates(&mut desk, file.from.as_ref(), &transports);
+    let tls = tls::compile(&mut desk, file.tls.as_ref());
     let trunk = with_defaults(
         &mut desk,
         file,
@@ -133,6 +141,8 @@ pub(super) fn compile(
             send_to,
             media_from,
             zone: None,
+            home: None,
+            tls,
             transports,
             srtp_inbound,
             srtp_outbound,
@@ -145,6 +155,7 @@ pub(super) fn compile(
             media,
             recording: Keep::Never,
             transcript: Keep::Allowed,
+            transfer: Transfer::Edge,
             refuse: RefusalManner::Answer,
             max_duration: limit::CALL_DURATION_MS.millis(),
             media_inactive: limit::CALL_MEDIA_INACTIVE_MS.millis(),
@@ -168,6 +179,8 @@ fn with_defaults(
         Some(zone) => Some(desk.zone(zone, from.zones)),
         None => defaults.zone.as_ref().map(|zone| (**zone).clone()),
     };
+    let zone = trunk.zone.as_ref().and_then(|name| from.compiled.get(name));
+    trunk.home = zone.filter(|zone| !zone.listen.is_empty()).map(|zone| Arc::clone(&zone.name));
     if let Some(suites) = &file.suites {
         trunk.suites = desk.list(suites);
     } else if let Some(suites) = &defaults.suites {
@@ -204,6 +217,7 @@ fn with_defaults(
     }
     trunk.recording = file.recording.or(defaults.recording).unwrap_or(trunk.recording);
     trunk.transcript = file.transcript.or(defaults.transcript).unwrap_or(trunk.transcript);
+    trunk.transfer = file.transfer.or(defaults.transfer).unwrap_or(trunk.transfer);
     trunk.refuse = file.refuse.or(defaults.refuse).unwrap_or(trunk.refuse);
     trunk
 }

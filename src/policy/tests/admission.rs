@@ -19,7 +19,8 @@ fn ask_at(
     wall: WallTime,
 ) -> Admission {
     let certificates: Vec<String> = certificates.iter().map(|it| (*it).to_owned()).collect();
-    admit(policy, source.parse::<IpAddr>().unwrap(), transport, &certificates, wall)
+    let local = socket("192.0.2.250");
+    admit(policy, source.parse::<IpAddr>().unwrap(), local, transport, &certificates, wall)
 }
 
 fn name(admission: &Admission) -> &str {

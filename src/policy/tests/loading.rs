@@ -62,12 +62,13 @@ fn every_error_of_every_file_is_reported_at_once() {
 fn two_files_make_one_policy_in_their_order() {
     let one = "[trunk.a]\nfrom = { networks = [\"10.0.0.1\"] }\nzone = \"z\"\n\
                [[route]]\nwhen = { trunk = \"b\" }\nrefuse = {}\n";
-    let two = "[trunk.b]\nfrom = { networks = [\"10.0.0.2\"] }\n[zone.z]\nlisten = \"10.0.0.9\"\n\
+    let two = "[trunk.b]\nfrom = { networks = [\"10.0.0.2\"] }\n[zone.z]\n\
+               listen.tls = [\"10.0.0.9:5061\"]\n\
                [[route]]\nsend_to = { agent = \"x\" }\n";
     let (policy, _) = load(&[("a.toml", one), ("b.toml", two)], None).unwrap();
     assert_eq!(policy.trunks().map(|it| it.as_str()).collect::<Vec<_>>(), ["a", "b"]);
     assert_eq!(policy.routes(), 2);
-    assert_eq!(policy.zone("z").unwrap().listen, Some("10.0.0.9".parse().unwrap()));
+    assert_eq!(policy.zone("z").unwrap().advertise.as_deref(), Some("10.0.0.9"));
     assert_eq!(policy.agents().len(), 1);
 }
 

@@ -8,3 +8,4 @@ mod loading;
 mod properties;
 mod routing;
 mod world;
+mod zones;

@@ -75,6 +75,7 @@ pub(super) fn socket(address: &str) -> SocketAddr {
 pub(super) fn good_call() -> Attempt {
     Attempt {
         source: socket("198.51.100.9"),
+        local: None,
         transport: Transport::Tls,
         certificates: Vec::new(),
         request_uri: "sip:+18005550100@edge.example".to_owned(),

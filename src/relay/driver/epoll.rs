@@ -1,128 +1,247 @@
-//! The epoll driver: level-triggered, so that a socket which was left with datagrams in it shows
-//! up again. Under load it lets datagrams gather for a short tick, since waking for each one is
-//! what costs (DESIGN section 3). The kernel's wait counts in whole milliseconds, so that a frame
-//! is up to one late; its place on the session's clock stays.
+//! The epoll driver, for where io_uring is not allowed. Level-triggered, so that a socket which was
+//! left with datagrams in it shows up again.
+//!
+//! A socket that shows up has one datagram, nearly always: a stream sends one in 20 ms and a tick
+//! is a fiftieth of that. So one is taken and the kernel is not asked in vain for another; a socket
+//! that shows up twice in a row is emptied. There is nothing for `sendmmsg` and `recvmmsg` to
+//! batch, since they serve one socket and each leg has its own.
 
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use base::{Instant, WallTime};
-use rustix::event::{EventfdFlags, Timespec, epoll};
+use rustix::event::{PollFd, PollFlags, Timespec, epoll};
 use rustix::io::Result;
+use rustix::thread::clock_nanosleep_relative;
 use rustix::time::ClockId;
 
-use super::{Network, Token};
+use super::files::Files;
+use super::tick::Tick;
+use super::{Network, Token, Waker};
 use crate::socket::MediaSocket;
 
 /// Descriptors reported by one wait.
 const EVENTS: usize = 256;
-/// Sockets ready at once that count as load.
-const LOADED: usize = 16;
-/// How long datagrams gather under load.
-const TICK: Duration = Duration::from_micros(400);
 const WAKE: u64 = u64::MAX;
 
-/// Wakes a worker that waits.
-#[derive(Clone, Debug)]
-pub(crate) struct Waker(Arc<OwnedFd>);
-
-impl Waker {
-    pub(crate) fn wake(&self) {
-        // It fails only where the counter is full, and then the worker is awake.
-        let _ = rustix::io::write(&*self.0, &1u64.to_ne_bytes());
-    }
-}
-
 /// See the module.
-pub(crate) struct Epoll {
+pub struct Epoll {
     poll: OwnedFd,
     wake: Waker,
-    sockets: Vec<Option<MediaSocket>>,
-    is_loaded: bool,
+    files: Files,
+    tick: Tick,
+    /// By token.
+    places: Vec<Option<Place>>,
+    /// Counts the waits.
+    round: u64,
+    /// The last wait could not list all.
+    has_more: bool,
+}
+
+/// A token's sockets.
+struct Place {
+    /// Hears everybody.
+    open: Leg,
+    /// Hears one peer.
+    connected: Option<(SocketAddr, Leg)>,
+}
+
+/// A socket and when it last had datagrams.
+struct Leg {
+    socket: MediaSocket,
+    /// The last wait that found it ready.
+    ready: u64,
+    /// Whether the wait before that did so too.
+    is_backlogged: bool,
+    /// Whether this round may still ask it.
+    may_have_more: bool,
+}
+
+impl Leg {
+    const fn new(socket: MediaSocket) -> Self {
+        Self { socket, ready: 0, is_backlogged: false, may_have_more: false }
+    }
+
+    /// A wait found datagrams in it; `is_late` where there may be many.
+    const fn found(&mut self, round: u64, is_late: bool) {
+        self.is_backlogged = is_late || self.ready + 1 == round;
+        self.ready = round;
+        self.may_have_more = true;
+    }
+
+    fn receive(&mut self, buffer: &mut [u8]) -> Option<(usize, SocketAddr)> {
+        if !self.may_have_more {
+            return None;
+        }
+        let datagram = self.socket.receive(buffer);
+        self.may_have_more = datagram.is_some() && self.is_backlogged;
+        datagram
+    }
 }
 
 impl Epoll {
-    pub(crate) fn new() -> Result<Self> {
+    /// A driver without sockets.
+    ///
+    /// # Errors
+    /// Where the system refuses a descriptor.
+    pub fn new(files: Files) -> Result<Self> {
         let poll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        let flags = EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC;
-        let wake = Waker(Arc::new(rustix::event::eventfd(0, flags)?));
-        epoll::add(&poll, &*wake.0, epoll::EventData::new_u64(WAKE), epoll::EventFlags::IN)?;
-        Ok(Self { poll, wake, sockets: Vec::new(), is_loaded: false })
+        let wake = Waker::new()?;
+        epoll::add(&poll, &wake, epoll::EventData::new_u64(WAKE), epoll::EventFlags::IN)?;
+        let tick = Tick::default();
+        Ok(Self { poll, wake, files, tick, places: Vec::new(), round: 1, has_more: false })
     }
 
-    pub(crate) fn waker(&self) -> Waker {
+    /// Ends this driver's wait from another thread.
+    #[must_use]
+    pub fn waker(&self) -> Waker {
         self.wake.clone()
+    }
+
+    fn place(&mut self, token: Token) -> Option<&mut Place> {
+        self.places.get_mut(token)?.as_mut()
+    }
+
+    /// Adds a socket to the poll.
+    fn watch(&self, socket: &MediaSocket, token: Token, connected: bool) -> bool {
+        let data = epoll::EventData::new_u64(token as u64 * 2 + u64::from(connected));
+        epoll::add(&self.poll, socket, data, epoll::EventFlags::IN).is_ok()
+    }
+
+    /// A second socket for this peer; where it cannot be had, one socket does.
+    fn add_connected(&mut self, token: Token, peer: SocketAddr) {
+        if !self.files.take_extra() {
+            return;
+        }
+        let socket = self.place(token).and_then(|it| it.open.socket.open_connected(peer).ok());
+        let socket = socket.filter(|socket| self.watch(socket, token, true));
+        match (socket, self.place(token)) {
+            (Some(socket), Some(place)) => place.connected = Some((peer, Leg::new(socket))),
+            _ => self.files.give_back(),
+        }
+    }
+
+    /// Sleeps as the load asks; whether something may have come.
+    fn sleep(&self, most: Duration) -> bool {
+        if most.is_zero() || self.has_more {
+            return true;
+        }
+        if let Some(gather) = self.tick.gather(self.now(), most) {
+            if !gather.is_zero() {
+                let _ = clock_nanosleep_relative(ClockId::Monotonic, &timespec(gather));
+            }
+            return true;
+        }
+        // `epoll_wait` counts in whole milliseconds; this counts in nanoseconds. An interrupted
+        // wait is an empty one: the worker's next round waits again.
+        let mut poll = [PollFd::new(&self.poll, PollFlags::IN)];
+        rustix::event::poll(&mut poll, Some(&timespec(most))).is_ok_and(|ready| ready > 0)
+    }
+}
+
+fn timespec(time: Duration) -> Timespec {
+    Timespec {
+        tv_sec: i64::try_from(time.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: i64::from(time.subsec_nanos()),
     }
 }
 
 impl Network for Epoll {
     fn now(&self) -> Instant {
-        let time = rustix::time::clock_gettime(ClockId::Monotonic);
-        let nanos = u64::try_from(time.tv_nsec).unwrap_or(0);
-        let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
-        Instant::from_nanos(seconds.saturating_mul(1_000_000_000).saturating_add(nanos))
+        super::now()
     }
 
     fn wall(&self) -> WallTime {
-        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        WallTime::from_unix_millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+        super::wall()
     }
 
     fn open(&mut self, token: Token, address: SocketAddr) -> bool {
-        let Ok(socket) = MediaSocket::open(address) else {
+        if !self.files.take() {
+            return false;
+        }
+        let socket = MediaSocket::open(address).ok();
+        let Some(socket) = socket.filter(|socket| self.watch(socket, token, false)) else {
+            self.files.give_back();
             return false;
         };
-        let data = epoll::EventData::new_u64(token as u64);
-        if epoll::add(&self.poll, socket.descriptor(), data, epoll::EventFlags::IN).is_err() {
-            return false;
+        if self.places.len() <= token {
+            self.places.resize_with(token + 1, || None);
         }
-        if self.sockets.len() <= token {
-            self.sockets.resize_with(token + 1, || None);
-        }
-        self.sockets[token] = Some(socket);
+        self.close(token);
+        self.places[token] = Some(Place { open: Leg::new(socket), connected: None });
         true
+    }
+
+    fn connect(&mut self, token: Token, peer: SocketAddr) {
+        let Some(place) = self.place(token) else { return };
+        match &mut place.connected {
+            Some((known, _)) if *known == peer => {}
+            Some((known, leg)) if leg.socket.connect(peer).is_ok() => *known = peer,
+            Some(_) => {
+                place.connected = None;
+                self.files.give_back();
+            }
+            None => self.add_connected(token, peer),
+        }
     }
 
     fn close(&mut self, token: Token) {
         // Closing the only descriptor of a socket takes it out of the poll as well.
-        if let Some(slot) = self.sockets.get_mut(token) {
-            *slot = None;
+        if let Some(place) = self.places.get_mut(token).and_then(Option::take) {
+            self.files.give_back();
+            if place.connected.is_some() {
+                self.files.give_back();
+            }
         }
     }
 
     fn wait(&mut self, most: Duration, ready: &mut Vec<Token>) {
-        if self.is_loaded && most > TICK {
-            std::thread::sleep(TICK);
-        }
         ready.clear();
-        let most = Timespec {
-            tv_sec: i64::try_from(most.as_secs()).unwrap_or(i64::MAX),
-            tv_nsec: i64::from(most.subsec_nanos()),
-        };
+        self.round += 1;
         let mut events = [MaybeUninit::uninit(); EVENTS];
-        // An interrupted wait is an empty one: the worker's next round waits again.
-        if let Ok((events, _)) = epoll::wait(&self.poll, &mut events[..], Some(&most)) {
-            for event in events {
-                match event.data.u64() {
-                    WAKE => {
-                        let _ = rustix::io::read(&*self.wake.0, &mut [0; 8]);
-                    }
-                    token => ready.extend(Token::try_from(token).ok()),
-                }
+        let zero = Some(&Timespec { tv_sec: 0, tv_nsec: 0 });
+        let found = if self.sleep(most) {
+            epoll::wait(&self.poll, &mut events[..], zero).map_or(&mut [][..], |it| it.0)
+        } else {
+            &mut []
+        };
+        self.has_more = found.len() == EVENTS;
+        let is_late = self.tick.has_rested(self.now());
+        let mut count = 0;
+        for event in found {
+            let data = event.data.u64();
+            if data == WAKE {
+                self.wake.clear();
+                continue;
             }
+            let Ok(token) = Token::try_from(data / 2) else { continue };
+            let Some(place) = self.places.get_mut(token).and_then(Option::as_mut) else { continue };
+            match (&mut place.connected, data % 2) {
+                (Some((_, leg)), 1) => leg.found(self.round, is_late),
+                _ => place.open.found(self.round, is_late),
+            }
+            // Both sockets of a token may be ready.
+            if ready.last() != Some(&token) {
+                ready.push(token);
+            }
+            count += 1;
         }
-        self.is_loaded = ready.len() >= LOADED;
+        self.tick.seen(self.now(), count);
     }
 
     fn receive(&mut self, token: Token, buffer: &mut [u8]) -> Option<(usize, SocketAddr)> {
-        self.sockets.get(token)?.as_ref()?.receive(buffer)
+        let place = self.place(token)?;
+        let connected = place.connected.as_mut().and_then(|(_, leg)| leg.receive(buffer));
+        connected.or_else(|| place.open.receive(buffer))
     }
 
     fn send(&mut self, token: Token, to: SocketAddr, datagram: &[u8]) -> bool {
-        let socket = self.sockets.get(token).and_then(Option::as_ref);
-        socket.is_some_and(|socket| socket.send(to, datagram).is_ok())
+        let Some(place) = self.place(token) else { return false };
+        match &place.connected {
+            Some((peer, leg)) if *peer == to => leg.socket.send(datagram).is_ok(),
+            _ => place.open.socket.send_to(to, datagram).is_ok(),
+        }
     }
 }

@@ -13,23 +13,45 @@ const INTERVAL: Duration = Duration::from_secs(5);
 /// How often quality is reported to the call.
 const QUALITY_EVERY: Duration = Duration::from_secs(5);
 
+/// How long a source is not heard after another has followed it: its late packets, or two that
+/// speak at one time, must not break the sound at each packet.
+const SUPERSEDED: Duration = Duration::from_secs(1);
+
 /// Figures of what we receive, over all sources that followed each other.
 #[derive(Default)]
 pub(crate) struct Received {
     pub(crate) present: Option<ReceiveStats>,
+    /// The source before the present one, and when it was followed.
+    past: Option<(u32, Instant)>,
     packets: u64,
     lost: u64,
 }
 
+/// Whose packet it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// The present source's.
+    Present,
+    /// One's that is to follow it, or the first.
+    New,
+    /// One's that was followed just now.
+    Superseded,
+}
+
 impl Received {
-    /// Whether this source is not the present one.
-    pub(crate) fn is_new(&self, ssrc: u32) -> bool {
-        self.present.as_ref().is_none_or(|stats| stats.ssrc() != ssrc)
+    /// Whose packet it is.
+    pub(crate) fn source(&self, now: Instant, ssrc: u32) -> Source {
+        if self.present.as_ref().is_some_and(|stats| stats.ssrc() == ssrc) {
+            return Source::Present;
+        }
+        let is_past = |(past, at): (u32, Instant)| past == ssrc && now.since(at) < SUPERSEDED;
+        if self.past.is_some_and(is_past) { Source::Superseded } else { Source::New }
     }
 
     /// Another source follows.
-    pub(crate) fn begin(&mut self, stats: ReceiveStats) {
+    pub(crate) fn begin(&mut self, now: Instant, stats: ReceiveStats) {
         if let Some(past) = self.present.replace(stats) {
+            self.past = Some((past.ssrc(), now));
             self.packets += past.packets();
             self.lost += past.lost();
         }
@@ -49,7 +71,9 @@ impl Received {
 pub(crate) struct Timers {
     report: Instant,
     quality: Instant,
+    /// When to see whether the peer is silent; moved only then, so that a packet costs no timer.
     inactive: Instant,
+    heard: Instant,
 }
 
 impl Timers {
@@ -59,6 +83,7 @@ impl Timers {
             report: now + randomised(INTERVAL / 2, random),
             quality: now + QUALITY_EVERY,
             inactive: now + inactive,
+            heard: now,
         }
     }
 
@@ -66,9 +91,14 @@ impl Timers {
         self.report.min(self.quality).min(self.inactive)
     }
 
-    /// Something authentic arrived, or the plan changed.
-    pub(crate) fn heard(&mut self, now: Instant, inactive: Duration) {
-        self.inactive = now + inactive;
+    /// Something authentic arrived.
+    pub(crate) const fn heard(&mut self, now: Instant) {
+        self.heard = now;
+    }
+
+    /// The plan changed, and with it perhaps our patience.
+    pub(crate) fn wait(&mut self, now: Instant, inactive: Duration) {
+        (self.heard, self.inactive) = (now, now + inactive);
     }
 
     pub(crate) fn is_report_due(&mut self, now: Instant, random: &mut SeededRandom) -> bool {
@@ -88,12 +118,15 @@ impl Timers {
     }
 
     pub(crate) fn is_inactive(&mut self, now: Instant, inactive: Duration) -> bool {
-        let due = self.inactive <= now;
-        if due {
-            // A plan without patience must not keep the worker busy.
-            self.inactive = now + inactive.max(Duration::from_millis(100));
+        if self.inactive > now {
+            return false;
         }
-        due
+        let due = self.heard + inactive;
+        let is_silent = due <= now;
+        // A plan without patience must not keep the worker busy.
+        let again = now + inactive.max(Duration::from_millis(100));
+        self.inactive = if is_silent { again } else { due };
+        is_silent
     }
 }
 

@@ -75,6 +75,8 @@ counted! {
     DropReason {
         /// A datagram above limit `rtp.packet_bytes`.
         Oversize Receive "oversize",
+        /// It had waited for longer than limit `relay.stale_ms`.
+        Stale Receive "stale",
         /// The session has no plan yet.
         NoPlan Receive "no_plan",
         /// STUN, DTLS and the like, which this leg does not speak.
@@ -95,9 +97,17 @@ counted! {
         Stranger Latch "stranger",
         /// A payload type that the plan does not accept.
         PayloadType Transform "payload_type",
-        /// Received while the plan says not to listen.
+        /// Received while the plan says not to listen, or to be sent while it says not to send.
         Held Transform "held",
-        /// Too late for the jitter buffer, or there already.
+        /// No other leg is there to hear it, or it is not from the leg that this one hears.
+        Unbridged Transform "unbridged",
+        /// Sound that made room for key presses.
+        Pressed Transform "pressed",
+        /// From a source that another has just followed.
+        Superseded Transform "superseded",
+        /// More than one step of a session may hand to another.
+        PassingFull Transform "passing_full",
+        /// Too late for the jitter buffer or for its number, or there already.
         Late Transform "late",
         /// No room in the jitter buffer.
         Overflow Transform "overflow",
@@ -139,7 +149,8 @@ counted! {
         Panics Transform "panics",
         /// Commands for sessions that are not there.
         Orphans Receive "orphan_commands",
-        /// Commands to press keys that the peer takes no telephone events for, or too many.
+        /// Commands to press keys that are none, that the peer takes no telephone events for, or too
+        /// many.
         Unpressed Transform "unpressed_keys",
         /// Listeners above limit `relay.taps`.
         Untapped Tap "refused_listeners",

@@ -44,7 +44,11 @@ impl Protect {
     pub(crate) fn rtp(&mut self, buffer: &mut [u8], length: usize) -> Result<usize, DropReason> {
         match self {
             Self::Srtp { sender, .. } => {
-                sender.protect_rtp(buffer, length).map_err(|_| DropReason::Unprotected)
+                sender.protect_rtp(buffer, length).map_err(|error| match error {
+                    // What goes on from another leg may come twice, or late.
+                    SrtpError::Replayed => DropReason::Late,
+                    _ => DropReason::Unprotected,
+                })
             }
             Self::Plain => Ok(length),
         }

@@ -4,7 +4,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use base::{Instant, limit};
+use base::Instant;
 use ipnet::IpNet;
 use media::Protection;
 use rtp::sdes::{KeySalt, Suite};
@@ -26,7 +26,8 @@ pub(crate) struct Keyed {
     keys: KeySalt,
     receiver: Receiver,
     previous: Option<(Receiver, Instant)>,
-    /// A copy to try again with: a failed attempt may spoil the bytes.
+    /// A copy to try again with: a failed attempt may spoil the bytes. It takes memory only while
+    /// there are two keys.
     spare: Vec<u8>,
 }
 
@@ -49,7 +50,7 @@ impl Unprotect {
                 keys: receive.clone(),
                 receiver: Receiver::new(*suite, receive)?,
                 previous: None,
-                spare: Vec::with_capacity(limit::RTP_PACKET_BYTES.get()),
+                spare: Vec::new(),
             })),
             Protection::Plain { from } => Self::Plain(from.clone()),
         })
@@ -109,7 +110,9 @@ impl Keyed {
         packet: &mut [u8],
         unprotect: impl Fn(&mut Receiver, &mut [u8]) -> Result<(usize, bool), SrtpError>,
     ) -> Result<Believed, DropReason> {
-        self.previous.take_if(|(_, until)| *until <= now);
+        if self.previous.take_if(|(_, until)| *until <= now).is_some() {
+            self.spare = Vec::new();
+        }
         if self.previous.is_some() {
             self.spare.clear();
             self.spare.extend_from_slice(packet);

@@ -6,7 +6,10 @@ use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use base::Secret;
 
-use super::{AcceptError, AnswerError, Keying, Local, Negotiated, NegotiatedCodec, TelephoneEvent};
+use super::{
+    AcceptError, AnswerError, ComfortNoise, Keying, Local, Negotiated, NegotiatedCodec,
+    TelephoneEvent,
+};
 use crate::audio::{self, Codec, PayloadFormat};
 use crate::session::{Attribute, Direction, Host, Media, MediaKind, Session};
 
@@ -17,6 +20,7 @@ const PTIME_MIN: u16 = 10;
 const PTIME_MAX: u16 = 60;
 
 const TELEPHONE_EVENT: &str = "telephone-event";
+const NOISE: &str = "CN";
 /// The events that we take: the keys (RFC 4733 section 3.2).
 const KEYS: &str = "0-15";
 /// Where dynamic payload types begin (RFC 3551 section 3), and the usual number for key presses.
@@ -203,6 +207,7 @@ pub(super) fn accepted_codecs(ours: &Media, theirs: &Media) -> Vec<NegotiatedCod
                 && known.clock_rate == format.clock_rate
                 && known.channels == format.channels
                 && !is_event(known)
+                && !is_noise(known)
         });
         if let Some(known) = found {
             codecs.push(negotiated(&known.name, &format, known.payload_type));
@@ -273,6 +278,34 @@ fn is_event(format: &PayloadFormat) -> bool {
     format.name.eq_ignore_ascii_case(TELEPHONE_EVENT) && format.channels == 1
 }
 
+/// Comfort noise of the offered line, where the codec to be used leaves room for it.
+pub(super) fn answered_noise(theirs: &Media, codecs: &[NegotiatedCodec]) -> Option<ComfortNoise> {
+    let format = theirs.payload_formats().into_iter().find(is_noise)?;
+    is_g711(&codecs.first()?.name).then_some(ComfortNoise {
+        payload_type: format.payload_type,
+        receive_payload_type: format.payload_type,
+    })
+}
+
+/// Comfort noise of the answered line.
+pub(super) fn accepted_noise(ours: &Media, theirs: &Media) -> Option<ComfortNoise> {
+    let offered = ours.payload_formats();
+    let known = offered.iter().find(|format| is_noise(format))?;
+    let answered = answered_formats(&offered, theirs).into_iter().find(is_noise)?;
+    Some(ComfortNoise {
+        payload_type: answered.payload_type,
+        receive_payload_type: known.payload_type,
+    })
+}
+
+fn is_noise(format: &PayloadFormat) -> bool {
+    format.name.eq_ignore_ascii_case(NOISE) && format.clock_rate == 8_000 && format.channels == 1
+}
+
+fn is_g711(name: &str) -> bool {
+    name.eq_ignore_ascii_case("PCMU") || name.eq_ignore_ascii_case("PCMA")
+}
+
 /// `media` refused or switched off: the same line with port 0 (RFC 3264 section 6).
 pub(super) fn closed(media: &Media) -> Media {
     Media {
@@ -304,6 +337,9 @@ pub(super) fn answer_audio(theirs: &Media, want: &Local, negotiated: &Negotiated
     }
     if let Some(event) = negotiated.telephone_event {
         add_format(&mut audio, event.payload_type, &event_codec(event.clock_rate));
+    }
+    if let Some(noise) = negotiated.comfort_noise {
+        add_format(&mut audio, noise.payload_type, &noise_codec());
     }
     if !negotiated.rtcp_mux {
         add_rtcp(&mut audio, want);
@@ -361,6 +397,9 @@ pub(super) fn offer_audio(want: &Local, known: &[PayloadFormat]) -> Media {
         }
     };
     want.codecs.iter().for_each(|codec| add(codec, DYNAMIC_MIN));
+    if want.comfort_noise && want.codecs.iter().any(|codec| is_g711(&codec.name)) {
+        add(&noise_codec(), DYNAMIC_MIN);
+    }
     events.iter().for_each(|codec| add(codec, EVENT_PAYLOAD_TYPE));
 
     // The peer may not want to share the port, so that it must know the other one too.
@@ -371,6 +410,11 @@ pub(super) fn offer_audio(want: &Local, known: &[PayloadFormat]) -> Media {
     let ptime = want.ptime.clamp(PTIME_MIN, PTIME_MAX);
     finish_audio(&mut audio, want.direction, ptime, want.rtcp_mux, crypto, dtls);
     audio
+}
+
+/// RFC 3551 section 6 gives it payload type 13.
+fn noise_codec() -> Codec {
+    Codec { name: NOISE.into(), clock_rate: 8_000, channels: 1, fmtp: None }
 }
 
 fn event_codec(clock_rate: u32) -> Codec {

@@ -11,7 +11,7 @@ const UNUSED_LIMITS: &[&str] = &[];
 
 /// Reasons that nobody gives yet.
 const UNUSED_REASONS: &[&str] =
-    &["Busy", "Declined", "FlowLost", "NoAnswer", "Transferred", "VaultUnavailable"];
+    &["VaultUnavailable"];
 
 /// Events that never happen yet.
 const UNUSED_EVENTS: &[&str] = &[];

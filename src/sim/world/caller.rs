@@ -32,6 +32,8 @@ pub(super) enum Act {
     Vanish,
     /// Loses its connection.
     Drop,
+    /// The same, so long after the INVITE.
+    DropEarly,
 }
 
 /// When a caller acknowledges our 200.
@@ -55,7 +57,6 @@ pub(super) enum State {
 pub(super) struct Caller {
     pub(super) address: SocketAddr,
     pub(super) transport: Transport,
-    pub(super) trunk: &'static str,
     pub(super) flow: FlowId,
     pub(super) phone: Phone,
     pub(super) state: State,
@@ -63,7 +64,7 @@ pub(super) struct Caller {
     /// The caller's session interval, refreshed by the edge; 0 for none.
     pub(super) session_expires: u32,
     pub(super) allows_update: bool,
-    /// What it does so long after the answer (a cancel: after the INVITE).
+    /// What it does so long after the answer, or what comes before that after the INVITE.
     pub(super) script: VecDeque<(Duration, Act)>,
     pub(super) words: VecDeque<&'static str>,
     /// Statuses of final answers to its INVITEs, each once.
@@ -100,7 +101,6 @@ impl Caller {
         Self {
             address: SocketAddr::from((host, sip)),
             transport,
-            trunk: if transport == Transport::Udp { "lab" } else { "acme" },
             flow,
             phone,
             state: State::Idle,
@@ -147,7 +147,7 @@ impl Caller {
 
     fn time_of(&self, at: Duration, act: &Act) -> Option<Instant> {
         match act {
-            Act::Cancel => Some(self.began + at),
+            Act::Cancel | Act::DropEarly => Some(self.began + at),
             _ => self.answered.map(|answered| answered + at),
         }
     }
@@ -341,7 +341,7 @@ impl Caller {
                 self.leave();
                 (self.ack_at, self.dialog) = (None, None);
             }
-            Act::Drop => {}
+            Act::Drop | Act::DropEarly => {}
         }
     }
 
@@ -443,7 +443,7 @@ impl Caller {
             self.answered = Some(now);
             self.phone.connect(now, &response.body);
             // Too late for a CANCEL that was not sent yet.
-            self.script.retain(|(_, act)| *act != Act::Cancel);
+            self.script.retain(|(_, act)| !matches!(act, Act::Cancel | Act::DropEarly));
             if let Acks::After(after) = self.acks {
                 self.ack_at = Some(now + after);
             }

@@ -1,7 +1,7 @@
 //! The edge's hands in the simulated world: production sessions of the relay stepped in virtual
 //! time, a scripted speaker, reasoner and ear, and a sink for everything that is stored.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,14 +12,15 @@ use base::{CallId, Event, Instant, Personal, SessionId, WallTime, limit};
 use bytes::Bytes;
 use call::{Keep, Peer, Record};
 use edge::ear::EarCommand;
-use edge::shard::{Driver, Input};
+use edge::shard::{Driver, Input, Shard, Wish};
 use media::{Channel, MediaEvent, Reserved, TapFrame};
-use policy::Transport;
 use relay::Command;
 use relay::path::counters::Tally;
-use relay::path::{Port, Session};
+use relay::path::{Parcel, Passing, Port, Session};
 use rtrb::Consumer;
 use sip::FlowId;
+
+use super::SHARDS;
 
 /// Where the edge receives media.
 pub(super) const MEDIA_IP: [u8; 4] = [10, 0, 0, 1];
@@ -72,11 +73,14 @@ pub(super) struct Hands {
     pub(super) wall: WallTime,
     pub(super) sip: Vec<(FlowId, Bytes)>,
     pub(super) media: Vec<Datagram>,
-    pub(super) inputs: VecDeque<Input>,
-    /// What comes back to the shard after a while.
-    pub(super) later: Vec<(Duration, Input)>,
-    /// Utterances whose words are wanted.
-    pub(super) asked: Vec<(CallId, UtteranceId)>,
+    /// The shard whose step this is.
+    pub(super) shard: usize,
+    /// What the shards are told, by their numbers.
+    pub(super) inputs: VecDeque<(usize, Input)>,
+    /// What comes back to a shard after a while.
+    pub(super) later: Vec<(Duration, usize, Input)>,
+    /// Utterances whose words are wanted, and the shard that wants them.
+    pub(super) asked: Vec<(usize, CallId, UtteranceId)>,
     pub(super) touched: Vec<SessionId>,
     pub(super) events: Vec<(Instant, Event)>,
     pub(super) records: Vec<Record>,
@@ -86,6 +90,8 @@ pub(super) struct Hands {
     pub(super) recordings: BTreeMap<CallId, Recording>,
     /// Connections that the edge opened: the flow and where to.
     pub(super) opened: Vec<(FlowId, SocketAddr)>,
+    /// The same, for good.
+    pub(super) dialled: BTreeSet<FlowId>,
     pub(super) speaker: Speaker,
     /// Whether the relay answers reservations at all, and how long that takes.
     pub(super) relay_is_deaf: bool,
@@ -96,6 +102,8 @@ pub(super) struct Hands {
     flows: u64,
     ports: u16,
     tally: Tally,
+    /// What a session left for another.
+    parcels: Vec<Parcel>,
 }
 
 impl Hands {
@@ -139,7 +147,18 @@ impl Hands {
         }
     }
 
+    /// Runs one step of a session, and then those of sessions that it left something for.
     fn step(&mut self, id: SessionId, step: impl FnOnce(&mut Session, &mut Acting<'_>)) {
+        self.step_alone(id, step);
+        let now = self.now;
+        for mut parcel in std::mem::take(&mut self.parcels) {
+            self.step_alone(parcel.passing.to, |session, driver| {
+                session.pass(now, id, &mut parcel, driver);
+            });
+        }
+    }
+
+    fn step_alone(&mut self, id: SessionId, step: impl FnOnce(&mut Session, &mut Acting<'_>)) {
         let Some(running) = self.sessions.get_mut(&id) else { return };
         let mut acting = Acting {
             id,
@@ -147,6 +166,7 @@ impl Hands {
             media: &mut self.media,
             inputs: &mut self.inputs,
             tally: &mut self.tally,
+            parcels: &mut self.parcels,
             log: &mut self.media_events,
             now: self.now,
         };
@@ -186,11 +206,13 @@ impl Hands {
         let ports = Reserved { rtp, rtcp };
         self.sessions.insert(id, Running { session, ports });
         let event = MediaEvent::Reserved(ports);
-        self.later.push((self.reserve_delay, Input::Media { session: id, event }));
+        let input = Input::Media { session: id, event };
+        self.later.push((self.reserve_delay, owner(id), input));
     }
 
     fn answer(&mut self, millis: u64, call: CallId, event: ProviderEvent) {
-        self.later.push((Duration::from_millis(millis), Input::Provider { call, event }));
+        let input = Input::Provider { call, event };
+        self.later.push((Duration::from_millis(millis), self.shard, input));
     }
 }
 
@@ -199,19 +221,34 @@ impl Driver for Hands {
         self.sip.push((flow, bytes));
     }
 
-    fn connect(&mut self, target: SocketAddr, transport: Transport) -> Option<Arc<Peer>> {
-        let flow = self.new_flow();
-        self.opened.push((flow, target));
-        let local = SocketAddr::new(SIP_ADDRESS.ip(), 0);
-        Some(Arc::new(Peer { flow, transport, source: target, local, certificates: [].into() }))
+    fn connect(&mut self, wish: Wish) {
+        let (leg, transport) = (wish.leg, wish.transport);
+        let uri = sip::Uri::parse(wish.uri.expose()).expect("a URI");
+        // Names lead nowhere here.
+        let target = uri.host().and_then(sip::Host::ip).filter(|_| wish.after.is_none());
+        let input = match target {
+            Some(ip) => {
+                let flow = self.new_flow();
+                let source = SocketAddr::new(ip, uri.port().unwrap_or(5061));
+                self.opened.push((flow, source));
+                let (local, certificates) = (SIP_ADDRESS, [].into());
+                let peer = Arc::new(Peer { flow, transport, source, local, certificates });
+                call::Input::Connected { leg, peer }
+            }
+            None => call::Input::Unreachable { leg, reason: base::Reason::TrunkUnreachable },
+        };
+        self.inputs.push_back((self.shard, Input::Call(input)));
     }
+
+    fn served(&mut self, _: base::LegId) {}
 
     fn relay(&mut self, id: SessionId, command: Command) -> bool {
         let now = self.now;
         match command {
             Command::Reserve(need) => self.reserve(id, need),
-            Command::Apply(plan) => self.step(id, |session, _| {
-                session.apply(now, *plan).expect("a plan of ours can be followed");
+            Command::Apply { plan, with } => self.step(id, |session, driver| {
+                let applied = session.apply(now, *plan, with, driver);
+                applied.expect("a plan of ours can be followed");
             }),
             Command::Play { speech, samples, last } => self.step(id, |session, driver| {
                 session.play(speech, samples, last, driver);
@@ -220,7 +257,7 @@ impl Driver for Hands {
             Command::Tap(ring) => self.step(id, |session, _| assert!(session.tap(ring))),
             Command::Mask(masked) => self.step(id, |session, _| session.mask(masked)),
             Command::SendDigits(digits) => self.step(id, |session, _| {
-                session.send_digits(&digits);
+                session.send_digits(now, &digits);
             }),
             Command::Release => {
                 self.step(id, |session, driver| session.release(now, driver));
@@ -246,7 +283,8 @@ impl Driver for Hands {
                 ear.utterance = Some(utterance);
             }
             EarCommand::End => {
-                self.asked.extend(ear.utterance.take().map(|utterance| (call, utterance)));
+                let utterance = ear.utterance.take();
+                self.asked.extend(utterance.map(|utterance| (self.shard, call, utterance)));
             }
             EarCommand::Cancel => ear.utterance = None,
             EarCommand::Close => {
@@ -318,8 +356,9 @@ struct Acting<'a> {
     id: SessionId,
     ports: Reserved,
     media: &'a mut Vec<Datagram>,
-    inputs: &'a mut VecDeque<Input>,
+    inputs: &'a mut VecDeque<(usize, Input)>,
     tally: &'a mut Tally,
+    parcels: &'a mut Vec<Parcel>,
     log: &'a mut Vec<(Instant, SessionId, MediaEvent)>,
     now: Instant,
 }
@@ -336,12 +375,21 @@ impl relay::path::Driver for Acting<'_> {
 
     fn event(&mut self, event: MediaEvent) {
         self.log.push((self.now, self.id, event.clone()));
-        self.inputs.push_back(Input::Media { session: self.id, event });
+        self.inputs.push_back((owner(self.id), Input::Media { session: self.id, event }));
     }
 
     fn tally(&mut self) -> &mut Tally {
         self.tally
     }
+
+    fn pass(&mut self, passing: Passing, payload: &[u8]) {
+        self.parcels.extend(Parcel::new(passing, payload));
+    }
+}
+
+/// The shard that a session belongs to, as its id says.
+fn owner(session: SessionId) -> usize {
+    usize::try_from(Shard::of_session(session, u64::from(SHARDS))).expect("a small number")
 }
 
 /// Samples of a speech before its tone changes: the mark of its beginning.
@@ -350,11 +398,13 @@ pub(super) const MARK: usize = 640;
 /// How a text sounds: 40 ms of 1,000 Hz, then 440 Hz, 50 ms for each letter.
 pub(super) fn spoken(text: &str) -> Vec<i16> {
     let letters = text.chars().filter(|letter| letter.is_alphanumeric()).count();
+    let tone = |hertz: f32, samples: usize| -> Vec<i16> {
+        let angle = |at: usize| at as f32 / 16_000.0 * hertz * std::f32::consts::TAU;
+        (0..samples).map(|at| (angle(at).sin() * 9_000.0) as i16).collect()
+    };
+    // Whole periods of each tone.
+    let (mark, voice) = (tone(1_000.0, 16), tone(440.0, 400));
     (0..letters * 800)
-        .map(|at| {
-            let hertz = if at < MARK { 1_000.0 } else { 440.0 };
-            let angle = at as f32 / 16_000.0 * hertz * std::f32::consts::TAU;
-            (angle.sin() * 9_000.0) as i16
-        })
+        .map(|at| if at < MARK { mark[at % mark.len()] } else { voice[at % voice.len()] })
         .collect()
 }

@@ -1,8 +1,8 @@
-//! The simulated world: the production shard and the production packet path, stepped in virtual
+//! The simulated world: the production front door, shards and packet path, stepped in virtual
 //! time, between simulated carriers and scripted providers, over a network with faults.
 //!
 //! Everything follows from one seed, which a failing story prints; `CALLGATE_SEED` repeats it.
-//! Not simulated: sockets, TLS, threads, the front door (`edge::front`) and the vault's disk.
+//! Not simulated: sockets, TLS, framing, threads and the vault's disk.
 
 mod caller;
 mod hands;
@@ -17,15 +17,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use agent::provider::{ProviderEvent, UtteranceId};
-use base::{
-    CallId, Event, Instant, Personal, Random, Reason, SeededRandom, SessionId, TrunkName, WallTime,
-};
+use base::{CallId, Event, Instant, Personal, Random, Reason, SeededRandom, SessionId, WallTime};
 use bytes::Bytes;
-use call::{Calls, Peer, Record, Setup};
+use call::{Calls, Record, Setup};
+use edge::front::{Door, Moment, Passed};
 use edge::ledger::SharedLedger;
 use edge::shard::{Input, Shard};
-use policy::Transport;
+use policy::{Policy, Transport};
 use sip::FlowId;
+use transport::Flow;
 
 use caller::{Act, Caller};
 use hands::{Hands, SIP_ADDRESS};
@@ -34,6 +34,7 @@ use network::Faults;
 const POLICY: &str = r#"
 [trunk.acme]
 from           = { networks = ["198.51.100.0/24"] }
+codecs         = ["opus", "g722", "pcma", "pcmu"]
 limits         = { calls = 500, calls_per_second = 500 }
 max_duration   = "10m"
 media_inactive = "20s"
@@ -43,10 +44,12 @@ recording      = "allowed"
 from              = { networks = ["203.0.113.7/32"] }
 media_from        = ["203.0.113.7/32"]
 transports        = ["tls", "udp"]
+codecs            = ["opus", "g722", "pcma", "pcmu"]
 limits            = { calls = 500, calls_per_second = 500 }
 max_duration      = "10m"
 media_inactive    = "20s"
 exempt.signalling = { reason = "NET-4711", expires = 2027-01-31 }
+exempt.media      = { reason = "NET-4711", expires = 2027-01-31, inbound = true }
 
 [[route]]
 send_to = { agent = "reception" }
@@ -86,13 +89,15 @@ goodbye = "Goodbye."
 
 /// 23 November 2026.
 const MONDAY: WallTime = WallTime::from_unix_millis(1_795_392_000_000);
+/// The edge's shards.
+const SHARDS: u8 = 2;
 /// Most things that one step may make the edge do.
 const OUTPUTS: usize = 400;
 
 /// Who has to be woken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Actor {
-    Shard,
+    Shard(usize),
     Session(SessionId),
     Caller(usize),
 }
@@ -103,8 +108,8 @@ enum Happening {
     SipToEdge { caller: usize, flow: FlowId, bytes: Bytes },
     SipToCaller { caller: usize, flow: FlowId, bytes: Bytes },
     Media { from: SocketAddr, to: SocketAddr, datagram: Vec<u8> },
-    Shard(Input),
-    Heard { call: CallId, utterance: UtteranceId },
+    Shard(usize, Input),
+    Heard { shard: usize, call: CallId, utterance: UtteranceId },
     Call(usize),
 }
 
@@ -113,7 +118,9 @@ struct World {
     now: Instant,
     random: SeededRandom,
     seed: u64,
-    shard: Shard,
+    policy: Arc<Policy>,
+    door: Door,
+    shards: Vec<Shard>,
     hands: Hands,
     ledger: SharedLedger,
     callers: Vec<Caller>,
@@ -141,22 +148,30 @@ impl World {
             Ok((policy, _)) => policy,
             Err(errors) => panic!("{errors}"),
         };
-        let setup = Setup {
-            policy: Arc::new(policy),
+        let policy = Arc::new(policy);
+        let setup = Arc::new(Setup {
+            policy: Arc::clone(&policy),
             agents: edge::agents::cards(&agents),
             recording: true,
             transcript: true,
             advertise: None,
             media_advertise: None,
-        };
+        });
         let ledger = SharedLedger::default();
-        let random = Box::new(SeededRandom::new(seed ^ 0xed6e));
-        let calls = Calls::new(0, Arc::new(setup), Box::new(ledger.clone()), random);
+        let random = |part: u64| Box::new(SeededRandom::new(seed ^ 0xed6e ^ part << 32));
+        let shard = |number: u8| {
+            let random = random(u64::from(number));
+            let calls = Calls::new(number, Arc::clone(&setup), Box::new(ledger.clone()), random);
+            Shard::new(number, SHARDS, calls, Arc::clone(&agents))
+        };
+        let shards = (0..SHARDS).map(shard).collect();
         Self {
             now: Instant::ZERO,
             random: SeededRandom::new(seed),
             seed,
-            shard: Shard::new(0, 1, calls, agents),
+            policy,
+            door: Door::new(usize::from(SHARDS), random(0xd001)),
+            shards,
             hands: Hands::default(),
             ledger,
             callers: Vec::new(),
@@ -253,8 +268,8 @@ impl World {
                 Some(caller) => self.callers[caller].phone.receive(self.now, &mut datagram),
                 None => self.hands.receive(from, to, &mut datagram),
             },
-            Happening::Shard(input) => self.hands.inputs.push_back(input),
-            Happening::Heard { call, utterance } => self.heard(call, utterance),
+            Happening::Shard(shard, input) => self.hands.inputs.push_back((shard, input)),
+            Happening::Heard { shard, call, utterance } => self.heard(shard, call, utterance),
             Happening::Call(caller) => {
                 self.callers[caller].call(self.now);
                 self.after_caller(caller);
@@ -264,7 +279,11 @@ impl World {
 
     fn wake(&mut self, actor: Actor) {
         match actor {
-            Actor::Shard => self.shard.handle_timeout(self.now, self.wall(), &mut self.hands),
+            Actor::Shard(number) => {
+                self.hands.shard = number;
+                let (now, wall) = (self.now, self.wall());
+                self.shards[number].handle_timeout(now, wall, &mut self.hands);
+            }
             Actor::Session(session) => self.hands.tick(session),
             Actor::Caller(index) => {
                 let (acts, media) = self.callers[index].tick(self.now);
@@ -272,7 +291,7 @@ impl World {
                 if let Some((to, datagram)) = media {
                     self.carry_media(from, to, datagram);
                 }
-                if acts.contains(&Act::Drop) {
+                if acts.contains(&Act::Drop) || acts.contains(&Act::DropEarly) {
                     self.drop_flow(index);
                 }
                 self.after_caller(index);
@@ -282,22 +301,32 @@ impl World {
 
     fn sip_to_edge(&mut self, caller: usize, flow: FlowId, bytes: &Bytes) {
         let caller = &self.callers[caller];
-        let peer = Peer {
-            flow,
-            transport: caller.transport,
+        let flow = Flow {
+            id: flow,
+            transport: match caller.transport {
+                Transport::Udp => transport::Transport::Udp,
+                _ => transport::Transport::Tls,
+            },
             source: caller.address,
             local: SIP_ADDRESS,
             certificates: [].into(),
+            outgoing: self.hands.dialled.contains(&flow),
         };
-        let trunk = TrunkName::new(caller.trunk);
-        let message = sip::parse::datagram(bytes).expect("what callers send is SIP");
-        let message = Box::new(message);
-        let input = call::Input::Message { peer: Arc::new(peer), trunk, message };
-        self.hands.inputs.push_back(Input::Call(input));
+        let at = Moment { now: self.now, wall: self.wall(), policy: &self.policy };
+        let taken = self.door.takes(at, &flow);
+        match taken.and_then(|()| self.door.message(at, &flow, bytes)) {
+            Ok(Passed { shard, input, .. }) => {
+                self.hands.inputs.push_back((shard, Input::Call(input)));
+            }
+            Err(refused) => {
+                self.hands.events.push((self.now, refused.event));
+                self.hands.sip.extend(refused.answer.map(|answer| (flow.id, answer)));
+            }
+        }
     }
 
     /// The transcriber's answer: what the caller has said meanwhile.
-    fn heard(&mut self, call: CallId, utterance: UtteranceId) {
+    fn heard(&mut self, shard: usize, call: CallId, utterance: UtteranceId) {
         let address = self.hands.callers.get(&call).copied();
         let caller = self.callers.iter_mut().find(|it| Some(it.address) == address);
         let event = match caller.and_then(|caller| caller.words.pop_front()) {
@@ -307,7 +336,7 @@ impl World {
             }
             None => ProviderEvent::NothingHeard { utterance },
         };
-        self.hands.inputs.push_back(Input::Provider { call, event });
+        self.hands.inputs.push_back((shard, Input::Provider { call, event }));
     }
 
     /// A caller's connection is gone; both sides learn of it.
@@ -316,7 +345,10 @@ impl World {
         self.flows.remove(&old);
         self.flows.insert(fresh, caller);
         self.callers[caller].reconnect(self.now, fresh);
-        self.hands.inputs.push_back(Input::Call(call::Input::FlowClosed(old)));
+        for shard in 0..self.shards.len() {
+            let closed = call::Input::FlowClosed(old);
+            self.hands.inputs.push_back((shard, Input::Call(closed)));
+        }
     }
 
     /// Carries what a caller wants to send.
@@ -363,8 +395,10 @@ impl World {
     /// Lets the edge finish what it began, and carries what it sent.
     fn settle(&mut self) {
         let mut handled = 0;
-        while let Some(input) = self.hands.inputs.pop_front() {
-            self.shard.handle(self.now, self.wall(), input, &mut self.hands);
+        while let Some((shard, input)) = self.hands.inputs.pop_front() {
+            self.hands.shard = shard;
+            let (now, wall) = (self.now, self.wall());
+            self.shards[shard].handle(now, wall, input, &mut self.hands);
             handled += 1;
             assert!(handled < OUTPUTS, "a step does not end (seed {})", self.seed);
         }
@@ -372,6 +406,7 @@ impl World {
             if let Some(index) = self.callers.iter().position(|it| it.address == target) {
                 self.callers[index].flow = flow;
                 self.flows.insert(flow, index);
+                self.hands.dialled.insert(flow);
             }
         }
         assert!(self.hands.sip.len() < OUTPUTS && self.hands.media.len() < OUTPUTS);
@@ -386,17 +421,20 @@ impl World {
         for (from, to, datagram) in std::mem::take(&mut self.hands.media) {
             self.carry_media(from, to, datagram);
         }
-        for (delay, input) in std::mem::take(&mut self.hands.later) {
-            self.later(delay, Happening::Shard(input));
+        for (delay, shard, input) in std::mem::take(&mut self.hands.later) {
+            self.later(delay, Happening::Shard(shard, input));
         }
-        for (call, utterance) in std::mem::take(&mut self.hands.asked) {
-            self.later(Duration::from_millis(120), Happening::Heard { call, utterance });
+        for (shard, call, utterance) in std::mem::take(&mut self.hands.asked) {
+            let heard = Happening::Heard { shard, call, utterance };
+            self.later(Duration::from_millis(120), heard);
         }
         for session in std::mem::take(&mut self.hands.touched) {
             let due = self.hands.due(session);
             self.arm(Actor::Session(session), due);
         }
-        self.arm(Actor::Shard, self.shard.poll_timeout());
+        for number in 0..self.shards.len() {
+            self.arm(Actor::Shard(number), self.shards[number].poll_timeout());
+        }
         self.look_at_events();
     }
 
@@ -424,12 +462,14 @@ impl World {
         // The longest call allowed, the last retransmission and the last report fit into this.
         self.seconds(11 * 60);
         let seed = self.seed;
-        assert_eq!(self.shard.calls(), 0, "calls are left (seed {seed})");
-        assert_eq!(self.shard.sessions(), 0, "sessions are known (seed {seed})");
-        assert_eq!(self.shard.talks(), 0, "conversations are left (seed {seed})");
+        for shard in &self.shards {
+            assert_eq!(shard.calls(), 0, "calls are left (seed {seed})");
+            assert_eq!(shard.sessions(), 0, "sessions are known (seed {seed})");
+            assert_eq!(shard.talks(), 0, "conversations are left (seed {seed})");
+            assert_eq!(shard.poll_timeout(), None, "a deadline is left (seed {seed})");
+        }
         assert_eq!(self.hands.sessions(), 0, "sessions are left (seed {seed})");
         assert_eq!(self.hands.ears(), 0, "ears are left (seed {seed})");
-        assert_eq!(self.shard.poll_timeout(), None, "a deadline is left (seed {seed})");
         assert_eq!(self.ledger.calls(), 0, "the ledger counts calls (seed {seed})");
         let mut ends: BTreeMap<CallId, [u32; 2]> = BTreeMap::new();
         for record in &self.hands.records {

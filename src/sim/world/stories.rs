@@ -1,15 +1,18 @@
 //! Stories of the whole: what a caller and a carrier see, and what is kept of it.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
+use audio::Codec;
 use base::{Event, Instant, Reason};
+use call::Record;
 use media::{MediaEvent, StopCause};
 use policy::Transport;
 
 use super::caller::{Acks, Act};
 use super::hands::{MARK, Speaker};
 use super::network::Faults;
-use super::{GREETING, World, seed};
+use super::{GREETING, SHARDS, World, seed};
 
 const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
@@ -83,11 +86,9 @@ fn lost_doubled_and_disordered_messages_make_one_call_one_answer_one_end() {
     for own in 0..30 {
         let is_ours = own % 2 == 0;
         let act = if is_ours { Act::Press("2") } else { Act::Bye };
-        // Keys that come before a delayed ACK find no agent yet: they are pressed again.
         let mut world = World::new(seed(100 + own));
         world.sip = Faults { lost: 150, doubled: 150, held_back: 200, ..Faults::NONE };
-        let script = [1_500, 5_000, 8_500].map(|at| (ms(at), act.clone()));
-        world.caller(Transport::Udp).script = script.into();
+        world.caller(Transport::Udp).script = [(ms(1_500), act)].into();
         world.call(0, ms(0));
         world.seconds(60);
         world.end();
@@ -308,4 +309,134 @@ fn silence_is_asked_after_and_then_the_agent_leaves() {
     world.end();
     assert_eq!(world.ends(), [Reason::CallerSilent]);
     assert_eq!(world.transcript().last().map(String::as_str), Some("A: Bye."));
+}
+
+#[test]
+fn every_codec_carries_the_greeting_a_voice_and_keys() {
+    for (own, codec) in (30..).zip(Codec::ALL) {
+        for is_plain in [false, true] {
+            let transport = if is_plain { Transport::Udp } else { Transport::Tls };
+            let script = [(4_500, Act::Say("hours")), (10_000, Act::Press("2"))];
+            let mut world = world(own, transport, &script);
+            world.callers[0].phone.speak(codec);
+            if is_plain {
+                world.callers[0].phone.bare();
+            }
+            world.seconds(20);
+            world.end();
+            let said = world.transcript();
+            let what = format!("{codec:?}, plain {is_plain}: {said:?}");
+            assert_eq!(world.ends(), [Reason::AgentHungUp], "{what}");
+            assert!(said.contains(&"C: hours".to_owned()), "{what}");
+            assert!(said.contains(&"C: [keys 2]".to_owned()), "{what}");
+            let told = world.hands.records.iter().find_map(|record| match record {
+                Record::Answered { codec, protection, .. } => Some((*codec, *protection == "none")),
+                _ => None,
+            });
+            assert_eq!(told, Some((codec.name(), is_plain)));
+            let heard = &world.callers[0].phone.heard;
+            let onset = heard.iter().position(|it| it.unsigned_abs() > 1_000).expect("a voice");
+            let mark = &heard[onset..onset + MARK / 2];
+            assert!(share_of(mark, 1_000.0) > 0.9, "the first 40 ms are whole: {what}");
+            let voice = &heard[onset + 400..onset + 1_200];
+            assert!(share_of(voice, 440.0) > 0.9, "and the rest follows: {what}");
+            let recording = world.hands.recordings.values().next();
+            assert_eq!(recording.is_some(), !is_plain, "the trunk lab allows none");
+        }
+    }
+}
+
+#[test]
+fn keys_pressed_before_a_late_ack_wait_for_the_agent() {
+    let mut world = world(17, Transport::Tls, &[(500, Act::Press("2"))]);
+    world.callers[0].acks = Acks::After(ms(2_500));
+    world.seconds(10);
+    world.end();
+    assert_eq!(world.transcript(), ["C: [keys 2]", "A: Goodbye."]);
+    assert_eq!(world.ends(), [Reason::AgentHungUp]);
+}
+
+#[test]
+fn a_key_that_cuts_the_greeting_stands_after_it_where_it_was_pressed() {
+    let mut world = world(9, Transport::Tls, &[(700, Act::Press("2"))]);
+    world.seconds(8);
+    world.end();
+    let turns: Vec<_> = world.hands.turns.iter().map(|(_, turn)| turn).collect();
+    let said = world.transcript();
+    assert!(said[0].starts_with("A: ") && said[1] == "C: [keys 2]", "{said:?}");
+    assert!(turns.windows(2).all(|pair| pair[0].start <= pair[1].start), "{said:?}");
+    // The media began with the 200, 10 ms before the caller had it; the way back is as long.
+    let (from, to) = (ms(700), ms(700 + 2 * 10 + 2 * 20));
+    assert!((from..=to).contains(&turns[1].start), "{:?}", turns[1].start);
+}
+
+#[test]
+fn a_connection_that_is_lost_before_the_answer_gives_the_call_up() {
+    let mut world = world(18, Transport::Tls, &[(250, Act::DropEarly)]);
+    world.hands.reserve_delay = ms(900);
+    world.pass(ms(300));
+    assert_eq!(world.ends(), [Reason::FlowLost]);
+    world.seconds(5);
+    world.end();
+    assert_eq!(world.callers[0].tags.len(), 0, "no 200 was sent");
+}
+
+#[test]
+fn a_caller_that_loses_its_connection_before_its_ack_has_five_seconds_to_come_back() {
+    let mut back = world(19, Transport::Tls, &[(500, Act::Drop), (8_000, Act::Bye)]);
+    back.callers[0].acks = Acks::After(ms(4_000));
+    back.seconds(12);
+    back.end();
+    assert_eq!(back.ends(), [Reason::CallerHungUp]);
+    assert_eq!(back.transcript()[0], format!("A: {GREETING}"));
+
+    let mut gone = world(19, Transport::Tls, &[(500, Act::Drop)]);
+    gone.callers[0].acks = Acks::Never;
+    gone.seconds(6);
+    assert_eq!(gone.ends(), [Reason::FlowLost]);
+    gone.end();
+    assert_eq!(gone.callers[0].byes, 1, "it is told over a connection of ours");
+}
+
+#[test]
+fn calls_are_spread_over_the_shards_and_each_stays_with_its_own() {
+    let mut world = World::new(seed(20));
+    for index in 0..8 {
+        let transport = if index % 2 == 0 { Transport::Tls } else { Transport::Udp };
+        let caller = world.caller(transport);
+        let drop = if index % 2 == 0 { Act::Drop } else { Act::Say("hours") };
+        let script = [(1_000, Act::Hold(true)), (2_000, drop), (3_000, Act::Hold(false))];
+        caller.script = script.map(|(at, act)| (ms(at), act)).into();
+        caller.script.push_back((ms(8_000), Act::Bye));
+        world.call(index, ms(100 * index as u64));
+    }
+    world.seconds(15);
+    world.end();
+    let shards: BTreeSet<_> = world.callers.iter().map(|it| shard_of(&it.tags[0])).collect();
+    assert_eq!(shards.len(), usize::from(SHARDS), "{shards:?}");
+    assert!(world.callers.iter().all(|it| it.statuses == [200; 3]), "answer, hold, back");
+    assert_eq!(world.ends(), [Reason::CallerHungUp; 8]);
+}
+
+/// The shard that a tag of the edge names.
+fn shard_of(tag: &str) -> Option<u8> {
+    sip::ids::shard_of_tag(tag)
+}
+
+#[test]
+fn a_stranger_is_turned_away_at_the_door() {
+    for (transport, why) in
+        [(Transport::Tls, Reason::UnknownPeer), (Transport::Udp, Reason::PlaintextSignalling)]
+    {
+        let mut world = world(21, transport, &[]);
+        world.callers[0].address = "192.0.2.66:5060".parse().expect("an address");
+        world.seconds(40);
+        world.end();
+        assert_eq!(world.callers[0].statuses, [403], "{transport:?}");
+        assert!(world.hands.records.is_empty(), "no call");
+        let told = world.hands.events.iter().any(
+            |(_, event)| matches!(event, Event::RequestRefused { reason, .. } if *reason == why),
+        );
+        assert!(told, "{transport:?}");
+    }
 }

@@ -117,14 +117,7 @@ impl Transactions {
         let Some(mut entry) = self.entries.remove(&id) else { return };
         self.timers.disarm_all(id, &mut entry.deadlines);
         self.flows.remove(&(entry.flow, id));
-        if let Some(merge_key) = &entry.merge_key
-            && let Some(ids) = self.merged.get_mut(merge_key)
-        {
-            ids.remove(&id);
-            if ids.is_empty() {
-                self.merged.remove(merge_key);
-            }
-        }
+        self.forget_merge_key(id, entry.merge_key.take());
         let key = if entry.machine.is_server() {
             self.server_keys.remove(&entry.key);
             TransactionKey::Server(ServerKey(id))
@@ -134,6 +127,23 @@ impl Transactions {
         };
         if !entry.is_internal {
             self.outputs.push_back(TransactionOutput::Terminated { key });
+        }
+    }
+
+    /// Takes a transaction out of the search for merged requests.
+    pub(super) fn unmerge(&mut self, id: u64) {
+        let merge_key = self.entries.get_mut(&id).and_then(|entry| entry.merge_key.take());
+        self.forget_merge_key(id, merge_key);
+    }
+
+    fn forget_merge_key(&mut self, id: u64, merge_key: Option<MatchKey>) {
+        if let Some(merge_key) = merge_key
+            && let Some(ids) = self.merged.get_mut(&merge_key)
+        {
+            ids.remove(&id);
+            if ids.is_empty() {
+                self.merged.remove(&merge_key);
+            }
         }
     }
 

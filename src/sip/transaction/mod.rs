@@ -110,6 +110,8 @@ pub enum Absorbed {
     CancelUnmatched,
     /// A CANCEL after the final response: answered 200 and without effect.
     CancelTooLate,
+    /// A CANCEL of an INVITE that is not answered ([`Transactions::ignore`]): neither is it.
+    CancelIgnored,
     /// A final response again, or the response to a CANCEL of ours.
     RepeatedResponse,
     /// A message without what tells its transaction; [`crate::validate`] refuses such ones.
@@ -337,6 +339,9 @@ impl Transactions {
     fn receive_cancel(&mut self, now: Instant, key: ServerKey, request: Request) -> Received {
         let found = key::cancelled(&request).and_then(|key| self.server_keys.get(&key).copied());
         let invite = found.and_then(|id| self.entries.get(&id).map(|entry| (id, entry)));
+        if invite.is_some_and(|(_, entry)| entry.state == State::Ignored) {
+            return Received::Absorbed(Absorbed::CancelIgnored);
+        }
         // The To tag of this answer should be that of the answers to the INVITE.
         let tag = invite.and_then(|(_, entry)| entry.to_tag.clone());
         let tag = tag.unwrap_or_else(|| new_tag(self.shard, &mut self.tags));
@@ -400,6 +405,17 @@ impl Transactions {
         entry.last = Some(response.to_bytes());
         self.run(now, key.0, event, None);
         Ok(())
+    }
+
+    /// Never answers an INVITE: no final response, no 100 either. Its repetitions and its CANCEL
+    /// are absorbed until the client has given up.
+    pub fn ignore(&mut self, now: Instant, key: ServerKey) {
+        // Found merged, a copy by another path would be told.
+        self.unmerge(key.0);
+        if let Some(entry) = self.entries.get_mut(&key.0) {
+            entry.request = None;
+        }
+        self.run(now, key.0, Event::Ignore, None);
     }
 
     /// Sends a request of ours, which has a Via with a new branch on top

@@ -39,6 +39,8 @@ pub(super) enum State {
     Completed,
     Confirmed,
     Accepted,
+    /// The owner does not answer.
+    Ignored,
     Terminated,
 }
 
@@ -58,6 +60,8 @@ pub(super) enum Event {
     Failure,
     /// The owner gives the INVITE up.
     Cancel,
+    /// The owner will never answer.
+    Ignore,
     /// The retransmission timer fired.
     RetransmitDue,
     /// The end timer fired.

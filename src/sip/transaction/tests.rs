@@ -448,3 +448,25 @@ fn requests_of_ours_need_a_branch_that_is_free() {
         assert_eq!(world.it.request(world.now, FLOW, true, wrong), Err(error));
     }
 }
+
+#[test]
+fn an_invite_that_is_ignored_stays_without_a_word_until_the_client_gives_up() {
+    let mut world = World::new(false);
+    let invite = request(Method::Invite, "SIP/2.0/UDP a;branch=z9hG4bK1");
+    let key = world.arrive(&invite);
+    world.it.ignore(world.now, key);
+    assert_eq!(world.pass(T1), [], "no 100");
+    let absorbed = |absorbed| Received::Absorbed(absorbed);
+    assert_eq!(world.receive(invite.clone()), absorbed(Absorbed::Retransmission));
+    assert_eq!(world.receive(invite.cancel()), absorbed(Absorbed::CancelIgnored));
+    let response = Response::to(&invite, Status::OK, Some("1"));
+    assert_eq!(world.it.respond(world.now, key, &response), Err(RespondError::AlreadyFinal));
+    // By another path it is not told that it came twice.
+    let mut other = invite;
+    other.headers.edit_top_via(|via| via.params.set("branch", Some("z9hG4bKother")));
+    let merged = world.arrive(&other);
+    assert!(!world.it.is_merged(merged));
+    world.it.ignore(world.now, merged);
+    assert!(world.pass(GIVE_UP * 2).iter().all(|(_, it)| it == "end"));
+    assert!(world.it.is_empty());
+}

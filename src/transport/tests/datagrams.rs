@@ -87,7 +87,7 @@ async fn a_closed_socket_takes_its_flows_with_it() {
 async fn a_request_of_ours_goes_out_by_the_open_socket() {
     let edge = Edge::start().await;
     let peer = UdpSocket::bind(loopback()).await.unwrap();
-    let flow = edge.handle.connect(peer.local_addr().unwrap(), Transport::Udp, None);
+    let flow = edge.connect(peer.local_addr().unwrap(), Transport::Udp, &[]).await.unwrap();
     edge.handle.send(flow, Bytes::from_static(b"BYE")).unwrap();
     let mut buffer = [0; 10];
     let (size, source) = timeout(PATIENCE, peer.recv_from(&mut buffer)).await.unwrap().unwrap();

@@ -8,9 +8,13 @@
 )]
 
 mod datagrams;
+mod dialling;
 mod flood;
 mod listeners;
+#[allow(dead_code, reason = "the unit tests use the rest of it")]
+mod name_server;
 mod outgoing;
+mod peers;
 mod streams;
 mod support;
 mod tls;

@@ -1,11 +1,11 @@
 //! A witness in place of the edge, and clients.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use base::{Event, WallTime};
+use base::{Event, TrunkName, WallTime};
 use bytes::Bytes;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject;
@@ -19,7 +19,8 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use transport::certificates::{DevelopmentCertificates, ensure_development};
 use transport::{
-    Bounds, Flow, FlowId, Ingress, Inlet, Transport, TransportConfig, TransportHandle,
+    Bounds, Dial, DialError, Flow, FlowId, Ingress, Inlet, NameServers, Transport, TransportConfig,
+    TransportHandle,
 };
 
 /// Long enough that only a fault reaches it.
@@ -45,7 +46,7 @@ pub(crate) struct Witness {
 }
 
 impl Inlet for Witness {
-    fn admits(&self, _source: IpAddr, _transport: Transport) -> bool {
+    fn admits(&self, _source: SocketAddr, _local: SocketAddr, _transport: Transport) -> bool {
         self.admits
     }
     fn message(&self, flow: &Arc<Flow>, message: Bytes) {
@@ -86,6 +87,7 @@ pub(crate) struct Setup {
     pub(crate) untrusted: transport::Untrusted,
     pub(crate) has_authorities: bool,
     pub(crate) listeners: Vec<Ingress>,
+    pub(crate) names: NameServers,
 }
 
 impl Default for Setup {
@@ -101,6 +103,7 @@ impl Default for Setup {
                 Ingress { transport: Transport::Tcp, address: loopback() },
                 Ingress { transport: Transport::Tls, address: loopback() },
             ],
+            names: NameServers { servers: vec![nowhere()], ..NameServers::default() },
         }
     }
 }
@@ -124,12 +127,30 @@ impl Edge {
             answers: setup.answers,
             admits: setup.admits,
         });
-        let config =
-            TransportConfig { listeners: setup.listeners, tls: Some(files), bounds: setup.bounds };
+        let config = TransportConfig {
+            listeners: setup.listeners,
+            tls: Some(files),
+            names: setup.names,
+            bounds: setup.bounds,
+        };
         let inlet = Arc::<Witness>::clone(&witness);
         let handle = transport::start(config, inlet).await.unwrap();
         witness.handle.set(handle.clone()).ok().unwrap();
+        handle.set_lines(vec![crate::peers::bare_line("acme").load().unwrap()]);
         Self { handle, witness, certificates, seen, _folder: folder }
+    }
+
+    /// A flow to an address of trunk `acme`, within a dialog in which it has `proved` these names.
+    pub(crate) async fn connect(
+        &self,
+        to: SocketAddr,
+        over: Transport,
+        proved: &[&str],
+    ) -> Result<FlowId, DialError> {
+        let uri = sip::Uri::parse(&format!("sip:{to};transport={over}")).unwrap();
+        let proved = proved.iter().map(|name| (*name).to_owned()).collect();
+        let dial = Dial { proved, ..Dial::new(TrunkName::new("acme"), uri) };
+        crate::peers::dial_with(self, dial).answer().await.map(|reached| reached.flow.id)
     }
 
     pub(crate) fn address(&self, transport: Transport) -> SocketAddr {
@@ -192,6 +213,11 @@ pub(crate) async fn until(mut claim: impl FnMut() -> bool) {
 pub(crate) fn now() -> WallTime {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     WallTime::from_unix_millis(u64::try_from(since.as_millis()).unwrap())
+}
+
+/// An address that nobody answers at.
+pub(crate) fn nowhere() -> SocketAddr {
+    std::net::UdpSocket::bind(loopback()).unwrap().local_addr().unwrap()
 }
 
 pub(crate) fn loopback() -> SocketAddr {

@@ -8,13 +8,12 @@
 //! the window in which a cut goes unseen.
 
 mod head;
-mod throttle;
 mod verify;
 
 use base::{CallId, Personal, WallTime};
 
 pub(crate) use head::HeadFile;
-pub use throttle::{Admission, Summary, Throttle};
+
 pub use verify::{Finding, VerifyError, VerifyReport, verify};
 
 /// Bytes of a chain's hash.

@@ -5,14 +5,15 @@
 
 pub(crate) mod read;
 mod schema;
+pub(crate) mod sweep;
 pub(crate) mod write;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use base::WallTime;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
-use sqlx::{ConnectOptions, Connection, SqliteConnection};
+use sqlx::{ConnectOptions, Connection, Row, Sqlite, SqliteConnection, Transaction};
 use thiserror::Error;
 
 use crate::seal::{SealError, UnsealError};
@@ -29,6 +30,14 @@ pub enum StoreError {
     /// The database failed.
     #[error("database: {0}")]
     Database(#[from] sqlx::Error),
+    /// The database was written by an older version and is still to be brought up to date.
+    #[error("the database has schema {found}, this program has {known}: start `serve` once first")]
+    Older {
+        /// Its schema.
+        found: i64,
+        /// Ours.
+        known: i64,
+    },
     /// The database was written by a newer version.
     #[error("the database has schema {found}, this program knows up to {known}")]
     Newer {
@@ -86,6 +95,66 @@ pub(crate) async fn open(path: &Path) -> Result<SqliteConnection, StoreError> {
     Ok(connection)
 }
 
+/// The writer's connection.
+///
+/// One on which something has failed is not used again. A full disk makes SQLite roll a
+/// transaction back by itself, and sqlx, which does not know, then takes the next ones for parts
+/// of it: they would be acknowledged and never committed.
+pub(crate) struct Database {
+    path: PathBuf,
+    connection: Option<SqliteConnection>,
+    is_new: bool,
+}
+
+impl Database {
+    /// The database at `path`, by a connection of [`open`].
+    pub(crate) const fn new(path: PathBuf, connection: SqliteConnection) -> Self {
+        Self { path, connection: Some(connection), is_new: false }
+    }
+
+    /// Sees to it that there is a connection; whether it is a new one.
+    pub(crate) async fn renew(&mut self) -> Result<bool, StoreError> {
+        self.connection().await?;
+        Ok(std::mem::take(&mut self.is_new))
+    }
+
+    /// The connection, a new one after a failure.
+    pub(crate) async fn connection(&mut self) -> Result<&mut SqliteConnection, StoreError> {
+        let connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => {
+                self.is_new = true;
+                open(&self.path).await?
+            }
+        };
+        Ok(self.connection.insert(connection))
+    }
+
+    /// Begins a transaction; it is rolled back where it is not committed.
+    pub(crate) async fn begin(&mut self) -> Result<Transaction<'_, Sqlite>, StoreError> {
+        Ok(self.connection().await?.begin().await?)
+    }
+
+    /// Gives the connection up where something on it has failed.
+    pub(crate) async fn judge<T, E>(&mut self, done: Result<T, E>) -> Result<T, E> {
+        if done.is_err()
+            && let Some(connection) = self.connection.take()
+        {
+            // Whatever it still held is rolled back, here or when the file is opened again.
+            let _ = connection.close().await;
+        }
+        done
+    }
+
+    /// Closes the connection in good order.
+    pub(crate) async fn close(self) -> Result<(), StoreError> {
+        match self.connection {
+            Some(connection) => Ok(connection.close().await?),
+            None => Ok(()),
+        }
+    }
+}
+
 /// Opens the database next to a running edge, read-only.
 pub(crate) async fn open_read_only(path: &Path) -> Result<SqliteConnection, StoreError> {
     let options = SqliteConnectOptions::new()
@@ -98,15 +167,13 @@ pub(crate) async fn open_read_only(path: &Path) -> Result<SqliteConnection, Stor
     Ok(connection)
 }
 
-/// Forces what was deleted out of the journal.
-pub(crate) async fn truncate_journal(connection: &mut SqliteConnection) -> Result<(), StoreError> {
-    sqlx::raw_sql("PRAGMA wal_checkpoint(TRUNCATE)").execute(connection).await?;
-    Ok(())
-}
-
-/// Closes the connection in good order.
-pub(crate) async fn close(connection: SqliteConnection) -> Result<(), StoreError> {
-    Ok(connection.close().await?)
+/// Forces what was deleted out of the journal; `false` where a reader still looks at it, and
+/// nothing was truncated.
+pub(crate) async fn truncate_journal(
+    connection: &mut SqliteConnection,
+) -> Result<bool, StoreError> {
+    let row = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").fetch_one(connection).await?;
+    Ok(row.try_get::<i64, _>(0)? == 0)
 }
 
 /// A time as stored.

@@ -5,7 +5,9 @@ use sqlx::{Connection, Row, SqliteConnection};
 use super::StoreError;
 
 /// Each step is applied once and never changed after a release; `user_version` counts them.
-const STEPS: &[&str] = &["
+const STEPS: &[&str] = &[BEGINNING, RETENTION];
+
+const BEGINNING: &str = "
 CREATE TABLE edge (
     id BLOB NOT NULL                 -- names this edge's audit chain
 );
@@ -80,7 +82,21 @@ CREATE TRIGGER audit_no_update BEFORE UPDATE ON audit
     BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END;
 CREATE TRIGGER audit_no_delete BEFORE DELETE ON audit
     BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END;
-"];
+";
+
+/// What sweeps look at, without what they have erased, and what they have not yet told the audit
+/// log.
+const RETENTION: &str = "
+ALTER TABLE call ADD COLUMN transcript_erased INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX call_transcript ON call (started, id) WHERE transcript_erased = 0;
+CREATE INDEX recording_kept ON recording (started, id) WHERE state <> 'erased';
+CREATE TABLE sweep (
+    recordings INTEGER NOT NULL,
+    transcripts INTEGER NOT NULL,
+    calls INTEGER NOT NULL
+);
+INSERT INTO sweep (recordings, transcripts, calls) VALUES (0, 0, 0);
+";
 
 async fn version(connection: &mut SqliteConnection) -> Result<i64, StoreError> {
     Ok(sqlx::query("PRAGMA user_version").fetch_one(connection).await?.try_get(0)?)
@@ -94,6 +110,7 @@ fn known() -> i64 {
 pub(super) async fn check(connection: &mut SqliteConnection) -> Result<(), StoreError> {
     match version(connection).await? {
         found if found == known() => Ok(()),
+        found if found < known() => Err(StoreError::Older { found, known: known() }),
         found => Err(StoreError::Newer { found, known: known() }),
     }
 }

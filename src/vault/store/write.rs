@@ -187,7 +187,7 @@ pub(crate) async fn insert_recording(
     started: WallTime,
 ) -> Result<(), StoreError> {
     sqlx::query(
-        "INSERT INTO recording (id, call, started, state, chunks, duration_ms) \
+        "INSERT OR REPLACE INTO recording (id, call, started, state, chunks, duration_ms) \
          VALUES (?, ?, ?, 'open', 0, 0)",
     )
     .bind(&id.as_bytes()[..])
@@ -227,19 +227,52 @@ pub(crate) async fn mark_lost(connection: &mut SqliteConnection) -> Result<u64, 
     Ok(done.rows_affected())
 }
 
+/// Gives what an earlier run kept of a call, but for the call itself, a call that is lost: it was
+/// dropped while the disk was full. Without it nothing could be listed, erased or grow too old.
+pub(crate) async fn adopt_orphans(
+    connection: &mut SqliteConnection,
+    workspace: &str,
+    found: WallTime,
+) -> Result<u64, StoreError> {
+    let done = sqlx::query(
+        "INSERT INTO call (id, workspace, direction, started, transport, protection, codec, \
+         keys_exposed, recording, transcript, lost) \
+         SELECT call, ?, 'incoming', ?, '', '', '', 0, 0, 0, 1 FROM call_key \
+         WHERE wrapped_key IS NOT NULL AND NOT EXISTS (SELECT 1 FROM call WHERE id = call)",
+    )
+    .bind(workspace)
+    .bind(stored_time(found))
+    .execute(connection)
+    .await?;
+    Ok(done.rows_affected())
+}
+
+/// What was erased of a call.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct ErasedRows {
+    pub(crate) turns: u64,
+    pub(crate) messages: u64,
+    pub(crate) recordings: u64,
+}
+
 /// Deletes a call's key and everything sealed under it; its times and counts stay.
 pub(crate) async fn erase_call(
     connection: &mut SqliteConnection,
     call: CallId,
-) -> Result<(), StoreError> {
-    for statement in [
+) -> Result<ErasedRows, StoreError> {
+    let mut rows = [0; 5];
+    let statements = [
         "UPDATE call_key SET wrapped_key = NULL WHERE call = ?",
-        "UPDATE call SET caller_index = NULL, callee_index = NULL, personal = NULL WHERE id = ?",
+        "UPDATE call SET caller_index = NULL, callee_index = NULL, personal = NULL, \
+         transcript_erased = 1 WHERE id = ?",
         "DELETE FROM turn WHERE call = ?",
         "DELETE FROM ladder WHERE call = ?",
-        "UPDATE recording SET state = 'erased' WHERE call = ?",
-    ] {
-        sqlx::query(statement).bind(&call.as_bytes()[..]).execute(&mut *connection).await?;
+        "UPDATE recording SET state = 'erased' WHERE call = ? AND state <> 'erased'",
+    ];
+    for (statement, rows) in statements.into_iter().zip(&mut rows) {
+        let query = sqlx::query(statement).bind(&call.as_bytes()[..]);
+        *rows = query.execute(&mut *connection).await?.rows_affected();
     }
-    Ok(())
+    let [_, _, turns, messages, recordings] = rows;
+    Ok(ErasedRows { turns, messages, recordings })
 }

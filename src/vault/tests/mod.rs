@@ -1,9 +1,11 @@
 //! Stories about the whole vault.
 
 mod audit;
+mod full;
 mod kill;
 mod recordings;
 mod records;
+mod retention;
 mod search;
 
 use std::path::PathBuf;
@@ -65,6 +67,7 @@ fn config_in(folder: PathBuf) -> VaultConfig {
         key_file: folder.join("keys/callgate.key"),
         audit_heads: folder.join("heads"),
         workspace: WorkspaceId::new("default"),
+        retention: crate::Retention::default(),
     }
 }
 

@@ -125,7 +125,10 @@ fn an_erased_call_leaves_times_and_nothing_personal() {
     let recording = handle.record(call_id(1)).unwrap();
     recording.push(crate::Channel::Caller, 0, &tone(0, 440.0)).unwrap();
     let id = recording.id();
-    assert!(matches!(wait(handle.erase(call_id(1))), Err(EraseError::InProgress)));
+    assert!(matches!(
+        wait(handle.erase(call_id(1), "operator:ada".into())),
+        Err(EraseError::InProgress)
+    ));
     recording.finish();
     handle.submit(turn_record(1, 0, "my name is Ada")).unwrap();
     handle
@@ -142,8 +145,11 @@ fn an_erased_call_leaves_times_and_nothing_personal() {
     let handle = vault.handle();
     handle.submit(Record::Call(Box::new(ended_call(1, "+15550100")))).unwrap();
     wait(handle.flush()).unwrap();
-    wait(handle.erase(call_id(1))).unwrap();
-    assert!(matches!(wait(handle.erase(call_id(9))), Err(EraseError::Unknown)));
+    wait(handle.erase(call_id(1), "operator:ada".into())).unwrap();
+    assert!(matches!(
+        wait(handle.erase(call_id(9), "operator:ada".into())),
+        Err(EraseError::Unknown)
+    ));
     // What comes late is not kept either.
     handle.submit(turn_record(1, 1, "late words")).unwrap();
     wait(handle.flush()).unwrap();

@@ -4,7 +4,7 @@
 use audio::{SampleRate, Threshold, VoiceDetector};
 use media::{BargeIn, FRAME_SAMPLES, MediaEvent};
 
-use super::echo::EchoGuard;
+use super::echo::{Doubt, EchoGuard};
 
 const FRAME_MS: u32 = 20;
 
@@ -24,10 +24,13 @@ pub(crate) struct Ear {
     speaking: bool,
     /// Milliseconds of voice that is no echo, leaking while there is none.
     own_ms: u32,
-    /// The same by the plan's stricter measure, for barge-in.
-    barge_ms: u32,
     /// Where the present stretch of own voice began.
     own_since: u64,
+    /// Milliseconds for which speech that stopped the agent still counts as speech, whatever the
+    /// detector says of it.
+    held_ms: u32,
+    /// Frames in a row that were certain enough to stop the agent.
+    certain: u32,
 }
 
 /// What a frame told.
@@ -35,7 +38,7 @@ pub(crate) struct Ear {
 pub(crate) struct Heard {
     /// The caller speaks.
     pub(crate) speech: bool,
-    /// The caller has spoken for as long as the plan asks, now.
+    /// It is as certain as the plan asks that the caller has begun to speak.
     pub(crate) barge_in: bool,
 }
 
@@ -50,8 +53,9 @@ impl Ear {
             heard: 0,
             speaking: false,
             own_ms: 0,
-            barge_ms: 0,
             own_since: 0,
+            held_ms: 0,
+            certain: 0,
         }
     }
 
@@ -71,20 +75,37 @@ impl Ear {
         self.origin = position.saturating_sub(self.heard);
         let voice = self.detector.push(frame);
         self.heard += FRAME_SAMPLES as u64;
-        let doubtful = self.echo.is_listening();
-        // Below the lowest threshold of both decisions nothing is counted, so nothing is compared.
-        let least = barge_in.map_or(self.threshold.probability, |plan| {
-            plan.threshold.min(self.threshold.probability)
-        });
-        let own = !self.echo.heard(frame, voice.probability >= least);
+        let own = !self.echo.heard(frame);
+        let doubt = self.echo.doubt();
+        if !own {
+            self.detector.disown();
+        }
         let loud = voice.probability >= self.threshold.probability
             && voice.level_dbfs >= self.threshold.level_dbfs;
         if self.own_ms == 0 {
             self.own_since = position;
         }
         self.own_ms = leak(self.own_ms, own && loud, 400);
+        // The less is known of the line, the more it takes.
+        let (share, frames) = match doubt {
+            Doubt::None => (1.0, 1),
+            Doubt::Echo => (2.0, 2),
+            Doubt::Unknown => (2.0, 4),
+        };
+        let is_certain = own
+            && barge_in.is_some_and(|plan| {
+                voice.certainty >= (share * plan.threshold).min(1.0)
+                    && voice.level_dbfs >= plan.floor_dbfs
+            });
+        self.certain = if is_certain { self.certain.saturating_add(1) } else { 0 };
+        let barge_in = self.certain >= frames;
 
-        let began = if doubtful {
+        self.held_ms = self.held_ms.saturating_sub(FRAME_MS);
+        let began = if barge_in {
+            self.held_ms = self.threshold.hangover_ms;
+            let ends = position + FRAME_SAMPLES as u64;
+            Some(ends.saturating_sub(u64::from(voice.evidence_ms) * 16))
+        } else if doubt != Doubt::None {
             // An onset may be the echo's: the caller's is where voice that is none began.
             (voice.is_speech && self.own_ms >= OWN_MS).then_some(self.own_since)
         } else {
@@ -95,30 +116,19 @@ impl Ear {
             self.speaking = true;
             event(MediaEvent::SpeechStarted { position });
         }
-        if self.speaking && !voice.is_speech {
+        if self.speaking && !voice.is_speech && self.held_ms == 0 {
             self.speaking = false;
             let hangover = u64::from(self.threshold.hangover_ms) * 16;
             let ended = voice.ended_at.map_or(position, |at| at + self.origin);
             event(MediaEvent::SpeechEnded { position: ended.saturating_sub(hangover) });
         }
-        Heard { speech: self.speaking, barge_in: self.barge_in(voice, own, barge_in) }
+        Heard { speech: self.speaking, barge_in }
     }
 
-    fn barge_in(&mut self, voice: audio::Voice, own: bool, plan: Option<BargeIn>) -> bool {
-        let Some(plan) = plan else {
-            self.barge_ms = 0;
-            return false;
-        };
-        let loud =
-            voice.probability >= plan.threshold && voice.level_dbfs >= plan.floor_dbfs && own;
-        let needed = u32::try_from(plan.speech.as_millis()).unwrap_or(u32::MAX).max(FRAME_MS);
-        self.barge_ms = leak(self.barge_ms, loud, needed);
-        self.barge_ms >= needed
-    }
-
-    /// Forgets the stretch of voice that was acted on.
+    /// Forgets the evidence that was acted on.
     pub(crate) const fn acted(&mut self) {
-        self.barge_ms = 0;
+        self.detector.start_over();
+        self.certain = 0;
     }
 }
 
@@ -127,3 +137,7 @@ impl Ear {
 fn leak(millis: u32, voice: bool, most: u32) -> u32 {
     if voice { (millis + FRAME_MS).min(most) } else { millis.saturating_sub(FRAME_MS / 2) }
 }
+
+#[cfg(test)]
+#[path = "measure/mod.rs"]
+mod measure;

@@ -1,271 +1,403 @@
 //! Tells the agent's own voice, coming back from the far end, from the caller's.
 //!
-//! An echo is a delayed, quieter copy of what we sent. The guard keeps the last 580 ms of the
-//! agent's voice and, while that holds sound, looks for the delay at which it is most like the
-//! last 80 ms of the caller's, by normalised correlation below 1.6 kHz. Chance finds such a delay
-//! for a moment; an echo keeps it. It cancels nothing: the recogniser hears the caller as received.
+//! An echo is what we sent, later, quieter and the worse for codecs, rooms and loudspeakers: its
+//! waveform is not ours any more, but its level in each of twelve bands still rises and falls with
+//! ours. The guard keeps 600 ms of those levels and learns from them at which delay, if any, the
+//! caller's follow (the correlation over about a second), and how much quieter they are there, band
+//! by band. From then on what is no louder than that is an echo, and what is, is the caller.
+//!
+//! It holds for echoes at delays up to 500 ms beyond the frame that is sent (both networks and both
+//! jitter buffers), at 6 to 30 dB below what we send, through G.711, G.722 and Opus, from rooms that
+//! fall by 60 dB within 300 ms, of a loudspeaker that clips, and while the delay wanders: a jump of
+//! 60 ms either way is ridden out until the new delay is learnt. A caller who talks over an echo is
+//! heard as soon as two bands stand out of it; at an echo 6 dB below the agent and a caller as loud
+//! as the agent that takes up to 100 ms longer. Until the agent has spoken for half a second nothing
+//! is known, and [`Doubt::Unknown`] asks for twice the evidence. An echo that sets in later, on a
+//! line that had none, passes for the caller until it is learnt.
+//!
+//! It cancels nothing: the recogniser hears the caller as received.
 
-use std::ops::RangeInclusive;
+use std::sync::LazyLock;
 
 use media::FRAME_SAMPLES;
 
-/// 16 kHz in, 4 kHz out.
-const DECIMATION: usize = 4;
-/// Samples of a frame after decimation.
-const STEP: usize = FRAME_SAMPLES / DECIMATION;
-/// Compared stretch: 80 ms, a few periods of the deepest voice.
-const WINDOW: usize = 4 * STEP;
-/// Longest delay searched: 500 ms, both networks and both jitter buffers.
-const LAG_MAX: usize = 25 * STEP;
-const HISTORY: usize = LAG_MAX + WINDOW;
-/// Delays that count as the same: half a millisecond.
-const LAG_SLACK: usize = 2;
-/// Frames between searches over all delays once one is known.
-const SEARCH_EVERY: u8 = 10;
-/// Share of the caller's energy that the agent's explains, to be an echo at an unknown delay.
-const SHARE_ANEW: f32 = 0.6;
-/// The same at the known delay.
-const SHARE_KNOWN: f32 = 0.55;
-/// The same at the known delay, where the level is no higher than the echo's usual one.
-const SHARE_QUIET: f32 = 0.25;
-/// Energy, per sample squared, below which there is nothing to compare (about -70 dBFS).
-const SILENCE: f32 = 100.0;
+const BANDS: usize = 12;
+/// Two of 10 ms in a frame.
+const HOPS: usize = 2;
+/// Samples of a hop at 8 kHz, and of the window that is measured in it: the last 20 ms.
+const HOP: usize = FRAME_SAMPLES / 2 / HOPS;
+const WINDOW: usize = 2 * HOP;
+/// Delays searched: 500 ms.
+const LAGS: usize = 51;
+/// Hops kept of the agent: the longest delay, and a frame.
+const HISTORY: usize = LAGS + HOPS;
+
+type Levels = [f32; BANDS];
+
+/// Levels below this are silence, in dBFS.
+const SILENT_DBFS: f32 = -78.0;
+/// How far above the noise of the caller's line a band sounds.
+const SOUND_DB: f32 = 6.0;
+/// A room's echo falls by so much in a hop, at the slowest: 60 dB in 300 ms.
+const DECAY_DB: f32 = 2.0;
+/// What a comparison keeps of a hop before: most of the last 60 ms counts.
+const KEEP: f32 = 0.85;
+/// Bands so much weaker than the strongest are not compared: a loudspeaker's distortion fills them.
+const WEAK_DB: f32 = 18.0;
+/// How far apart an echo's least and most level may be to say anything by lying between.
+const WIDE_DB: f32 = 8.0;
+/// Bands and hops that must have been compared.
+const COMPARED: f32 = 15.0;
+/// By how much the caller's levels may stray from the agent's, once shifted, to be an echo (the
+/// standard deviation, in dB). Echoes stray by 2 to 6, other voices by 8 and more.
+const STRAY_DB: f32 = 5.0;
+/// The same while nothing is known of the line, where an echo's first syllable is the likelier.
+const STRAY_UNKNOWN_DB: f32 = 6.5;
+/// Hops of such likeness at one delay (and its neighbours) that make a path, and what a hop with
+/// another keeps of them.
+const VOTES: f32 = 12.0;
+const KEEP_VOTES: f32 = 0.98;
+/// How fast the levels of a path are learnt, and how fast how much they stray.
+const LEARN: f32 = 0.05;
+/// How often a band may stray by so much more than it does, and how far above that it stands out.
+const STRAYS: f32 = 2.0;
+const MARGIN_DB: f32 = 4.0;
+/// By how much all bands together stand out of an echo where there is a caller too.
+const STANDS_OUT_DB: f32 = 12.0;
+/// Delays about the path's that are allowed for: 20 ms either way.
+const WANDER: usize = 2;
+/// Hops for which the agent was to be heard and the line was silent, that make it a clear one.
+const CLEAR: u32 = 50;
+
+/// What is known of the line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Doubt {
+    /// Nothing yet, and the agent may be heard: what sounds like a caller may be an echo.
+    Unknown,
+    /// There is an echo; what stands out of it is the caller.
+    Echo,
+    /// No echo, or no agent to make one.
+    None,
+}
 
 /// See the module.
 pub(crate) struct EchoGuard {
-    /// The agent's voice at 4 kHz, oldest first; and at 2 kHz, for the search over all delays.
-    agent: Vec<f32>,
-    agent_coarse: Vec<f32>,
-    caller: [f32; WINDOW],
-    agent_filter: LowPass,
-    caller_filter: LowPass,
-    /// Frames for which the history still holds sound.
-    sounding: u16,
-    /// The echo's delay, once seen twice.
-    lag: Option<usize>,
-    candidate: usize,
-    until_search: u8,
-    /// Energy of the echo relative to the agent's, as last seen clearly.
-    coupling: f32,
+    agent: Spectrum,
+    caller: Spectrum,
+    /// The agent's levels with a room's decay, newest last.
+    said: [Levels; HISTORY],
+    /// What an echo of a hop may be like at most and at least, once shifted: in a room or in none,
+    /// and whether it falls on this hop or half on the one before.
+    most: [Levels; HISTORY],
+    least: [Levels; HISTORY],
+    /// The last hop without decay.
+    dry: Levels,
+    /// The noise floor of the caller's line.
+    floor: Levels,
+    /// Whether the agent has only begun to sound.
+    is_new: bool,
+    /// Hops for which the history still holds sound.
+    sounding: usize,
+    /// Hops for which the agent was heard without an answer.
+    clear: u32,
+    /// The caller's levels against the agent's at every delay.
+    compared: [Comparison; LAGS],
+    /// How often each delay was an echo's of late.
+    votes: [f32; LAGS],
+    path: Option<Path>,
 }
 
-/// How alike the caller is to the agent at a delay.
-#[derive(Clone, Copy)]
-struct Match {
+/// Differences of levels: how many, their sum and that of their squares.
+#[derive(Clone, Copy, Debug, Default)]
+struct Comparison {
+    count: f32,
+    sum: f32,
+    squares: f32,
+}
+
+/// A known way of an echo.
+#[derive(Clone, Copy, Debug)]
+struct Path {
     lag: usize,
-    /// Share of the caller's energy explained, 0 to 1.
-    share: f32,
-    /// Energy of the agent's voice there.
-    agent: f32,
+    /// How much louder the echo is than what was sent, in dB (negative as a rule), and how far it
+    /// strays above that.
+    gain: Levels,
+    stray: Levels,
 }
 
 impl EchoGuard {
     pub(crate) fn new() -> Self {
         Self {
-            agent: vec![0.0; HISTORY],
-            agent_coarse: vec![0.0; HISTORY / 2],
-            caller: [0.0; WINDOW],
-            agent_filter: LowPass::new(),
-            caller_filter: LowPass::new(),
+            agent: Spectrum::new(),
+            caller: Spectrum::new(),
+            said: [[SILENT_DBFS; BANDS]; HISTORY],
+            most: [[SILENT_DBFS; BANDS]; HISTORY],
+            least: [[SILENT_DBFS; BANDS]; HISTORY],
+            dry: [SILENT_DBFS; BANDS],
+            floor: [SILENT_DBFS; BANDS],
+            is_new: true,
             sounding: 0,
-            lag: None,
-            candidate: usize::MAX,
-            until_search: 0,
-            coupling: 0.0,
+            clear: 0,
+            compared: [Comparison::default(); LAGS],
+            votes: [0.0; LAGS],
+            path: None,
         }
     }
 
-    /// Whether the agent was heard within the delays that an echo may have.
-    pub(crate) const fn is_listening(&self) -> bool {
-        self.sounding > 0
+    /// What is known of the line.
+    pub(crate) const fn doubt(&self) -> Doubt {
+        match self.path {
+            _ if self.sounding == 0 => Doubt::None,
+            Some(_) => Doubt::Echo,
+            None if self.clear >= CLEAR => Doubt::None,
+            None => Doubt::Unknown,
+        }
     }
 
     /// Takes 20 ms that are being sent.
     pub(crate) fn said(&mut self, frame: &[i16; FRAME_SAMPLES]) {
-        let sounds = frame.iter().any(|sample| sample.unsigned_abs() > 30);
-        if sounds {
-            self.sounding = (HISTORY / STEP) as u16 + 1;
-        } else if self.sounding > 0 {
-            self.sounding -= 1;
+        if frame.iter().any(|sample| sample.unsigned_abs() > 30) {
+            self.sounding = HISTORY + HOPS;
+        } else if self.sounding == 0 {
+            return; // all silent already
         } else {
-            return; // all zero already
+            self.sounding = self.sounding.saturating_sub(HOPS);
         }
-        self.agent.copy_within(STEP.., 0);
-        self.agent_filter.decimate(frame, &mut self.agent[HISTORY - STEP..]);
-        self.agent_coarse.copy_within(STEP / 2.., 0);
-        halve(&self.agent[HISTORY - STEP..], &mut self.agent_coarse[(HISTORY - STEP) / 2..]);
+        for levels in self.agent.levels(frame) {
+            for history in [&mut self.said, &mut self.most, &mut self.least] {
+                history.copy_within(1.., 0);
+            }
+            let (said, before) = (HISTORY - 1, self.said[HISTORY - 1]);
+            for band in 0..BANDS {
+                let dry = levels[band].max(SILENT_DBFS);
+                let level = dry.max(before[band] - DECAY_DB);
+                self.said[said][band] = level;
+                self.most[said][band] = level.max(before[band]);
+                self.least[said][band] = dry.min(self.dry[band]);
+                self.dry[band] = dry;
+            }
+        }
     }
 
-    /// Takes 20 ms of the caller's; whether they are mostly the agent's echo. Only where they are
-    /// `voiced` is that looked into.
-    pub(crate) fn heard(&mut self, frame: &[i16; FRAME_SAMPLES], voiced: bool) -> bool {
-        self.caller.copy_within(STEP.., 0);
-        self.caller_filter.decimate(frame, &mut self.caller[WINDOW - STEP..]);
-        let energy = dot(&self.caller, &self.caller);
-        if !voiced || self.sounding == 0 || energy < SILENCE * WINDOW as f32 {
+    /// Takes 20 ms of the caller's; whether they are the agent's echo and no more.
+    pub(crate) fn heard(&mut self, frame: &[i16; FRAME_SAMPLES]) -> bool {
+        if self.sounding == 0 {
+            self.caller.skip(frame);
+            self.is_new = true;
             return false;
         }
-        if let Some(lag) = self.lag {
-            let near = lag.saturating_sub(LAG_SLACK)..=(lag + LAG_SLACK).min(LAG_MAX);
-            let found = self.best(near, energy);
-            if found.share > SHARE_KNOWN {
-                self.follow(found, energy);
-                return true;
+        let mut is_echo = false;
+        for (hop, levels) in self.caller.levels(frame).into_iter().enumerate() {
+            if core::mem::take(&mut self.is_new) {
+                // What is heard before any echo can be is the line's own.
+                self.floor = levels.map(|level| level.max(SILENT_DBFS));
             }
-            let usual = self.coupling * found.agent;
-            if found.share > SHARE_QUIET && energy < 2.0 * usual {
-                return true;
+            // What of the agent was sent at the earliest a frame before.
+            let newest = HISTORY - HOPS + hop;
+            let found = self.compare(&levels, newest);
+            let sounds = levels.iter().zip(&self.floor).filter(|(l, f)| **l > **f + SOUND_DB).count();
+            if let Some(lag) = found.filter(|_| sounds >= 3) {
+                self.vote(lag, &levels, newest);
             }
-            self.until_search = self.until_search.saturating_sub(1);
-            if self.until_search > 0 {
-                return false;
-            }
-            self.until_search = SEARCH_EVERY;
+            let is_explained = self.follow(&levels, newest);
+            is_echo |= found.is_some() || is_explained;
+            self.settle(&levels, newest);
         }
-        let found = self.search(energy);
-        if found.share < SHARE_ANEW {
+        is_echo
+    }
+
+    /// The delay at which the last 60 ms are most like the agent, if they are much.
+    fn compare(&mut self, levels: &Levels, newest: usize) -> Option<usize> {
+        let is_unknown = self.doubt() == Doubt::Unknown;
+        let most = if is_unknown { STRAY_UNKNOWN_DB } else { STRAY_DB };
+        let mut best = (most * most, None);
+        let loudest = levels.iter().copied().fold(f32::MIN, f32::max);
+        let least: Levels =
+            core::array::from_fn(|band| (self.floor[band] + SOUND_DB).max(loudest - WEAK_DB));
+        for (lag, compared) in self.compared.iter_mut().enumerate() {
+            let said = &self.said[newest - lag];
+            let (most, at_least) = (&self.most[newest - lag], &self.least[newest - lag]);
+            let weak = said.iter().copied().fold(f32::MIN, f32::max) - WEAK_DB;
+            let Comparison { mut count, mut sum, mut squares } = *compared;
+            (count, sum, squares) = (count * KEEP, sum * KEEP, squares * KEEP);
+            let usual = if count > 1.0 { sum / count } else { 0.0 };
+            for band in 0..BANDS {
+                // Where neither sounds there is nothing to compare.
+                let sounds = levels[band] > least[band]
+                    || said[band] > weak.max(self.floor[band] + SOUND_DB);
+                let level = levels[band].max(self.floor[band]);
+                // A room or none, whichever fits; where anything fits, that says nothing.
+                let (low, high) = (level - most[band], level - at_least[band]);
+                let fits = usual >= low && usual <= high && high - low > WIDE_DB;
+                let counts = f32::from(u8::from(sounds && !fits));
+                let difference = usual.max(low).min(high);
+                count += counts;
+                sum += counts * difference;
+                squares += counts * difference * difference;
+            }
+            *compared = Comparison { count, sum, squares };
+            let mean = sum / count.max(1.0);
+            let stray = squares / count.max(1.0) - mean * mean;
+            if count >= COMPARED && stray < best.0 {
+                best = (stray, Some(lag));
+            }
+        }
+        if cfg!(test) && std::env::var_os("SHOW").is_some() {
+            let all = self.compared.iter().enumerate().map(|(l,c)| { let m = c.sum/c.count.max(1.0); (((c.squares/c.count.max(1.0)-m*m).max(0.0)).sqrt(), l, c.count) }).filter(|x| x.2>=COMPARED).fold((99.0,0,0.0), |a,b| if b.0<a.0 {b} else {a});
+            if levels.iter().zip(&self.floor).filter(|(l, f)| **l > **f + SOUND_DB).count() >= 3 { println!("SHOW stray {:.1} at {} lag {:?}", all.0, all.1, self.path.map(|p| p.lag)); }
+        }
+        best.1
+    }
+
+    /// Counts a delay, and takes it for the path's where it leads.
+    fn vote(&mut self, lag: usize, levels: &Levels, newest: usize) {
+        self.votes.iter_mut().for_each(|votes| *votes *= KEEP_VOTES);
+        self.votes[lag] += 1.0;
+        let around = |lag: usize| -> f32 {
+            self.votes[lag.saturating_sub(1)..(lag + 2).min(LAGS)].iter().sum()
+        };
+        let leads = self.path.is_none_or(|path| around(lag) > around(path.lag));
+        if around(lag) < VOTES || !leads {
+            return;
+        }
+        match &mut self.path {
+            Some(path) => path.lag = lag,
+            None => {
+                let Comparison { count, sum, .. } = self.compared[lag];
+                let gain = [sum / count.max(1.0); BANDS];
+                self.path = Some(Path { lag, gain, stray: [STRAY_DB; BANDS] });
+            }
+        }
+        let _ = (levels, newest);
+    }
+
+    /// Whether the known path explains all that is louder than the noise; learns from it if so.
+    fn follow(&mut self, levels: &Levels, newest: usize) -> bool {
+        let Some(Path { lag, gain, stray }) = &mut self.path else { return false };
+        let around = newest.saturating_sub(*lag + WANDER)..=(newest + WANDER - *lag).min(newest);
+        let said: Levels = core::array::from_fn(|band| {
+            self.said[around.clone()].iter().map(|said| said[band]).fold(SILENT_DBFS, f32::max)
+        });
+        let stands_out: f32 = (0..BANDS)
+            .map(|band| {
+                let expected = said[band] + gain[band] + STRAYS * stray[band];
+                (levels[band] - expected.max(self.floor[band]) - MARGIN_DB).max(0.0)
+            })
+            .sum();
+        if cfg!(test) && std::env::var_os("SHOW").is_some() { println!("SHOW out {stands_out:.0}"); }
+        if stands_out >= 3.0 * STANDS_OUT_DB {
             return false;
         }
-        if found.lag.abs_diff(self.candidate) <= LAG_SLACK {
-            self.follow(found, energy);
+        for band in 0..BANDS {
+            if said[band] > SILENT_DBFS + 15.0 && levels[band] > self.floor[band] + SOUND_DB {
+                let beyond = levels[band] - said[band] - gain[band];
+                gain[band] += beyond.clamp(-10.0, 10.0) * LEARN;
+                stray[band] += (beyond.clamp(0.0, 15.0) - stray[band]) * LEARN;
+            }
         }
-        self.candidate = found.lag;
-        true
+        stands_out < STANDS_OUT_DB
     }
 
-    fn follow(&mut self, found: Match, energy: f32) {
-        self.lag = Some(found.lag);
-        self.until_search = SEARCH_EVERY;
-        self.coupling = energy / found.agent.max(1.0);
-    }
-
-    /// Looks at every delay at 2 kHz, then closely at the best one.
-    fn search(&self, energy: f32) -> Match {
-        let mut caller = [0.0; WINDOW / 2];
-        halve(&self.caller, &mut caller);
-        let own = dot(&caller, &caller);
-        let coarse = best(&self.agent_coarse, &caller, 0..=LAG_MAX / 2, own);
-        let near = (2 * coarse.lag).saturating_sub(3)..=(2 * coarse.lag + 3).min(LAG_MAX);
-        self.best(near, energy)
-    }
-
-    fn best(&self, lags: RangeInclusive<usize>, energy: f32) -> Match {
-        best(&self.agent, &self.caller, lags, energy)
+    /// Follows the noise of the line, and whether it stays silent while the agent speaks.
+    fn settle(&mut self, levels: &Levels, newest: usize) {
+        let mut loudest = 0.0f32;
+        for (floor, level) in self.floor.iter_mut().zip(levels) {
+            let above = level - *floor;
+            loudest = loudest.max(above);
+            let step = if above < 0.0 { above * 0.2 } else { (above * 0.03).min(0.3) };
+            *floor = (*floor + step).max(SILENT_DBFS);
+        }
+        let is_heard = self.said[newest].iter().any(|level| *level > SILENT_DBFS + 20.0);
+        if loudest < SOUND_DB + 3.0 {
+            self.clear = self.clear.saturating_add(u32::from(is_heard));
+        }
     }
 }
 
-/// The delay at which the end of `agent` is most like `caller`, whose energy is given.
-fn best(agent: &[f32], caller: &[f32], lags: RangeInclusive<usize>, energy: f32) -> Match {
-    let mut best = Match { lag: *lags.start(), share: 0.0, agent: 0.0 };
-    for lag in lags {
-        let end = agent.len() - lag;
-        let said = &agent[end - caller.len()..end];
-        let alike = dot(said, caller);
-        let own = dot(said, said);
-        let share = alike * alike / (energy.max(1.0) * own.max(1.0));
-        if share > best.share {
-            best = Match { lag, share, agent: own };
-        }
-    }
-    best
+/// Levels of a stream in twelve bands between 200 and 3400 Hz, every 10 ms over the last 20.
+struct Spectrum {
+    /// The last 20 ms at 8 kHz.
+    window: [f32; WINDOW],
+    /// The last sample before, at 16 kHz.
+    before: f32,
 }
 
-/// Half the rate.
-fn halve(from: &[f32], to: &mut [f32]) {
-    to.iter_mut().zip(from.chunks_exact(2)).for_each(|(to, pair)| *to = (pair[0] + pair[1]) / 2.0);
+/// Points of the spectrum, 100 Hz apart from 250 Hz on, and how many of them make each band.
+const POINTS: usize = 32;
+const WIDTHS: [usize; BANDS] = [2, 2, 2, 2, 2, 2, 3, 3, 3, 3, 4, 4];
+
+/// Cosines and sines under a Hann window, for half of the window: the other half mirrors it.
+static WAVES: LazyLock<[[[f32; HOP]; 2]; POINTS]> = LazyLock::new(|| {
+    use core::f32::consts::TAU;
+    core::array::from_fn(|point| {
+        let turn = TAU * (250.0 + 100.0 * point as f32) / 8000.0;
+        let at = |index: usize| index as f32 + 0.5;
+        let window = |index: usize| 0.5 + 0.5 * (TAU * at(index) / WINDOW as f32).cos();
+        [
+            core::array::from_fn(|index| window(index) * (turn * at(index)).cos()),
+            core::array::from_fn(|index| window(index) * (turn * at(index)).sin()),
+        ]
+    })
+});
+
+impl Spectrum {
+    const fn new() -> Self {
+        Self { window: [0.0; WINDOW], before: 0.0 }
+    }
+
+    /// Takes a frame unmeasured.
+    fn skip(&mut self, frame: &[i16; FRAME_SAMPLES]) {
+        for hop in 0..HOPS {
+            self.shift(frame, hop);
+        }
+    }
+
+    /// Takes a frame; the levels at the end of either hop, in dBFS.
+    fn levels(&mut self, frame: &[i16; FRAME_SAMPLES]) -> [Levels; HOPS] {
+        core::array::from_fn(|hop| {
+            self.shift(frame, hop);
+            self.measure()
+        })
+    }
+
+    /// Takes half a frame at half the rate; weights of 1, 2 and 1 keep most of the rest out.
+    fn shift(&mut self, frame: &[i16; FRAME_SAMPLES], hop: usize) {
+        self.window.copy_within(HOP.., 0);
+        let half = &frame[2 * HOP * hop..2 * HOP * (hop + 1)];
+        for (slot, pair) in self.window[HOP..].iter_mut().zip(half.as_chunks::<2>().0) {
+            let [first, second] = pair.map(f32::from);
+            *slot = (self.before + 2.0 * first + second) / 4.0;
+            self.before = second;
+        }
+    }
+
+    fn measure(&self) -> Levels {
+        let (mut even, mut odd) = ([0.0f32; HOP], [0.0f32; HOP]);
+        for index in 0..HOP {
+            let (after, before) = (self.window[HOP + index], self.window[HOP - 1 - index]);
+            (even[index], odd[index]) = (after + before, after - before);
+        }
+        let mut waves = WAVES.iter();
+        WIDTHS.map(|width| {
+            let power: f32 = waves
+                .by_ref()
+                .take(width)
+                .map(|[cosine, sine]| sum(&even, cosine).powi(2) + sum(&odd, sine).powi(2))
+                .sum();
+            // A full-scale sine on a point has an amplitude of a quarter of the window there.
+            let full = 32_768.0 * WINDOW as f32 / 4.0;
+            10.0 * (power / (full * full)).max(1e-10).log10()
+        })
+    }
 }
 
 /// In eight lanes, so that the compiler may use vectors without reordering a sum.
-fn dot(a: &[f32], b: &[f32]) -> f32 {
+fn sum(a: &[f32; HOP], b: &[f32; HOP]) -> f32 {
     let mut lanes = [0.0f32; 8];
-    for (a, b) in a.chunks_exact(8).zip(b.chunks_exact(8)) {
+    for (a, b) in a.as_chunks::<8>().0.iter().zip(b.as_chunks::<8>().0) {
         for lane in 0..8 {
             lanes[lane] += a[lane] * b[lane];
         }
     }
     lanes.iter().sum()
-}
-
-const TAPS: usize = 33;
-
-/// A low-pass at 1.6 kHz that keeps every fourth sample.
-struct LowPass {
-    taps: [f32; TAPS],
-    /// The end of the frame before, and the frame.
-    line: [f32; TAPS - 1 + FRAME_SAMPLES],
-}
-
-impl LowPass {
-    fn new() -> Self {
-        let mut taps: [f32; TAPS] = core::array::from_fn(|at| {
-            use core::f32::consts::PI;
-            let x = at as f32 - (TAPS / 2) as f32;
-            let turn = 2.0 * PI * 1600.0 / 16_000.0;
-            let sinc = if x == 0.0 { turn / PI } else { (turn * x).sin() / (PI * x) };
-            sinc * (0.54 - 0.46 * (2.0 * PI * at as f32 / (TAPS - 1) as f32).cos())
-        });
-        let sum: f32 = taps.iter().sum();
-        taps.iter_mut().for_each(|tap| *tap /= sum);
-        Self { taps, line: [0.0; TAPS - 1 + FRAME_SAMPLES] }
-    }
-
-    fn decimate(&mut self, frame: &[i16; FRAME_SAMPLES], out: &mut [f32]) {
-        self.line.copy_within(FRAME_SAMPLES.., 0);
-        for (slot, sample) in self.line[TAPS - 1..].iter_mut().zip(frame) {
-            *slot = f32::from(*sample);
-        }
-        for (slot, line) in out.iter_mut().zip(self.line.windows(TAPS).step_by(DECIMATION)) {
-            *slot = line.iter().zip(&self.taps).map(|(sample, tap)| sample * tap).sum();
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::speech;
-
-    /// Frames in which the guard called the caller's voice an echo, and frames with sound.
-    fn run(agent: &[i16], caller: &[i16]) -> (usize, usize) {
-        let mut guard = EchoGuard::new();
-        let (mut echoes, mut voiced) = (0, 0);
-        for (said, heard) in agent.chunks_exact(320).zip(caller.chunks_exact(320)) {
-            let heard: &[i16; 320] = heard.try_into().unwrap();
-            let echo = guard.heard(heard, true);
-            let loud = audio::level::dbfs(heard) > -50.0;
-            voiced += usize::from(loud);
-            echoes += usize::from(echo && loud);
-            guard.said(said.try_into().unwrap());
-        }
-        (echoes, voiced)
-    }
-
-    #[test]
-    fn a_quieter_copy_is_an_echo_at_any_delay() {
-        let agent = speech::agent();
-        for db in [-10.0, -15.0, -20.0] {
-            for delay_ms in [40, 63, 110, 200, 300] {
-                let caller = speech::echo(&agent, delay_ms, db);
-                let (echoes, voiced) = run(&agent, &caller);
-                assert!(voiced > 30, "{voiced}");
-                assert!(echoes * 100 >= voiced * 85, "{db} dB {delay_ms} ms: {echoes}/{voiced}");
-            }
-        }
-    }
-
-    #[test]
-    fn a_caller_who_talks_over_the_agent_is_no_echo() {
-        let (agent, caller) = (speech::agent(), speech::caller());
-        let (echoes, voiced) = run(&agent, &caller);
-        assert!(echoes * 100 <= voiced * 20, "without echo: {echoes}/{voiced}");
-        let both = speech::mix(&caller, &speech::echo(&agent, 120, -15.0));
-        let (echoes, voiced) = run(&agent, &both);
-        assert!(echoes * 100 <= voiced * 50, "with echo: {echoes}/{voiced}");
-    }
-
-    #[test]
-    fn nothing_is_an_echo_while_the_agent_is_silent() {
-        let (echoes, voiced) = run(&vec![0; 48_000], &speech::caller());
-        assert_eq!((echoes, voiced > 30), (0, true));
-    }
 }

@@ -1,35 +1,41 @@
-//! The caller's packets to 16 kHz sound: jitter buffer, decoder, concealment, resampling.
+//! Packets to sound at one rate: jitter buffer, decoder, concealment, comfort noise, resampling.
 //!
 //! Payload types choose the decoder packet by packet. Key presses take another way
 //! ([`super::keys`]).
 
-use audio::{Decoder, Resampler, SampleRate, Stretcher};
+use audio::{ComfortNoise, Decoder, Resampler, SampleRate, Stretcher};
 use base::Instant;
-use media::{FRAME_SAMPLES, Format};
+use media::Format;
 use rtp::jitter::{JitterBuffer, JitterConfig, Pace, Pull, Pushed};
 use rtp::packet::Packet;
 
 use super::super::counters::DropReason;
 
-/// The internal rate.
-const RATE: SampleRate = SampleRate::Hz16000;
 /// The longest payload of G.711 or G.722 that a slot takes, and of Opus (RFC 6716 section 3.4).
 const WAVEFORM_BYTES: usize = 640;
 const OPUS_BYTES: usize = 1275;
-/// Samples of 120 ms at 48 kHz, the most that a packet of any codec decodes to.
-const DECODED_MAX: usize = 5_760;
+/// The most that a packet of any codec decodes to, in milliseconds.
+const DECODED_MS: u32 = 120;
+/// What may be left of a frame, and what the stretcher may add.
+const READY_MS: u32 = DECODED_MS + 40;
+/// The clock of comfort noise, in Hz (RFC 3389 section 4).
+const NOISE_CLOCK: u32 = 8_000;
 /// Pulls for one frame; 10 ms packets need two, and an undecodable one another.
 const PULLS_MAX: usize = 8;
 
 /// What is needed to decode one payload type.
 struct Line {
     format: Format,
+    /// Of the sound that is wanted.
+    rate: SampleRate,
     /// Made when first needed.
     decoder: Option<(Decoder, Option<Resampler>)>,
 }
 
 /// See the module.
 pub(crate) struct Hear {
+    /// The rate of the sound that comes out.
+    rate: SampleRate,
     lines: Vec<Line>,
     /// One buffer for each RTP clock among the formats.
     buffers: Vec<(u32, JitterBuffer)>,
@@ -37,42 +43,71 @@ pub(crate) struct Hear {
     active: usize,
     line: usize,
     stretcher: Stretcher,
-    /// Decoded, not yet consumed, at 16 kHz.
+    /// Decoded, not yet consumed.
     ready: Vec<i16>,
-    decoded: Box<[i16; DECODED_MAX]>,
-    resampled: Box<[i16; DECODED_MAX]>,
-    stretched: Vec<i16>,
+    decoded: Box<[i16]>,
+    resampled: Box<[i16]>,
+    stretched: Box<[i16]>,
+    noise: Noise,
     /// Frames that hold concealed sound.
     pub(crate) concealed: u64,
 }
 
+/// Comfort noise (RFC 3389), where it was agreed on.
+struct Noise {
+    payload_type: Option<u8>,
+    generator: ComfortNoise,
+    /// The peer is silent and has said how that sounds.
+    is_on: bool,
+}
+
+/// What a frame is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Filled {
+    /// Samples that came from packets, concealed ones included; the rest is noise or silence.
+    pub(crate) samples: usize,
+    /// Whether the rest is noise.
+    pub(crate) noise: bool,
+    /// Packets that could not be decoded.
+    pub(crate) undecodable: u64,
+}
+
 impl Hear {
-    pub(crate) fn new(formats: &[Format]) -> Self {
+    /// `noise` is the payload type of comfort noise.
+    pub(crate) fn new(formats: &[Format], noise: Option<u8>, rate: SampleRate) -> Self {
+        let stretcher = Stretcher::new(rate);
+        // G.722 decodes at 16 kHz, whatever is asked for.
+        let decoded = rate.max(SampleRate::Hz16000).samples(DECODED_MS);
         let mut hear = Self {
+            rate,
             lines: Vec::new(),
             buffers: Vec::new(),
             active: 0,
             line: 0,
-            stretcher: Stretcher::new(RATE),
-            ready: Vec::with_capacity(DECODED_MAX),
-            decoded: Box::new([0; DECODED_MAX]),
-            resampled: Box::new([0; DECODED_MAX]),
-            stretched: Vec::new(),
+            ready: Vec::with_capacity(rate.samples(READY_MS)),
+            decoded: vec![0; decoded].into(),
+            resampled: vec![0; rate.samples(DECODED_MS)].into(),
+            stretched: vec![0; stretcher.output_len(rate.samples(DECODED_MS))].into(),
+            stretcher,
+            noise: Noise { payload_type: None, generator: ComfortNoise::new(1), is_on: false },
             concealed: 0,
         };
-        hear.set_formats(formats);
+        hear.set_formats(formats, noise);
         hear
     }
 
     /// Takes a new plan's formats; those that stay keep their state.
-    pub(crate) fn set_formats(&mut self, formats: &[Format]) {
+    pub(crate) fn set_formats(&mut self, formats: &[Format], noise: Option<u8>) {
+        if self.noise.payload_type != noise {
+            (self.noise.payload_type, self.noise.is_on) = (noise, false);
+        }
         let mut known = core::mem::take(&mut self.lines);
         for format in formats {
             let same = |line: &Line| {
                 (line.format.payload_type, line.format.codec) == (format.payload_type, format.codec)
             };
             let decoder = known.iter_mut().find(|line| same(line)).and_then(|l| l.decoder.take());
-            self.lines.push(Line { format: *format, decoder });
+            self.lines.push(Line { format: *format, rate: self.rate, decoder });
         }
         self.line = 0;
         let active = self.buffers.get(self.active).map(|(clock, _)| *clock);
@@ -92,6 +127,9 @@ impl Hear {
 
     /// The RTP clock of a payload type that is accepted.
     pub(crate) fn clock(&self, payload_type: u8) -> Option<u32> {
+        if self.noise.payload_type == Some(payload_type) {
+            return Some(NOISE_CLOCK);
+        }
         let line = self.lines.iter().find(|line| line.format.payload_type == payload_type)?;
         Some(line.format.codec.clock_rate())
     }
@@ -107,6 +145,10 @@ impl Hear {
         let buffer = self.buffers.iter().position(|(known, _)| *known == clock);
         let buffer = buffer.ok_or(DropReason::PayloadType)?;
         if buffer != self.active {
+            // Noise on another clock than the sound's has no place in it.
+            if self.noise.payload_type == Some(packet.payload_type()) {
+                return Err(DropReason::PayloadType);
+            }
             self.reset();
             self.active = buffer;
         }
@@ -127,9 +169,15 @@ impl Hear {
 
     /// Forgets what waits: another source speaks.
     pub(crate) fn reset(&mut self) {
+        self.noise.is_on = false;
         if let Some((_, buffer)) = self.buffers.get_mut(self.active) {
             buffer.reset();
         }
+    }
+
+    /// Whether packets wait for their turn.
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.buffer().is_some_and(|buffer| !buffer.depth().is_zero())
     }
 
     /// Packets that came too late, and the present delay, of the buffer in use.
@@ -137,22 +185,43 @@ impl Hear {
         self.buffers.get(self.active).map(|(_, buffer)| buffer)
     }
 
-    /// The next 20 ms; silence where nothing is due. Returns the packets that could not be decoded.
-    pub(crate) fn frame(&mut self, now: Instant, out: &mut [i16; FRAME_SAMPLES]) -> u64 {
+    /// The next 20 ms; noise or silence where nothing is due.
+    pub(crate) fn frame(&mut self, now: Instant, out: &mut [i16]) -> Filled {
         let (mut undecodable, mut concealed) = (0, false);
         for _ in 0..PULLS_MAX {
-            if self.ready.len() >= FRAME_SAMPLES
-                || !self.pull(now, &mut undecodable, &mut concealed)
-            {
+            if self.ready.len() >= out.len() || !self.pull(now, &mut undecodable, &mut concealed) {
                 break;
             }
         }
-        let count = self.ready.len().min(FRAME_SAMPLES);
+        let count = self.ready.len().min(out.len());
         out[..count].copy_from_slice(&self.ready[..count]);
-        out[count..].fill(0);
         self.ready.drain(..count);
+        if self.noise.is_on {
+            self.noise.generator.fill(&mut out[count..]);
+        } else {
+            out[count..].fill(0);
+        }
         self.concealed += u64::from(concealed);
-        undecodable
+        Filled { samples: count, noise: self.noise.is_on, undecodable }
+    }
+
+    /// Fills `out` where no packet is due and the peer has not said how its silence sounds: what
+    /// the codec makes of a loss, which fades to the background (and is the silence of an Opus
+    /// encoder that leaves it out).
+    pub(crate) fn sustain(&mut self, out: &mut [i16]) {
+        out.fill(0);
+        let Some((decoder, resampler)) = self.lines.get_mut(self.line).and_then(Line::decoder)
+        else {
+            return;
+        };
+        let wanted = out.len() * decoder.sample_rate().samples(1) / self.rate.samples(1);
+        let length = decoder.conceal(wanted, &mut self.decoded);
+        let sound = &self.decoded[..length];
+        match resampler {
+            None => out[..length].copy_from_slice(sound),
+            // It writes as much as fits the frame by construction, or nothing.
+            Some(resampler) => drop(resampler.process(sound, out)),
+        }
     }
 
     /// Decodes what is next; `false` where nothing is due.
@@ -163,7 +232,14 @@ impl Hear {
         let out = &mut self.decoded[..];
         let (samples, pace) = match buffer.pull(now) {
             Pull::Empty => return false,
+            Pull::Packet(packet) if self.noise.payload_type == Some(packet.payload_type) => {
+                self.noise.generator.handle_payload(packet.payload);
+                self.noise.is_on = true;
+                return true;
+            }
+            Pull::Lost { .. } if self.noise.is_on => return false,
             Pull::Packet(packet) => {
+                self.noise.is_on = false;
                 let line = self.lines.iter();
                 let at = line.clone().position(|l| l.format.payload_type == packet.payload_type);
                 // A plan may have taken a payload type away while its packets waited.
@@ -190,7 +266,7 @@ impl Hear {
                 };
                 let rate = u64::from(decoder.sample_rate().hz());
                 let samples = u64::from(ticks) * rate / u64::from((*clock).max(1));
-                let samples = usize::try_from(samples).unwrap_or(usize::MAX).min(DECODED_MAX);
+                let samples = usize::try_from(samples).unwrap_or(usize::MAX).min(out.len());
                 *concealed = true;
                 let samples = match following {
                     Some(next) => decoder.recover(next, samples, out),
@@ -202,7 +278,7 @@ impl Hear {
         self.append(samples, pace)
     }
 
-    /// Brings decoded sound to 16 kHz and to the pace that the jitter buffer asks for.
+    /// Brings decoded sound to our rate and to the pace that the jitter buffer asks for.
     fn append(&mut self, samples: usize, pace: Pace) -> bool {
         let Some((_, resampler)) = self.lines.get_mut(self.line).and_then(Line::decoder) else {
             return false;
@@ -222,10 +298,6 @@ impl Hear {
             Pace::Faster => audio::Pace::Shrink,
             Pace::Slower => audio::Pace::Grow,
         };
-        let room = self.stretcher.output_len(sound.len());
-        if self.stretched.len() < room {
-            self.stretched.resize(room, 0);
-        }
         let Ok(length) = self.stretcher.process(pace, sound, &mut self.stretched) else {
             return false;
         };
@@ -238,9 +310,9 @@ impl Line {
     fn decoder(&mut self) -> Option<&mut (Decoder, Option<Resampler>)> {
         if self.decoder.is_none() {
             // Opus fails to set up only where memory is short; the packet then counts as lost.
-            let decoder = Decoder::new(self.format.codec, RATE).ok()?;
+            let decoder = Decoder::new(self.format.codec, self.rate).ok()?;
             let rate = decoder.sample_rate();
-            let resampler = (rate != RATE).then(|| Resampler::new(rate, RATE));
+            let resampler = (rate != self.rate).then(|| Resampler::new(rate, self.rate));
             self.decoder = Some((decoder, resampler));
         }
         self.decoder.as_mut()

@@ -1,0 +1,96 @@
+//! The floor: whatever comes to one leg goes out of the other, unread.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::time::Duration;
+
+use base::limit;
+use relay::driver::epoll::Epoll;
+use relay::driver::files::Files;
+use relay::driver::uring::Uring;
+use relay::driver::{DriverChoice, Network, Token};
+
+use crate::{Subject, peers};
+
+/// Where it looks for free ports; below the kernel's own.
+const PORTS: std::ops::Range<u16> = 2_000..9_999;
+
+/// Ends the thread when dropped.
+struct Stop(Arc<AtomicBool>);
+
+impl Drop for Stop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Its thread and its legs' addresses, two for each call.
+type Started = (u32, Vec<SocketAddr>);
+
+/// Starts one.
+pub(crate) fn start(
+    name: String,
+    driver: DriverChoice,
+    calls: usize,
+    connected: bool,
+) -> anyhow::Result<Subject> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let (sender, started) = sync_channel(1);
+    let is_over = Arc::clone(&stop);
+    std::thread::spawn(move || match driver {
+        DriverChoice::Epoll => {
+            let network = Epoll::new(Files::share(1)).ok();
+            network.map(|it| forward(it, calls, connected, &sender, &is_over))
+        }
+        DriverChoice::Auto | DriverChoice::IoUring => {
+            let network = Uring::new(Files::share(1)).ok();
+            network.map(|it| forward(it, calls, connected, &sender, &is_over))
+        }
+    });
+    let (thread, legs) = started.recv()?;
+    Ok(Subject::new(name, peers()?, &legs, thread, Stop(stop))?)
+}
+
+/// A leg's token. The worker's sockets for RTP have even ones, and so do these.
+const fn token(call: usize, leg: usize) -> Token {
+    call * 4 + leg * 2
+}
+
+fn forward(
+    mut network: impl Network,
+    calls: usize,
+    connected: bool,
+    started: &SyncSender<Started>,
+    is_over: &AtomicBool,
+) {
+    let mut ports = PORTS.map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+    let mut legs = Vec::new();
+    for at in 0..calls * 2 {
+        let token = token(at / 2, at % 2);
+        legs.extend(ports.find(|address| network.open(token, *address)));
+    }
+    let thread = rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs();
+    // Where nobody waits any more there is nothing to do either.
+    let _ = started.try_send((thread, legs));
+    let mut peers: Vec<Option<SocketAddr>> = vec![None; calls * 4];
+    let (mut ready, mut buffer) = (Vec::new(), [0; 1_501]);
+    while !is_over.load(Ordering::Relaxed) {
+        network.wait(Duration::from_millis(100), &mut ready);
+        for token in ready.iter().copied() {
+            for _ in 0..limit::RELAY_BATCH.get() {
+                let Some((length, source)) = network.receive(token, &mut buffer) else { break };
+                if peers[token] != Some(source) {
+                    peers[token] = Some(source);
+                    if connected {
+                        network.connect(token, source);
+                    }
+                }
+                if let Some(to) = peers[token ^ 2] {
+                    network.send(token ^ 2, to, &buffer[..length]);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,427 @@
+//! RTP in and out of a relay, paced evenly, by one thread that shows how much of its core it used.
+//!
+//! Every stream sends one packet each 20 ms (or what the load says) to an address of the relay, in
+//! a phase of its own, and expects the same packets from another address of the relay. What comes
+//! out is matched by RTP sequence number, with whatever constant offset the relay puts on it, so
+//! that SRTP, re-originated RTP and transcoded audio are measured alike.
+//!
+//! All streams share a few sockets: the relay sees many destinations of its own behind one peer
+//! address, and the generator needs one receive queue only. It sleeps between quanta of 50 us, so
+//! its CPU time is what it needs.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags, sockopt};
+use rustix::thread::clock_nanosleep_relative;
+use rustix::time::{ClockId, Timespec};
+
+use super::cpu;
+
+/// How often the generator looks at its sockets; latencies are no finer.
+const QUANTUM: Duration = Duration::from_micros(50);
+/// Sent packets whose times are kept for each stream: at 20 ms more than two and a half seconds.
+const REMEMBERED: u16 = 128;
+/// The first packet that comes out of a relay that keeps the numbers is one of so many newest ones;
+/// few, so that hardly any random number of a relay that makes its own looks like one of them.
+const RECENT: u16 = 4;
+/// A packet sent this long after it was due is late; the relay then sees bursts that no load is.
+const LATE: Duration = Duration::from_millis(1);
+/// Largest packet.
+const PACKET_BYTES: usize = 1_500;
+
+/// One direction of one call, from the generator's point of view.
+#[derive(Clone, Copy, Debug)]
+pub struct Stream {
+    /// Which of the generator's sockets sends it.
+    pub socket: usize,
+    /// Where to: the relay's address on the sending leg.
+    pub to: SocketAddr,
+    /// Where its packets come back from: the relay's address on the other leg. Must differ from
+    /// that of every other stream.
+    pub back: SocketAddr,
+    /// Payload type.
+    pub payload_type: u8,
+    /// Payload bytes.
+    pub payload: usize,
+    /// RTP clock ticks of one packet.
+    pub ticks: u32,
+}
+
+impl Stream {
+    /// G.711 u-law, 20 ms.
+    #[must_use]
+    pub const fn pcmu(socket: usize, to: SocketAddr, back: SocketAddr) -> Self {
+        Self { socket, to, back, payload_type: 0, payload: 160, ticks: 160 }
+    }
+}
+
+/// What one run does.
+#[derive(Clone, Copy, Debug)]
+pub struct Load {
+    /// Time between two packets of a stream.
+    pub every: Duration,
+    /// At the beginning, not measured: latching, caches, the relay's own adaptation.
+    pub warm_up: Duration,
+    /// Measured.
+    pub measured: Duration,
+    /// At the end: at most this long for what is still on its way.
+    pub settle: Duration,
+}
+
+impl Load {
+    /// Packets each 20 ms, measured for so long after a second of warm-up.
+    #[must_use]
+    pub const fn for_seconds(seconds: u64) -> Self {
+        Self {
+            every: Duration::from_millis(20),
+            warm_up: Duration::from_secs(1),
+            measured: Duration::from_secs(seconds),
+            settle: Duration::from_millis(300),
+        }
+    }
+}
+
+/// What one run saw, in its measured part.
+#[derive(Clone, Debug, Default)]
+pub struct Seen {
+    /// Packets that the load asks for.
+    pub wanted: u64,
+    /// Packets sent; fewer than wanted means that the generator could not keep up.
+    pub sent: u64,
+    /// Of those sent, how many came out before the end of the settling.
+    pub received: u64,
+    /// Packets that came out and match nothing that was sent.
+    pub strange: u64,
+    /// Packets sent more than a millisecond after they were due.
+    pub late: u64,
+    /// CPU time of the generator.
+    pub own_cpu: Duration,
+    /// CPU time of what is measured.
+    pub cpu: Duration,
+    /// How long the measured part took.
+    pub wall: Duration,
+    /// From send call to when the generator saw it, ascending, in microseconds.
+    latencies: Vec<u32>,
+}
+
+impl Seen {
+    /// CPU time of what is measured, in microseconds per packet that came out.
+    #[must_use]
+    pub fn cpu_per_packet(&self) -> f64 {
+        self.cpu.as_secs_f64() * 1e6 / self.received.max(1) as f64
+    }
+
+    /// Share of what was sent that never came out, 0 to 1.
+    #[must_use]
+    pub fn loss(&self) -> f64 {
+        1.0 - self.received as f64 / self.sent.max(1) as f64
+    }
+
+    /// The share of its core that the generator used, 0 to 1.
+    #[must_use]
+    pub fn own_share(&self) -> f64 {
+        self.own_cpu.as_secs_f64() / self.wall.as_secs_f64().max(1e-9)
+    }
+
+    /// Whether the generator did what the load asks: all sent, at most 1 % of it late, and a tenth
+    /// of its core left. Where not, the run says nothing about the relay.
+    #[must_use]
+    pub fn has_headroom(&self) -> bool {
+        self.sent >= self.wanted && self.late * 100 <= self.sent && self.own_share() < 0.9
+    }
+
+    /// The latency that this share (0 to 1) of the packets did not exceed.
+    #[must_use]
+    pub fn latency(&self, share: f64) -> Duration {
+        let last = self.latencies.len().saturating_sub(1);
+        let at = (last as f64 * share).ceil() as usize;
+        Duration::from_micros(u64::from(self.latencies.get(at).copied().unwrap_or(0)))
+    }
+}
+
+/// Protects a packet before it is sent: the stream's number, a buffer, and the packet's length in
+/// it; returns the new length.
+pub type Protect<'a> = &'a mut dyn FnMut(usize, &mut [u8], usize) -> usize;
+
+/// Sockets, streams and what is known of each.
+pub struct Generator {
+    sockets: Vec<UdpSocket>,
+    streams: Vec<State>,
+    /// How many of the streams a run uses.
+    used: usize,
+    by_source: HashMap<SocketAddr, usize>,
+    clock: Instant,
+}
+
+struct State {
+    stream: Stream,
+    sequence: u16,
+    timestamp: u32,
+    /// What to take off a received sequence number to have ours; learnt from the first packet.
+    offset: Option<u16>,
+    /// When, in microseconds of the run, and whether in the measured part; by sequence number.
+    sent: [Option<(u32, bool)>; REMEMBERED as usize],
+}
+
+impl Generator {
+    /// Takes bound sockets (say, one for callers and one for callees) and the streams between.
+    ///
+    /// # Errors
+    /// Where a socket refuses to be non-blocking, or two streams come back from one address.
+    pub fn new(sockets: Vec<UdpSocket>, streams: &[Stream]) -> io::Result<Self> {
+        for socket in &sockets {
+            socket.set_nonblocking(true)?;
+            // As much as the system allows: what waits here is the generator's, not the relay's.
+            let _ = sockopt::set_socket_recv_buffer_size(socket, 4 << 20);
+            let _ = sockopt::set_socket_send_buffer_size(socket, 4 << 20);
+        }
+        let by_source: HashMap<_, _> =
+            streams.iter().enumerate().map(|(index, stream)| (stream.back, index)).collect();
+        if by_source.len() != streams.len() {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        let streams = streams.iter().enumerate().map(|(index, stream)| State {
+            stream: *stream,
+            // Far from a wrap within one bench, and different, so that a mix-up shows.
+            sequence: (index as u16).wrapping_mul(97) & 0x3fff,
+            timestamp: 0,
+            offset: None,
+            sent: [None; REMEMBERED as usize],
+        });
+        let streams: Vec<State> = streams.collect();
+        let used = streams.len();
+        Ok(Self { sockets, streams, used, by_source, clock: Instant::now() })
+    }
+
+    /// Runs use the first so many streams from now on.
+    pub fn use_streams(&mut self, count: usize) {
+        self.used = count.min(self.streams.len());
+    }
+
+    /// Begins anew after a pause: forgets what is still on its way, and how the relay numbers
+    /// packets, since it may have sent some of its own.
+    pub fn forget(&mut self) {
+        for state in &mut self.streams {
+            state.offset = None;
+            state.sent.fill(None);
+        }
+    }
+
+    /// Runs a load. `tested` reads the CPU time of what is measured (see [`cpu`]); it is asked at
+    /// both ends of the measured part.
+    ///
+    /// # Errors
+    /// Where a socket fails, or `tested` does.
+    pub fn run(
+        &mut self,
+        load: &Load,
+        tested: &mut dyn FnMut() -> io::Result<Duration>,
+        mut protect: Option<Protect<'_>>,
+    ) -> io::Result<Seen> {
+        // Fine sleeping: the default slack of 50 us would double the quantum.
+        let _ = rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1));
+        self.clock = Instant::now();
+        let mut seen = Seen::default();
+        let gap = load.every / u32::try_from(self.used.max(1)).unwrap_or(u32::MAX);
+        let (from, to) = (load.warm_up, load.warm_up + load.measured);
+        let (mut due, mut next) = (Duration::ZERO, 0);
+        let mut marks: Option<(Duration, Duration, Duration)> = None;
+        loop {
+            let now = self.clock.elapsed();
+            if now >= from && marks.is_none() {
+                marks = Some((tested()?, cpu::own_thread(), now));
+            }
+            while due <= now && due < to {
+                let is_measured = due >= from;
+                let sent = self.send(next, is_measured, &mut protect)?;
+                if is_measured {
+                    seen.wanted += 1;
+                    seen.sent += u64::from(sent);
+                    seen.late += u64::from(self.clock.elapsed() > due + LATE);
+                }
+                due += gap;
+                next = (next + 1) % self.used.max(1);
+            }
+            if now >= to {
+                break;
+            }
+            self.receive(&mut seen)?;
+            nap(QUANTUM);
+        }
+        if let Some((cpu, own, began)) = marks {
+            seen.cpu = tested()?.saturating_sub(cpu);
+            seen.own_cpu = cpu::own_thread().saturating_sub(own);
+            seen.wall = self.clock.elapsed().saturating_sub(began);
+        }
+        while self.clock.elapsed() < to + load.settle && seen.received < seen.sent {
+            self.receive(&mut seen)?;
+            nap(QUANTUM);
+        }
+        seen.latencies.sort_unstable();
+        Ok(seen)
+    }
+
+    /// Sends the next packet of a stream; `false` where the system had no room for it.
+    fn send(
+        &mut self,
+        index: usize,
+        is_measured: bool,
+        protect: &mut Option<Protect<'_>>,
+    ) -> io::Result<bool> {
+        let Some(state) = self.streams.get_mut(index) else { return Ok(true) };
+        let stream = state.stream;
+        let mut packet = [0x55; PACKET_BYTES];
+        packet[0] = 0x80;
+        packet[1] = stream.payload_type;
+        packet[2..4].copy_from_slice(&state.sequence.to_be_bytes());
+        packet[4..8].copy_from_slice(&state.timestamp.to_be_bytes());
+        packet[8..12].copy_from_slice(&(index as u32 + 0x1000).to_be_bytes());
+        let mut length = 12 + stream.payload.min(PACKET_BYTES - 12);
+        if let Some(protect) = protect {
+            length = protect(index, &mut packet, length).min(PACKET_BYTES);
+        }
+        let now = u32::try_from(self.clock.elapsed().as_micros()).unwrap_or(u32::MAX);
+        state.sent[usize::from(state.sequence % REMEMBERED)] = Some((now, is_measured));
+        state.sequence = state.sequence.wrapping_add(1);
+        state.timestamp = state.timestamp.wrapping_add(stream.ticks);
+        let socket = self.sockets.get(stream.socket).ok_or(io::ErrorKind::InvalidInput)?;
+        match rustix::net::sendto(socket, &packet[..length], SendFlags::DONTWAIT, &stream.to) {
+            Ok(_) => Ok(true),
+            // The relay's port may be gone, or a queue full: both are what a run should show.
+            Err(Errno::AGAIN | Errno::NOBUFS | Errno::CONNREFUSED) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn receive(&mut self, seen: &mut Seen) -> io::Result<()> {
+        let mut packet = [0; PACKET_BYTES];
+        for at in 0..self.sockets.len() {
+            loop {
+                let got =
+                    rustix::net::recvfrom(&self.sockets[at], &mut packet[..], RecvFlags::DONTWAIT);
+                let (length, source) = match got {
+                    Ok((length, _, source)) => (length, source),
+                    Err(Errno::AGAIN) => break,
+                    // About an earlier packet of ours.
+                    Err(Errno::CONNREFUSED | Errno::INTR) => continue,
+                    Err(error) => return Err(error.into()),
+                };
+                let source = source.and_then(|it| SocketAddr::try_from(it).ok());
+                let is_rtp =
+                    length >= 12 && packet[0] >> 6 == 2 && !(64..96).contains(&(packet[1] & 0x7f));
+                if is_rtp {
+                    let sequence = u16::from_be_bytes([packet[2], packet[3]]);
+                    let index = source.and_then(|it| self.by_source.get(&it).copied());
+                    self.match_up(index, sequence, seen);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Finds when a received packet was sent.
+    fn match_up(&mut self, index: Option<usize>, sequence: u16, seen: &mut Seen) {
+        let now = u32::try_from(self.clock.elapsed().as_micros()).unwrap_or(u32::MAX);
+        let Some(state) = index.and_then(|it| self.streams.get_mut(it)) else {
+            seen.strange += 1;
+            return;
+        };
+        let newest = state.sequence.wrapping_sub(1);
+        let offset = *state.offset.get_or_insert_with(|| {
+            // A relay that keeps the numbers shows it; of others the first packet that comes out
+            // is the newest that went in, since the load begins without a queue.
+            let is_kept = newest.wrapping_sub(sequence) < RECENT;
+            if is_kept { 0 } else { sequence.wrapping_sub(newest) }
+        });
+        let sequence = sequence.wrapping_sub(offset);
+        let slot = usize::from(sequence % REMEMBERED);
+        let is_known = newest.wrapping_sub(sequence) < REMEMBERED;
+        match state.sent[slot].take().filter(|_| is_known) {
+            Some((sent, true)) => {
+                seen.received += 1;
+                seen.latencies.push(now.saturating_sub(sent));
+            }
+            Some((_, false)) => {}
+            None => seen.strange += 1,
+        }
+    }
+}
+
+fn nap(time: Duration) {
+    let request = Timespec { tv_sec: 0, tv_nsec: i64::from(time.subsec_nanos()) };
+    let _ = clock_nanosleep_relative(ClockId::Monotonic, &request);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Sends each datagram back to the other side, with its sequence number moved.
+    fn echo(
+        packets: usize,
+        moved: u16,
+    ) -> (SocketAddr, [SocketAddr; 2], std::thread::JoinHandle<()>) {
+        let inside = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let outside = UdpSocket::bind("127.0.0.1:0").unwrap();
+        inside.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        let addresses = [inside.local_addr().unwrap(), outside.local_addr().unwrap()];
+        let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let home = peer.local_addr().unwrap();
+        drop(peer);
+        let thread = std::thread::spawn(move || {
+            let mut packet = [0; 1500];
+            for _ in 0..packets {
+                let (length, source) = inside.recv_from(&mut packet).unwrap();
+                let sequence = u16::from_be_bytes([packet[2], packet[3]]).wrapping_add(moved);
+                packet[2..4].copy_from_slice(&sequence.to_be_bytes());
+                outside.send_to(&packet[..length], source).unwrap();
+            }
+        });
+        (home, addresses, thread)
+    }
+
+    fn loss_through(moved: u16) -> Seen {
+        // 5 packets before and 20 within the measured part.
+        let (home, [to, back], thread) = echo(25, moved);
+        let socket = UdpSocket::bind(home).unwrap();
+        let mut generator = Generator::new(vec![socket], &[Stream::pcmu(0, to, back)]).unwrap();
+        let load = Load {
+            every: Duration::from_millis(2),
+            warm_up: Duration::from_millis(10),
+            measured: Duration::from_millis(40),
+            settle: Duration::from_secs(20),
+        };
+        let mut cpu = Duration::ZERO;
+        let mut tested = || {
+            cpu += Duration::from_millis(1);
+            Ok(cpu)
+        };
+        let seen = generator.run(&load, &mut tested, None).unwrap();
+        thread.join().unwrap();
+        assert_eq!(seen.cpu, Duration::from_millis(1));
+        seen
+    }
+
+    #[test]
+    fn every_packet_that_comes_back_is_matched_with_its_own_sending() {
+        for moved in [0, 40_000] {
+            let seen = loss_through(moved);
+            assert_eq!((seen.received, seen.strange), (seen.sent, 0), "{moved}");
+            assert_eq!(seen.wanted, 20);
+        }
+    }
+
+    #[test]
+    fn what_does_not_come_back_is_loss_and_not_latency() {
+        let seen =
+            Seen { wanted: 10, sent: 10, received: 9, latencies: vec![7; 9], ..Seen::default() };
+        assert!((seen.loss() - 0.1).abs() < 1e-9);
+        assert_eq!(seen.latency(0.99), Duration::from_micros(7));
+        assert!(seen.has_headroom());
+        assert!(!Seen { sent: 9, ..seen }.has_headroom());
+    }
+}

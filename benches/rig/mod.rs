@@ -1,0 +1,9 @@
+//! The measuring rig that benches share: a [generator] of RTP that shows its headroom, CPU time
+//! [by thread](cpu), and [ratios](ratio) out of interleaved pairs.
+//!
+//! It knows nothing of what it measures but addresses: one thread here sends to a relay and hears
+//! what comes out, wherever that relay runs.
+
+pub mod cpu;
+pub mod generator;
+pub mod ratio;

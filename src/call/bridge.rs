@@ -1,0 +1,225 @@
+//! Bridge: what joins the legs of a call. A call is a caller and whoever it talks with: a voice
+//! agent, or another leg. Each leg negotiates for itself; here their media is joined, and what
+//! one leg does is carried to the other.
+
+use base::{CallId, Event, Instant, LegId, Reason};
+use media::{Bridge, KeyForm, Purpose, Rule};
+use policy::{Accepted, Destination, DtmfMethod};
+use sip::DialogId;
+use sip::transaction::ServerKey;
+
+use crate::contract::{Keep, Output, Record};
+use crate::desk::Desk;
+use crate::dial::{Caller, Route};
+use crate::leg::{Leg, Stage};
+use crate::negotiate::Agreed;
+use crate::transfer::Transfer;
+
+/// One call.
+pub(crate) struct Call {
+    pub(crate) id: CallId,
+    pub(crate) accepted: Box<Accepted>,
+    /// When the voice agent's speech stops for the caller's.
+    pub(crate) barge_in: Option<media::BargeIn>,
+    pub(crate) keep: Keep,
+    pub(crate) keys_exposed: bool,
+    /// The caller is the first; legs that are gone leave.
+    pub(crate) legs: Vec<Leg>,
+    /// Legs made so far, so that an index is never used twice.
+    pub(crate) legs_made: u8,
+    /// Who calls.
+    pub(crate) caller: Caller,
+    /// The number that is dialled, after normalisation. Personal.
+    pub(crate) called: String,
+    /// What is still to be dialled, where the call goes to a trunk.
+    pub(crate) route: Option<Route>,
+    pub(crate) transfer: Option<Transfer>,
+    pub(crate) arrived: Instant,
+    pub(crate) answered: Option<Instant>,
+    /// Why the call ends, once it does.
+    pub(crate) ending: Option<Reason>,
+    /// The dialogs by which the table finds the call.
+    pub(crate) indexed: Vec<(DialogId, u8)>,
+    /// The INVITE that a CANCEL may name.
+    pub(crate) unanswered: Option<ServerKey>,
+}
+
+impl std::fmt::Debug for Call {
+    /// Leaves the parties out: they are people.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {:?}", self.id, self.legs)
+    }
+}
+
+impl Call {
+    /// A call that a leg begins.
+    pub(crate) fn new(
+        id: CallId,
+        accepted: Box<Accepted>,
+        caller: Caller,
+        legs: Vec<Leg>,
+        arrived: Instant,
+    ) -> Self {
+        Self {
+            id,
+            called: accepted.called.clone(),
+            accepted,
+            barge_in: None,
+            keep: Keep { recording: false, transcript: false },
+            keys_exposed: false,
+            caller,
+            legs,
+            legs_made: 1,
+            route: None,
+            transfer: None,
+            arrived,
+            answered: None,
+            ending: None,
+            indexed: Vec::new(),
+            unanswered: None,
+        }
+    }
+
+    /// Where the leg of that index stands in `legs`.
+    pub(crate) fn place(&self, index: u8) -> Option<usize> {
+        self.legs.iter().position(|leg| leg.id.index == index)
+    }
+
+    /// Where the leg stands that this one talks with; both must think so.
+    pub(crate) fn partner(&self, at: usize) -> Option<usize> {
+        let leg = self.legs.get(at)?;
+        let other = self.place(leg.partner?)?;
+        (self.legs[other].partner == Some(leg.id.index)).then_some(other)
+    }
+
+    /// When this call next needs time.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        let legs = self.legs.iter().filter_map(Leg::deadline).min();
+        let ends = self.ends_at().filter(|_| self.ending.is_none());
+        [legs, ends].into_iter().flatten().min()
+    }
+
+    /// When the longest duration is over: the shortest that any leg's trunk allows.
+    pub(crate) fn ends_at(&self) -> Option<Instant> {
+        let longest = self.legs.iter().map(|leg| leg.terms.max_duration).min()?;
+        self.answered.map(|answered| answered + longest)
+    }
+
+    /// What was agreed on a leg begins to flow.
+    pub(crate) fn apply(&mut self, desk: &mut Desk<'_>, at: usize, agreed: &Agreed) {
+        let held = !agreed.plan.direction.send;
+        let changed = std::mem::replace(&mut self.legs[at].is_held, held) != held;
+        self.join(desk, at);
+        match self.partner(at) {
+            Some(other) => {
+                // The partner learns what it may expect, unless it asked for it itself.
+                let media = self.legs[at].media.as_ref();
+                if let Some(wanted) = media.and_then(|media| media.partner_direction()) {
+                    self.legs[other].tell_direction(desk, wanted);
+                }
+            }
+            None if changed && self.legs[at].partner.is_none() => {
+                desk.output(Output::Held { call: self.id, held })
+            }
+            None => {}
+        }
+    }
+
+    /// Hands the plans of a leg and of its partner to the relay, joined as they now are.
+    pub(crate) fn join(&mut self, desk: &mut Desk<'_>, at: usize) {
+        let partner = self.partner(at);
+        for (from, to) in [(Some(at), partner), (partner, Some(at))] {
+            let Some(from) = from else { continue };
+            let purpose = match self.legs[from].partner {
+                None => Purpose::Agent { barge_in: self.barge_in },
+                Some(_) => Purpose::Bridge(to.and_then(|to| self.between(from, to))),
+            };
+            let Some(plan) = self.legs[from].media.as_ref().and_then(|media| media.plan()) else {
+                continue;
+            };
+            let plan = media::LegPlan { purpose, ..plan.clone() };
+            desk.output(Output::Apply { plan: Box::new(plan) });
+        }
+    }
+
+    fn between(&self, from: usize, to: usize) -> Option<Bridge> {
+        let plan = |at: usize| self.legs[at].media.as_ref().and_then(|media| media.plan());
+        let rule =
+            Rule { keys_from: self.legs[from].key_form(), keys_to: self.legs[to].key_form() };
+        Some(media::between(plan(from)?, plan(to)?, rule))
+    }
+
+    /// A key that a leg pressed by signalling, or whose tone the relay reports.
+    pub(crate) fn on_digit(&mut self, desk: &mut Desk<'_>, at: usize, digit: char) {
+        let Some(other) = self.partner(at) else {
+            if self.legs[at].partner.is_none() {
+                desk.output(Output::Digit { call: self.id, digit });
+            }
+            return;
+        };
+        let other = &mut self.legs[other];
+        match other.key_form() {
+            KeyForm::Info => other.send_digit(desk, digit),
+            KeyForm::Events | KeyForm::Tones => {
+                desk.output(Output::Press { leg: other.id, digit });
+            }
+        }
+    }
+
+    /// The caller's leg is up for the first time.
+    pub(crate) fn answered(&mut self, desk: &mut Desk<'_>, agreed: &Agreed) {
+        let call = self.id;
+        let Agreed { codec, protection, .. } = *agreed;
+        let setup = desk.now.since(self.arrived);
+        desk.event(Event::CallAnswered { call, setup, codec, protection });
+        let keys_exposed = self.keys_exposed && protection != "none";
+        if keys_exposed {
+            desk.event(Event::KeysExposed { call });
+        }
+        let (wall, keep) = (desk.wall, self.keep);
+        desk.record(Record::Answered { call, wall, codec, protection, keys_exposed, keep });
+    }
+
+    /// Both sides know that a leg is up.
+    pub(crate) fn confirm(&mut self, desk: &mut Desk<'_>, at: usize) {
+        let leg = &mut self.legs[at];
+        if leg.stage != Stage::Answered {
+            return;
+        }
+        leg.stage = Stage::Talking;
+        let leg = leg.id;
+        match &self.accepted.destination {
+            Destination::Agent { name } if self.legs[at].partner.is_none() => {
+                let (call, agent, keep) = (self.id, name.clone(), self.keep);
+                desk.output(Output::StartAgent { call, leg, agent, keep });
+            }
+            // What waited until both were up.
+            _ => self.legs[at].tell_pending(desk),
+        }
+    }
+
+    /// A leg of this call that is to be dialled.
+    pub(crate) fn next_leg(&mut self) -> Option<LegId> {
+        let index = self.legs_made;
+        self.legs_made = index.checked_add(1)?;
+        Some(LegId { call: self.id, index })
+    }
+}
+
+impl Leg {
+    /// How the peer sends and wants keys: the first of its trunk's forms that was agreed on.
+    fn key_form(&self) -> KeyForm {
+        let forms = &self.terms.dtmf;
+        let plan = self.media.as_ref().and_then(|media| media.plan());
+        if plan.is_some_and(|plan| plan.telephone_event.is_some()) {
+            let is_first = forms.first() == Some(&DtmfMethod::Info);
+            return if is_first { KeyForm::Info } else { KeyForm::Events };
+        }
+        let form = forms.iter().find(|form| **form != DtmfMethod::Rfc4733);
+        match form {
+            Some(DtmfMethod::Info) => KeyForm::Info,
+            Some(_) => KeyForm::Tones,
+            None => KeyForm::Events,
+        }
+    }
+}

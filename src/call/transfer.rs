@@ -1,0 +1,300 @@
+//! Transfer: a party of a call is carried to somebody else, because its peer asks with REFER
+//! (RFC 3515, RFC 5589) or its voice agent does. The edge dials the new party itself, by the
+//! routes that the one who asks could use for a call of its own; nobody is asked to call anybody.
+//!
+//! *Blind*: the new party is dialled, and joined when it answers. *Attended*: REFER names another
+//! call of the same peer (Replaces, RFC 3891), whose far end is joined. Where it comes to nothing
+//! the call is as it was, and who asked is told.
+
+use base::{Event, LegId, Reason};
+use media::Need;
+use policy::{Attempt, Destination, Offer, Verdict};
+use sip::transaction::ServerKey;
+use sip::{DialogId, Name, Request, Status, Uri};
+
+use crate::bridge::Call;
+use crate::contract::Output;
+use crate::desk::{Desk, Join};
+use crate::dial::{Failure, Waiting};
+use crate::leg::{Leg, Stage};
+
+/// A transfer under way.
+#[derive(Debug)]
+pub(crate) struct Transfer {
+    /// Who asked; `None` is the voice agent.
+    referrer: Option<Referrer>,
+    /// The leg that is carried to somebody else.
+    pub(crate) stays: u8,
+}
+
+/// A leg that sent REFER.
+#[derive(Clone, Copy, Debug)]
+struct Referrer {
+    leg: u8,
+    /// The CSeq of its REFER, by which it knows our NOTIFYs (RFC 3515 section 2.4.6).
+    id: u32,
+    /// Whether it wants them (RFC 4488).
+    subscribes: bool,
+}
+
+impl Call {
+    /// A peer asks us to carry its other party to somebody else.
+    pub(crate) fn on_refer(
+        &mut self,
+        desk: &mut Desk<'_>,
+        at: usize,
+        key: ServerKey,
+        request: &Request,
+    ) {
+        let place = match self.transfer_target(at, request) {
+            Ok(place) => place,
+            Err(reason) => return self.legs[at].refuse(desk, key, request, reason),
+        };
+        let Some(stays) = self.legs[at].partner else { return };
+        let leg = &mut self.legs[at];
+        let accepted = Status::new(202).unwrap_or(Status::OK);
+        let mut response = desk.response_tagged(request, accepted, &leg.local_tag());
+        if let Some(peer) = &leg.peer {
+            response.headers.push(Name::Contact, desk.contact(peer, leg.zone()));
+        }
+        leg.respond(desk, key, &response);
+        let headers = &request.headers;
+        let declines = headers.named("Refer-Sub").any(|it| it.text() == Some("false"));
+        let referrer = Referrer {
+            leg: leg.id.index,
+            id: headers.cseq().map_or(0, |cseq| cseq.number),
+            subscribes: !declines,
+        };
+        self.transfer = Some(Transfer { referrer: Some(referrer), stays });
+        self.notify_referrer(desk, Status::TRYING);
+        match place.headers().find(|(name, _)| name.eq_ignore_ascii_case("Replaces")) {
+            Some((_, replaces)) => match replaced(replaces) {
+                Some(dialog) => desk.joins.push_back(Join {
+                    leg: LegId { call: self.id, index: stays },
+                    trunk: self.legs[at].trunk.clone(),
+                    dialog,
+                }),
+                None => self.transfer_failed(desk, Failure::of(Reason::Malformed)),
+            },
+            None => self.dial_transfer(desk, at, &place),
+        }
+    }
+
+    /// What stands against a REFER, or where it points.
+    fn transfer_target(&self, at: usize, request: &Request) -> Result<Uri, Reason> {
+        let leg = &self.legs[at];
+        if leg.stage != Stage::Talking || self.transfer.is_some() {
+            return Err(Reason::RequestPending);
+        }
+        if leg.terms.transfer != policy::Transfer::Edge {
+            return Err(Reason::TransferRefused);
+        }
+        if self.partner(at).is_none_or(|other| self.legs[other].stage != Stage::Talking) {
+            // A voice agent is not carried away from its edge.
+            return Err(Reason::TransferRefused);
+        }
+        // RFC 3515 section 2.4.2: exactly one.
+        let places = request.headers.addresses(Name::ReferTo).map_err(|_| Reason::Malformed)?;
+        let [place] = &places[..] else { return Err(Reason::Malformed) };
+        let is_call = place.uri.param("method").is_none_or(|it| it.eq_ignore_ascii_case("INVITE"));
+        if !is_call || place.uri.user().is_none() && place.uri.number().is_none() {
+            return Err(Reason::TransferRefused);
+        }
+        Ok(place.uri.clone())
+    }
+
+    /// The voice agent carries its caller to somebody else.
+    pub(crate) fn on_agent_transfer(&mut self, desk: &mut Desk<'_>, to: &str) {
+        let caller = self.legs.first().filter(|leg| leg.stage == Stage::Talking);
+        let is_free = self.transfer.is_none() && caller.is_some_and(|leg| leg.partner.is_none());
+        let place = Uri::parse(to).or_else(|_| Uri::parse(&format!("tel:{to}")));
+        let (Ok(place), true) = (place, is_free) else {
+            let reason = Reason::TransferRefused;
+            return desk.output(Output::TransferFailed { call: self.id, reason });
+        };
+        self.transfer = Some(Transfer { referrer: None, stays: 0 });
+        self.dial_transfer(desk, 0, &place);
+    }
+
+    /// Dials the new party as the leg at `at` could.
+    fn dial_transfer(&mut self, desk: &mut Desk<'_>, at: usize, place: &Uri) {
+        let Some(attempt) = self.transfer_attempt(desk, at, place) else {
+            return self.transfer_failed(desk, Failure::of(Reason::Internal));
+        };
+        let observed = desk.ledger.observe(desk.now, desk.wall);
+        let decision = policy::decide(&desk.setup.policy, &attempt, &observed);
+        let accepted = match decision.verdict {
+            Verdict::Accept(accepted) => accepted,
+            Verdict::Refuse(refusal) => {
+                return self.transfer_failed(desk, Failure::of(refusal.reason));
+            }
+        };
+        let Destination::Trunk { targets } = &accepted.destination else {
+            return self.transfer_failed(desk, Failure::of(Reason::TransferRefused));
+        };
+        let Some(transfer) = &self.transfer else { return };
+        desk.event(Event::TransferBegan { call: self.id });
+        let waiting = Waiting::Transfer { stays: transfer.stays };
+        self.called = accepted.called.clone();
+        self.route(desk, targets, waiting);
+    }
+
+    fn transfer_attempt(&self, desk: &Desk<'_>, at: usize, place: &Uri) -> Option<Attempt> {
+        let leg = &self.legs[at];
+        let peer = leg.peer.as_ref()?;
+        let codecs = leg.media.as_ref()?.plan()?.accept.iter().map(|it| it.codec.name().to_owned());
+        let number = place.number();
+        let called = number.or_else(|| place.user_unescaped().map(|user| user.into_owned()))?;
+        let caller = self.caller.number.clone();
+        Some(Attempt {
+            source: peer.source,
+            local: Some(peer.local),
+            transport: peer.transport,
+            certificates: peer.certificates.to_vec(),
+            request_uri: place.without_headers().as_str().to_owned(),
+            from_uri: String::new(),
+            to_uri: place.without_headers().as_str().to_owned(),
+            asserted_identity: None,
+            called,
+            caller,
+            offer: Offer {
+                present: true,
+                has_srtp: true,
+                has_plain: !leg.terms.plain_media_from.is_empty(),
+                codecs: codecs.collect(),
+            },
+            user_agent: None,
+            at: desk.wall,
+        })
+    }
+
+    /// The new party has answered: the leg that stays talks with it from now on.
+    pub(crate) fn transferred(&mut self, desk: &mut Desk<'_>, to: usize) {
+        let Some(transfer) = &self.transfer else { return };
+        let (Some(stays), to_index) = (self.place(transfer.stays), self.legs[to].id.index) else {
+            // It hung up meanwhile.
+            return self.hang_up(desk, Reason::PeerGone);
+        };
+        self.legs[to].partner = Some(self.legs[stays].id.index);
+        self.legs[stays].partner = Some(to_index);
+        if transfer.referrer.is_none() {
+            desk.output(Output::StopAgent { call: self.id });
+        }
+        desk.event(Event::TransferDone { call: self.id });
+        self.join(desk, stays);
+        self.notify_referrer(desk, Status::OK);
+        let referrer = self.transfer.take().and_then(|transfer| transfer.referrer);
+        if let Some(at) = referrer.and_then(|referrer| self.place(referrer.leg)) {
+            self.legs[at].partner = None;
+            self.legs[at].hang_up(desk, Reason::Transferred);
+        }
+    }
+
+    /// It came to nothing: all is as it was, unless who asked has gone.
+    pub(crate) fn transfer_failed(&mut self, desk: &mut Desk<'_>, failure: Failure) {
+        let (call, reason) = (self.id, failure.reason);
+        desk.event(Event::TransferFailed { call, reason });
+        self.notify_referrer(desk, failure.status.unwrap_or_else(|| Status::of(reason)));
+        let Some(transfer) = self.transfer.take() else { return };
+        match transfer.referrer {
+            None => desk.output(Output::TransferFailed { call, reason }),
+            Some(referrer) if self.place(referrer.leg).is_none() => self.hang_up(desk, reason),
+            Some(_) => {}
+        }
+    }
+
+    /// Whether a leg may leave without ending the call: it has asked for its other party to be
+    /// carried over, which is still going on (RFC 5589 section 6.1).
+    pub(crate) fn is_leaving(&self, index: u8) -> bool {
+        let referrer = self.transfer.as_ref().and_then(|transfer| transfer.referrer);
+        referrer.is_some_and(|referrer| referrer.leg == index)
+    }
+
+    /// Tells who asked how it goes (RFC 3515 section 2.4.5).
+    pub(crate) fn notify_referrer(&mut self, desk: &mut Desk<'_>, status: Status) {
+        let referrer = self.transfer.as_ref().and_then(|transfer| transfer.referrer);
+        let Some(referrer) = referrer.filter(|referrer| referrer.subscribes) else { return };
+        let Some(at) = self.place(referrer.leg) else { return };
+        let leg = &mut self.legs[at];
+        if leg.stage != Stage::Talking || leg.flow_lost {
+            return;
+        }
+        leg.send(desk, sip::Method::Notify, |notify| {
+            let headers = &mut notify.headers;
+            headers.push(Name::Event, format!("refer;id={}", referrer.id));
+            let is_over = status.is_final();
+            let state = if is_over { "terminated;reason=noresource" } else { "active;expires=180" };
+            headers.push(Name::SubscriptionState, state);
+            headers.set(Name::ContentType, "message/sipfrag;version=2.0");
+            notify.body = format!("SIP/2.0 {status}\r\n").into();
+        });
+    }
+
+    /// Takes a leg of another call in, which is to talk with our leg `stays`; its media moves to
+    /// this call's worker, so that its peer is told of other ports.
+    pub(crate) fn adopt(&mut self, desk: &mut Desk<'_>, mut leg: Leg, stays: u8) {
+        let Some(id) = self.next_leg() else {
+            leg.hang_up(desk, Reason::TransferRefused);
+            return self.transfer_failed(desk, Failure::of(Reason::TransferRefused));
+        };
+        desk.output(Output::Release { leg: leg.id });
+        leg.id = id;
+        leg.ladder.belongs_to(id);
+        (leg.partner, leg.is_moving, leg.is_counted) = (Some(stays), true, true);
+        desk.ledger.begin_leg(&leg.trunk);
+        let bind = leg.media.as_ref().map(|media| media.bind());
+        self.legs.push(leg);
+        match bind {
+            Some(bind) => {
+                desk.output(Output::Reserve { leg: id, need: Need { bind, separate_rtcp: true } });
+            }
+            None => self.hang_up(desk, Reason::Internal),
+        }
+    }
+
+    /// The ports of a leg that was taken in are there: its peer is told, and all are joined.
+    pub(crate) fn on_moved(&mut self, desk: &mut Desk<'_>, at: usize, reserved: media::Reserved) {
+        let leg = &mut self.legs[at];
+        leg.is_moving = false;
+        leg.reserved = Some(reserved);
+        let id = leg.id;
+        let offer = leg.media.as_mut().map(|media| media.move_to(id, reserved, desk.random));
+        if let Some(offer) = offer {
+            leg.send_offer(desk, &offer);
+        }
+        self.transferred(desk, at);
+    }
+}
+
+/// The dialog that a Replaces value names, seen from us (RFC 3891 section 3): its `to-tag` is
+/// ours. Within a URI it is escaped.
+fn replaced(value: &str) -> Option<DialogId> {
+    let unescaped = sip::uri::unescape(value);
+    let mut parts = unescaped.split(';');
+    let call_id = parts.next()?.trim().to_owned();
+    let (mut to, mut from) = (None, None);
+    for part in parts {
+        match part.split_once('=')? {
+            (name, tag) if name.trim().eq_ignore_ascii_case("to-tag") => to = Some(tag.trim()),
+            (name, tag) if name.trim().eq_ignore_ascii_case("from-tag") => from = Some(tag.trim()),
+            _ => {}
+        }
+    }
+    Some(DialogId { call_id, local_tag: to?.to_owned(), remote_tag: from?.to_owned() })
+}
+
+/// The far end of a leg that is replaced, taken out of its call, which ends with it.
+pub(crate) fn detach(call: &mut Call, desk: &mut Desk<'_>, replaced: u8) -> Option<Leg> {
+    let at = call.place(replaced)?;
+    let far = call.partner(at)?;
+    let is_up = |at: usize| call.legs[at].stage == Stage::Talking;
+    if !is_up(at) || !is_up(far) || call.transfer.is_some() {
+        return None;
+    }
+    let mut leg = call.legs.remove(far);
+    if std::mem::take(&mut leg.is_counted) {
+        desk.ledger.end_leg(&leg.trunk);
+    }
+    call.hang_up(desk, Reason::Transferred);
+    Some(leg)
+}

@@ -1,0 +1,441 @@
+//! One set of tests for both drivers, over real sockets on loopback. None of them looks at a
+//! clock: waits end with what they wait for.
+
+use std::collections::BTreeMap;
+use std::net::UdpSocket;
+
+use base::limit;
+
+use super::epoll::Epoll;
+use super::files::Files;
+use super::uring::Uring;
+use super::*;
+
+/// Runs each test with each driver that this machine allows.
+macro_rules! for_each_driver {
+    ($($test:ident)*) => {
+        mod with_epoll {
+            use super::*;
+
+            $(#[test] fn $test() { super::$test(&|files| Box::new(Epoll::new(files).unwrap())); })*
+        }
+        mod with_io_uring {
+            use super::*;
+
+            $(#[test] fn $test() {
+                // Where the kernel forbids it, the relay does not use it either.
+                if Uring::new(Files::most(8)).is_ok() {
+                    super::$test(&|files| Box::new(Uring::new(files).unwrap()));
+                }
+            })*
+        }
+    };
+}
+
+for_each_driver! {
+    a_datagram_goes_both_ways_over_ipv4_and_ipv6
+    a_datagram_that_is_too_large_shows_it
+    a_connected_peer_and_everybody_else_are_both_heard
+    a_peer_that_moves_again_is_followed
+    a_closed_socket_says_nothing_to_its_successor
+    what_was_sent_before_closing_still_goes_out
+    a_closed_port_can_be_opened_again
+    one_round_sends_more_than_fits_one_submission
+    a_flood_at_one_port_delays_nobody_and_is_worked_off
+    more_datagrams_than_there_are_buffers_are_all_received
+    a_command_ends_a_wait
+    a_refused_datagram_is_told
+    without_descriptors_no_socket_opens_and_scarce_ones_are_not_doubled
+    no_packet_allocates
+    a_driver_can_end_in_the_middle_of_everything
+}
+
+type Make<'a> = &'a dyn Fn(Files) -> Box<dyn Driven>;
+
+/// Both have a waker.
+trait Driven: Network {
+    fn waker(&self) -> Waker;
+}
+
+impl Driven for Epoll {
+    fn waker(&self) -> Waker {
+        self.waker()
+    }
+}
+
+impl Driven for Uring {
+    fn waker(&self) -> Waker {
+        self.waker()
+    }
+}
+
+const LONG: Duration = Duration::from_secs(20);
+
+struct Rig {
+    net: Box<dyn Driven>,
+    ready: Vec<Token>,
+}
+
+impl Rig {
+    fn new(make: Make<'_>) -> Self {
+        Self { net: make(Files::most(1_000)), ready: Vec::new() }
+    }
+
+    /// Opens a token on a free port.
+    fn open(&mut self, token: Token, ip: &str) -> SocketAddr {
+        let probe = UdpSocket::bind((ip, 0)).unwrap();
+        let address = probe.local_addr().unwrap();
+        drop(probe);
+        assert!(self.net.open(token, address));
+        address
+    }
+
+    /// What comes next: token, bytes, source.
+    fn next(&mut self) -> (Token, Vec<u8>, SocketAddr) {
+        let mut buffer = [0; 1_501];
+        for _ in 0..1_000 {
+            self.net.wait(LONG, &mut self.ready);
+            for token in self.ready.clone() {
+                if let Some((length, source)) = self.net.receive(token, &mut buffer) {
+                    return (token, buffer[..length.min(1_501)].to_vec(), source);
+                }
+            }
+        }
+        panic!("nothing comes");
+    }
+
+    /// Everything that comes until there are so many datagrams, `batch` of a token in a round;
+    /// per round how many of each token.
+    fn take(&mut self, count: usize, batch: usize) -> Vec<BTreeMap<Token, usize>> {
+        let (mut rounds, mut seen) = (Vec::new(), 0);
+        while seen < count {
+            let mut round = BTreeMap::new();
+            self.net.wait(LONG, &mut self.ready);
+            for token in self.ready.clone() {
+                let mut buffer = [0; 1_501];
+                for _ in 0..batch {
+                    if self.net.receive(token, &mut buffer).is_none() {
+                        break;
+                    }
+                    *round.entry(token).or_default() += 1;
+                    seen += 1;
+                }
+            }
+            rounds.push(round);
+            assert!(rounds.len() < 100_000, "{seen} of {count}");
+        }
+        rounds
+    }
+
+    /// Gives the driver a few rounds in which nothing comes.
+    fn rest(&mut self) {
+        (0..5).for_each(|_| self.net.wait(Duration::from_millis(1), &mut self.ready));
+    }
+}
+
+fn peer(ip: &str) -> (UdpSocket, SocketAddr) {
+    let socket = UdpSocket::bind((ip, 0)).unwrap();
+    socket.set_read_timeout(Some(LONG)).unwrap();
+    let address = socket.local_addr().unwrap();
+    (socket, address)
+}
+
+fn hears(socket: &UdpSocket) -> (Vec<u8>, SocketAddr) {
+    let mut buffer = [0; 2_000];
+    loop {
+        match socket.recv_from(&mut buffer) {
+            // A ring that is gone interrupts the thread that had it once more.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            got => {
+                let (length, source) = got.unwrap();
+                return (buffer[..length].to_vec(), source);
+            }
+        }
+    }
+}
+
+fn a_datagram_goes_both_ways_over_ipv4_and_ipv6(make: Make<'_>) {
+    for ip in ["127.0.0.1", "::1"] {
+        let mut rig = Rig::new(make);
+        let here = rig.open(6, ip);
+        let (socket, there) = peer(ip);
+        socket.send_to(b"hello", here).unwrap();
+        assert_eq!(rig.next(), (6, b"hello".to_vec(), there));
+        assert!(rig.net.send(6, there, b"and back"));
+        rig.rest();
+        assert_eq!(hears(&socket), (b"and back".to_vec(), here));
+    }
+}
+
+fn a_datagram_that_is_too_large_shows_it(make: Make<'_>) {
+    let mut rig = Rig::new(make);
+    let here = rig.open(0, "127.0.0.1");
+    let (socket, _) = peer("127.0.0.1");
+    for (sent, seen) in [(1_500, 1_500), (1_501, 1_501), (9_000, 1_501)] {
+        socket.send_to(&vec![7; sent], here).unwrap();
+        assert_eq!(rig.next().1.len(), seen);
+    }
+}
+
+fn a_connected_peer_and_everybody_else_are_both_heard(make: Make<'_>) {
+    let mut rig = Rig::new(make);
+    let here = rig.open(2, "127.0.0.1");
+    let ((known, there), (stranger, elsewhere)) = (peer("127.0.0.1"), peer("127.0.0.1"));
+    rig.net.connect(2, there);
+    for _ in 0..100 {
+        known.send_to(b"known", here).unwrap();
+        assert_eq!(rig.next(), (2, b"known".to_vec(), there));
+        stranger.send_to(b"stranger", here).unwrap();
+        assert_eq!(rig.next(), (2, b"stranger".to_vec(), elsewhere));
+    }
+    // Both are reached, from the same port.
+    assert!(rig.net.send(2, there, b"one") && rig.net.send(2, elsewhere, b"two"));
+    rig.rest();
+    assert_eq!(hears(&known), (b"one".to_vec(), here));
+    assert_eq!(hears(&stranger), (b"two".to_vec(), here));
+}
+
+fn a_peer_that_moves_again_is_followed(make: Make<'_>) {
+    let mut rig = Rig::new(make);
+    let here = rig.open(0, "127.0.0.1");
+    let peers: Vec<_> = (0..4).map(|_| peer("127.0.0.1")).collect();
+    for _ in 0..3 {
+        for (socket, there) in &peers {
+            rig.net.connect(0, *there);
+            rig.net.connect(0, *there);
+            for (any, from) in &peers {
+                any.send_to(b"x", here).unwrap();
+                assert_eq!(rig.next().2, *from);
+            }
+            assert!(rig.net.send(0, *there, b"y"));
+            rig.rest();
+            assert_eq!(hears(socket).1, here);
+        }
+    }
+}
+
+fn a_closed_socket_says_nothing_to_its_successor(make: Make<'_>) {
+    let mut rig = Rig::new(make);
+    let (socket, there) = peer("127.0.0.1");
+    for round in 0..200u8 {
+        let old = rig.open(4, "127.0.0.1");
+        if round % 3 == 0 {
+            rig.net.connect(4, there);
+        }
+        socket.send_to(b"taken in, not taken out", old).unwrap();
+        if round % 2 == 0 {
+            rig.net.wait(LONG, &mut rig.ready);
+        }
+        rig.net.close(4);
+        // A free place is taken by the next one at once.
+        let new = rig.open(4, "127.0.0.1");
+        socket.send_to(b"late", old).unwrap();
+        socket.send_to(&[round], new).unwrap();
+        assert_eq!(rig.next(), (4, vec![round], there));
+        rig.net.close(4);
+        rig.rest();
+    }
+}
+
+fn what_was_sent_before_closing_still_goes_out(make: Make<'_>) {
+    let mut rig = Rig::new(make);
+    let (socket, there) = peer("127.0.0.1");
+    let here = rig.open(0, "127.0.0.1");
+    assert!(rig.net.send(0, there, b"goodbye"));
+    rig.net.close(0);
+    let next = rig.open(0, "127.0.0.1");
+    assert!(rig.net.send(0, there, b"hello"));
+    rig.rest();
+    assert_eq!(hears(&socket), (b"goodbye".to_vec(), here));
+    assert_eq!(hears(&socket), (b"hello".to_vec(), next));
+    assert!(!rig.net.send(1, there, b"from nowhere"));
+}
+
+fn a_closed_port_can_be_opened_again(make: Make<'_>) {
+    let mut rig = Rig::new(make);
+    let (_socket, there) = peer("127.0.0.1");
+    let here = rig.open(0, "127.0.0.1");
+    rig.net.connect(0, there);
+    assert!(!rig.net.open(2, here), "the port is taken");
+    rig.net.close(0);
+    rig.rest();
+    assert!(rig.net.open(0, here));
+}
+
+fn one_round_sends_more_than_fits_one_submission(make: Make<'_>) {
+    let mut rig = Rig::new(make);
+    let (socket, there) = peer("127.0.0.1");
+    rustix::net::sockopt::set_socket_recv_buffer_size(&socket, 4 << 20).unwrap();
+    rig.open(0, "127.0.0.1");
+    for number in 0..2_000u16 {
+        assert!(rig.net.send(0, there, &number.to_be_bytes()));
+    }
+    rig.rest();
+    let heard: Vec<_> = (0..2_000).map(|_| hears(&socket).0).collect();
+    assert!((0..2_000u16).zip(heard).all(|(sent, heard)| heard == sent.to_be_bytes()));
+    assert_eq!(rig.net.refused(), 0);
+}
+
+fn a_flood_at_one_port_delays_nobody_and_is_worked_off(make: Make<'_>) {
+    let mut rig = Rig::new(make);
+    let batch = limit::RELAY_BATCH.get();
+    let (socket, _) = peer("127.0.0.1");
+    let victim = rig.open(0, "127.0.0.1");
+    let others: Vec<_> = (1..=40).map(|call| rig.open(call * 2, "127.0.0.1")).collect();
+    rig.rest();
+    for _ in 0..3 {
+        // As much as its socket holds, and more.
+        (0..2_000).for_each(|_| assert_eq!(socket.send_to(&[0x80; 172], victim).unwrap(), 172));
+        for other in &others {
+            socket.send_to(&[0x80; 172], other).unwrap();
+        }
+        let rounds = rig.take(50 + others.len(), batch);
+        let of = |token: Token| rounds.iter().map(move |it| it.get(&token).copied().unwrap_or(0));
+        // Nobody waits for more than a batch of the flood, and one receive of each other.
+        for call in 1..=40 {
+            let flood: usize =
+                of(0).zip(of(call * 2)).take_while(|it| it.1 == 0).map(|it| it.0).sum();
+            assert!(flood <= batch, "call {call} waited for {flood} packets of the flood");
+            assert_eq!(of(call * 2).sum::<usize>(), 1);
+        }
+        assert!(of(0).all(|count| count <= batch));
+        // What is left in the victim's own socket comes as well, and then it is an ordinary one.
+        let mut buffer = [0; 1_501];
+        let mut quiet = 0;
+        while quiet < 5 {
+            rig.net.wait(Duration::from_millis(1), &mut rig.ready);
+            quiet = if rig.ready.is_empty() { quiet + 1 } else { 0 };
+            while rig.net.receive(0, &mut buffer).is_some() {}
+        }
+        socket.send_to(b"still there", victim).unwrap();
+        assert_eq!(rig.next().1, b"still there");
+    }
+}
+
+fn more_datagrams_than_there_are_buffers_are_all_received(make: Make<'_>) {
+    let mut rig = Rig::new(make);
+    let (socket, _) = peer("127.0.0.1");
+    let ports: Vec<_> = (0..60).map(|token| rig.open(token, "127.0.0.1")).collect();
+    rig.rest();
+    for port in &ports {
+        for _ in 0..30 {
+            socket.send_to(&[0x80; 172], port).unwrap();
+        }
+    }
+    let rounds = rig.take(1_800, 64);
+    for token in 0..60 {
+        let count: usize = rounds.iter().filter_map(|round| round.get(&token)).sum();
+        assert_eq!(count, 30, "{token}");
+    }
+}
+
+fn a_command_ends_a_wait(make: Make<'_>) {
+    let mut rig = Rig::new(make);
+    for _ in 0..3 {
+        let waker = rig.net.waker();
+        let thread = std::thread::spawn(move || waker.wake());
+        // Far longer than the test runner's patience.
+        rig.net.wait(Duration::from_secs(3_600), &mut rig.ready);
+        assert!(rig.ready.is_empty());
+        thread.join().unwrap();
+    }
+}
+
+fn a_refused_datagram_is_told(make: Make<'_>) {
+    let mut rig = Rig::new(make);
+    rig.open(0, "127.0.0.1");
+    // Broadcast is not allowed on such a socket.
+    let taken = rig.net.send(0, SocketAddr::from(([255, 255, 255, 255], 9)), b"x");
+    rig.rest();
+    assert_eq!(u64::from(!taken) + rig.net.refused(), 1);
+    assert_eq!(rig.net.refused(), 0);
+    let (_socket, there) = peer("127.0.0.1");
+    assert!(!rig.net.send(0, there, &[0; 70_000]), "too large for any datagram");
+}
+
+fn without_descriptors_no_socket_opens_and_scarce_ones_are_not_doubled(make: Make<'_>) {
+    let mut rig = Rig { net: make(Files::most(4)), ready: Vec::new() };
+    let (socket, there) = peer("127.0.0.1");
+    let ports: Vec<_> = (0..3).map(|token| rig.open(token, "127.0.0.1")).collect();
+    // A quarter stays for new sessions: this one goes on with one socket.
+    rig.net.connect(0, there);
+    rig.open(3, "127.0.0.1");
+    assert!(!rig.net.open(4, SocketAddr::from(([127, 0, 0, 1], 0))));
+    socket.send_to(b"x", ports[0]).unwrap();
+    assert_eq!(rig.next().0, 0);
+    assert!(rig.net.send(0, there, b"y"));
+    rig.rest();
+    assert_eq!(hears(&socket).1, ports[0]);
+    // What is closed is free again.
+    (0..4).for_each(|token| rig.net.close(token));
+    rig.rest();
+    for token in 0..4 {
+        rig.open(token, "127.0.0.1");
+    }
+}
+
+fn no_packet_allocates(make: Make<'_>) {
+    let mut rig = Rig::new(make);
+    let legs: Vec<_> = (0..40).map(|token| rig.open(token, "127.0.0.1")).collect();
+    let (socket, there) = peer("127.0.0.1");
+    socket.set_nonblocking(true).unwrap();
+    (0..40).step_by(2).for_each(|token| rig.net.connect(token, there));
+    let mut buffer = [0; 1_501];
+    let mut round = |rig: &mut Rig| {
+        let mut heard = 0;
+        for leg in &legs {
+            socket.send_to(&[0x80; 172], leg).unwrap();
+        }
+        for _ in 0..4 {
+            rig.net.wait(Duration::from_micros(200), &mut rig.ready);
+            for at in 0..rig.ready.len() {
+                let token = rig.ready[at];
+                while let Some((length, source)) = rig.net.receive(token, &mut buffer) {
+                    assert!(rig.net.send(token, source, &buffer[..length]));
+                }
+            }
+        }
+        while socket.recv_from(&mut buffer).is_ok() {
+            heard += 1;
+        }
+        heard
+    };
+    // The first ones find lists that still grow.
+    assert!((0..20).map(|_| round(&mut rig)).sum::<usize>() > 0);
+    let mut heard = 0;
+    let counted =
+        allocation_counter::measure(|| heard = (0..100).map(|_| round(&mut rig)).sum::<usize>());
+    assert!(heard > 3_500, "{heard}");
+    assert_eq!(counted.count_total, 0);
+}
+
+fn a_driver_can_end_in_the_middle_of_everything(make: Make<'_>) {
+    for _ in 0..10 {
+        let mut rig = Rig::new(make);
+        let (socket, there) = peer("127.0.0.1");
+        let ports: Vec<_> = (0..100).map(|token| rig.open(token, "127.0.0.1")).collect();
+        rig.rest();
+        for (token, port) in ports.iter().enumerate() {
+            socket.send_to(b"unread", port).unwrap();
+            rig.net.send(token, there, b"unsent");
+            if token % 3 == 0 {
+                rig.net.close(token);
+            }
+        }
+        drop(rig);
+        let mut rig = Rig::new(make);
+        // Its ports are free: no socket outlived it.
+        assert!(ports.iter().enumerate().all(|(token, port)| rig.net.open(token, *port)));
+    }
+}
+
+#[test]
+fn a_refusal_says_why() {
+    let refusal = |errno: i32| Refusal::of(&io::Error::from_raw_os_error(errno));
+    assert_eq!(refusal(libc::EPERM), Refusal::Forbidden);
+    assert_eq!(refusal(libc::EACCES), Refusal::Forbidden);
+    assert_eq!(refusal(libc::ENOSYS), Refusal::Missing);
+    assert_eq!(refusal(libc::ENOMEM), Refusal::Memory);
+    assert_eq!(refusal(libc::EINVAL), Refusal::TooOld);
+    assert_eq!(refusal(libc::EIO), Refusal::Failed);
+}

@@ -1,0 +1,420 @@
+//! The io_uring driver: one enter for each tick submits everything that is to be sent and brings
+//! everything that has come.
+//!
+//! Each socket has one receive that goes on by itself (multishot) and puts datagrams into a common
+//! pool of buffers. A socket that fills more than its share of a round is taken off until what it
+//! brought is worked off, so that a flood cannot use up the pool. A socket that is closed lives on
+//! until the kernel has let go of it; its place carries a generation, so that what comes late is
+//! never taken for its successor's.
+
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use base::{Instant, WallTime, limit};
+
+use super::files::Files;
+use super::ring::{Completion, Ring};
+use super::tick::{TICK, Tick};
+use super::{Network, Refusal, Token, Waker};
+use crate::socket::MediaSocket;
+
+/// User data of the watch on the waker.
+const WAKE: u64 = 1 << 62;
+/// User data of the trial; no socket has this generation.
+const TRIAL: u64 = (1 << 62) - 1;
+/// Generations go round after so many closed sockets of one place.
+const GENERATIONS: u32 = (1 << 30) - 1;
+/// Datagrams that end a tick early: half of the pool of buffers.
+const GATHERED: usize = 512;
+/// The least that one enter hands out, if it is there; newer kernels hand out no more unless they
+/// are asked to wait for more.
+const HANDED_OUT: usize = 20;
+
+/// See the module.
+pub struct Uring {
+    ring: Ring,
+    wake: Waker,
+    files: Files,
+    tick: Tick,
+    /// By token.
+    places: Vec<Place>,
+    sockets: Vec<Socket>,
+    vacant: Vec<u32>,
+    /// The buffer after each, in its socket's queue.
+    links: Box<[u16]>,
+    /// Sockets with datagrams that wait.
+    listed: Vec<u32>,
+    /// Sockets whose receive has ended.
+    unarmed: Vec<u32>,
+    /// Before this they are not armed again, so that one that fails each time costs a tick.
+    arm_at: Instant,
+    /// Datagrams since the last wait.
+    fresh: usize,
+    refused: u64,
+}
+
+/// A token's sockets.
+#[derive(Clone, Copy, Debug, Default)]
+struct Place {
+    /// Hears everybody.
+    open: Option<u32>,
+    /// Hears one peer.
+    connected: Option<(SocketAddr, u32)>,
+}
+
+/// A socket, or a vacant place for one.
+#[derive(Default)]
+struct Socket {
+    socket: Option<MediaSocket>,
+    token: Token,
+    generation: u32,
+    /// Its receive is under way.
+    is_armed: bool,
+    /// The receive was told to end.
+    is_cancelled: bool,
+    is_closing: bool,
+    /// It stands in the list of those with datagrams.
+    is_listed: bool,
+    /// Datagrams that wait: how many, the first buffer and the last.
+    waiting: usize,
+    first: u16,
+    last: u16,
+    /// Sends under way.
+    sends: u32,
+}
+
+impl Socket {
+    const fn key(&self, index: u32) -> u64 {
+        (self.generation as u64) << 32 | index as u64
+    }
+}
+
+impl Uring {
+    /// A driver without sockets, for the calling thread.
+    ///
+    /// # Errors
+    /// Why the kernel does not allow it, found out by use: flags alone do not tell what a
+    /// container's filter forbids.
+    pub fn new(files: Files) -> Result<Self, Refusal> {
+        let mut ring = Ring::new().map_err(|error| Refusal::of(&error))?;
+        try_out(&mut ring).map_err(|error| Refusal::of(&error))?;
+        let wake = Waker::new().map_err(|error| Refusal::of(&error.into()))?;
+        if !ring.watch(wake.as_fd(), WAKE) {
+            return Err(Refusal::Failed);
+        }
+        Ok(Self {
+            links: vec![0; ring.buffers()].into(),
+            ring,
+            wake,
+            files,
+            tick: Tick::default(),
+            places: Vec::new(),
+            sockets: Vec::new(),
+            vacant: Vec::new(),
+            listed: Vec::new(),
+            unarmed: Vec::new(),
+            arm_at: Instant::ZERO,
+            fresh: 0,
+            refused: 0,
+        })
+    }
+
+    /// Ends this driver's wait from another thread.
+    #[must_use]
+    pub fn waker(&self) -> Waker {
+        self.wake.clone()
+    }
+
+    /// Gives a socket a place and lets it receive.
+    fn add(&mut self, socket: MediaSocket, token: Token) -> u32 {
+        let index = self.vacant.pop().unwrap_or_else(|| {
+            self.sockets.push(Socket::default());
+            u32::try_from(self.sockets.len() - 1).unwrap_or(u32::MAX)
+        });
+        let entry = &mut self.sockets[index as usize];
+        let generation = (entry.generation + 1) % GENERATIONS;
+        *entry = Socket { socket: Some(socket), token, generation, ..Socket::default() };
+        if !arm(&mut self.ring, entry, index) {
+            self.unarmed.push(index);
+        }
+        index
+    }
+
+    /// Lets sockets receive again whose datagrams are worked off; how long until some more may.
+    fn arm_again(&mut self, now: Instant) -> Option<Duration> {
+        if self.unarmed.is_empty() {
+            return None;
+        }
+        if now >= self.arm_at {
+            self.arm_at = now + TICK;
+            let (ring, sockets) = (&mut self.ring, &mut self.sockets);
+            self.unarmed.retain(|index| {
+                let entry = &mut sockets[*index as usize];
+                let is_over = entry.is_closing || entry.socket.is_none() || entry.is_armed;
+                !is_over && (entry.waiting > 0 || !arm(ring, entry, *index))
+            });
+        }
+        (!self.unarmed.is_empty()).then(|| self.arm_at.since(now))
+    }
+
+    /// Takes in what there is without a wait. A wait for no time would cost as much as a long one.
+    fn look(&mut self) {
+        loop {
+            let before = self.fresh;
+            self.ring.enter(0, Duration::ZERO);
+            self.reap();
+            if self.fresh < before + HANDED_OUT || self.fresh >= GATHERED {
+                return;
+            }
+        }
+    }
+
+    /// Takes in what the kernel has done.
+    fn reap(&mut self) {
+        while let Some(completion) = self.ring.next() {
+            match completion {
+                Completion::Event { data: WAKE, more, .. } => {
+                    if !more {
+                        self.ring.watch(self.wake.as_fd(), WAKE);
+                    }
+                }
+                Completion::Event { data, buffer, more, .. } => self.arrived(data, buffer, more),
+                Completion::Sent { data, is_sent } => {
+                    self.refused += u64::from(!is_sent);
+                    let entry = &mut self.sockets[data as usize];
+                    entry.sends = entry.sends.saturating_sub(1);
+                    self.end(data);
+                }
+            }
+        }
+    }
+
+    /// A receive brought a datagram, or ended, or both.
+    fn arrived(&mut self, data: u64, buffer: Option<u16>, more: bool) {
+        let index = data as u32;
+        let entry = self.sockets.get_mut(index as usize);
+        let Some(entry) = entry.filter(|entry| entry.key(index) == data) else {
+            return buffer.map_or((), |buffer| self.ring.give_back(buffer));
+        };
+        if let Some(buffer) = buffer {
+            if entry.is_closing {
+                self.ring.give_back(buffer);
+            } else {
+                if entry.waiting == 0 {
+                    entry.first = buffer;
+                } else {
+                    self.links[usize::from(entry.last)] = buffer;
+                }
+                entry.last = buffer;
+                entry.waiting += 1;
+                self.fresh += 1;
+                if !std::mem::replace(&mut entry.is_listed, true) {
+                    self.listed.push(index);
+                }
+            }
+        }
+        if !more {
+            (entry.is_armed, entry.is_cancelled) = (false, false);
+            if entry.is_closing {
+                self.end(index);
+            } else {
+                self.unarmed.push(index);
+            }
+        } else if entry.waiting > limit::RELAY_BATCH.get() && !entry.is_cancelled {
+            entry.is_cancelled = self.ring.cancel(data);
+        }
+    }
+
+    /// The next datagram's buffer of a socket.
+    fn take(&mut self, index: u32) -> Option<u16> {
+        let entry = self.sockets.get_mut(index as usize)?;
+        let buffer = entry.first;
+        entry.waiting = entry.waiting.checked_sub(1)?;
+        entry.first = self.links[usize::from(buffer)];
+        Some(buffer)
+    }
+
+    /// Begins to close a socket.
+    fn retire(&mut self, index: u32) {
+        while let Some(buffer) = self.take(index) {
+            self.ring.give_back(buffer);
+        }
+        let entry = &mut self.sockets[index as usize];
+        entry.is_closing = true;
+        if entry.is_armed && !entry.is_cancelled {
+            entry.is_cancelled = self.ring.cancel(entry.key(index));
+        }
+        self.end(index);
+    }
+
+    /// Closes a socket that was to be closed once the kernel has let go of it.
+    fn end(&mut self, index: u32) {
+        let entry = &mut self.sockets[index as usize];
+        if entry.is_closing && !entry.is_armed && entry.sends == 0 {
+            entry.is_closing = false;
+            entry.socket = None;
+            self.vacant.push(index);
+            self.files.give_back();
+        }
+    }
+
+    fn add_connected(&mut self, token: Token, peer: SocketAddr) {
+        let open = self.places.get(token).and_then(|place| place.open);
+        let Some(open) = open.filter(|_| self.files.take_extra()) else { return };
+        let open = self.sockets[open as usize].socket.as_ref();
+        match open.map(|open| open.open_connected(peer)) {
+            Some(Ok(socket)) => {
+                let index = self.add(socket, token);
+                self.places[token].connected = Some((peer, index));
+            }
+            _ => self.files.give_back(),
+        }
+    }
+}
+
+/// Lets a socket receive until further notice.
+fn arm(ring: &mut Ring, entry: &mut Socket, index: u32) -> bool {
+    let key = entry.key(index);
+    let socket = entry.socket.as_ref();
+    entry.is_armed = socket.is_some_and(|socket| ring.receive(socket.as_fd(), key));
+    entry.is_armed
+}
+
+/// Sends a datagram through a ring and receives it, by all that the driver uses, and leaves the
+/// ring as it was.
+fn try_out(ring: &mut Ring) -> io::Result<()> {
+    let (here, there) = (UdpSocket::bind("127.0.0.1:0")?, UdpSocket::bind("127.0.0.1:0")?);
+    let source = here.local_addr()?;
+    let is_queued = ring.receive(there.as_fd(), TRIAL)
+        && ring.send(here.as_fd(), Some(there.local_addr()?), b"try", 0);
+    let mut outcome = Err(io::ErrorKind::TimedOut.into());
+    let mut is_over = !is_queued;
+    for _ in 0..20 {
+        ring.enter(1, Duration::from_millis(50));
+        while let Some(completion) = ring.next() {
+            let Completion::Event { buffer, more, result, .. } = completion else { continue };
+            let seen = buffer.and_then(|buffer| ring.datagram(buffer));
+            if seen == Some((b"try", source)) && more {
+                outcome = Ok(());
+            } else if outcome.is_err() {
+                outcome = Err(if result < 0 {
+                    io::Error::from_raw_os_error(-result)
+                } else {
+                    io::ErrorKind::Unsupported.into()
+                });
+            }
+            buffer.into_iter().for_each(|buffer| ring.give_back(buffer));
+            is_over = !more || !ring.cancel(TRIAL);
+        }
+        if is_over {
+            break;
+        }
+    }
+    outcome
+}
+
+impl Network for Uring {
+    fn now(&self) -> Instant {
+        super::now()
+    }
+
+    fn wall(&self) -> WallTime {
+        super::wall()
+    }
+
+    fn open(&mut self, token: Token, address: SocketAddr) -> bool {
+        if !self.files.take() {
+            return false;
+        }
+        let Ok(socket) = MediaSocket::open(address) else {
+            self.files.give_back();
+            return false;
+        };
+        if self.places.len() <= token {
+            self.places.resize(token + 1, Place::default());
+        }
+        self.close(token);
+        self.places[token] = Place { open: Some(self.add(socket, token)), connected: None };
+        true
+    }
+
+    fn connect(&mut self, token: Token, peer: SocketAddr) {
+        let Some((known, index)) = self.places.get(token).and_then(|place| place.connected) else {
+            return self.add_connected(token, peer);
+        };
+        if known == peer {
+            return;
+        }
+        let socket = self.sockets[index as usize].socket.as_ref();
+        let is_moved = socket.is_some_and(|socket| socket.connect(peer).is_ok());
+        self.places[token].connected = is_moved.then_some((peer, index));
+        if !is_moved {
+            self.retire(index);
+        }
+    }
+
+    fn close(&mut self, token: Token) {
+        if let Some(place) = self.places.get_mut(token).map(std::mem::take) {
+            let connected = place.connected.map(|(_, index)| index);
+            place.open.into_iter().chain(connected).for_each(|index| self.retire(index));
+        }
+    }
+
+    fn wait(&mut self, most: Duration, ready: &mut Vec<Token>) {
+        let sockets = &mut self.sockets;
+        self.listed.retain(|index| {
+            let entry = &mut sockets[*index as usize];
+            entry.is_listed = entry.waiting > 0;
+            entry.is_listed
+        });
+        let now = self.now();
+        let most = self.arm_again(now).map_or(most, |until| until.min(most));
+        let most = if self.listed.is_empty() { most } else { Duration::ZERO };
+        match self.tick.gather(now, most) {
+            Some(gather) if !gather.is_zero() => self.ring.enter(GATHERED, gather),
+            None if !most.is_zero() => self.ring.enter(1, most),
+            _ => self.look(),
+        }
+        self.reap();
+        self.tick.seen(self.now(), std::mem::take(&mut self.fresh));
+        ready.clear();
+        ready.extend(self.listed.iter().map(|index| self.sockets[*index as usize].token));
+    }
+
+    fn receive(&mut self, token: Token, buffer: &mut [u8]) -> Option<(usize, SocketAddr)> {
+        let place = *self.places.get(token)?;
+        let connected = place.connected.and_then(|(_, index)| self.take(index));
+        let taken = connected.or_else(|| self.take(place.open?))?;
+        let datagram = self.ring.datagram(taken).map(|(bytes, source)| {
+            let length = bytes.len().min(buffer.len());
+            buffer[..length].copy_from_slice(&bytes[..length]);
+            (bytes.len(), source)
+        });
+        self.ring.give_back(taken);
+        datagram
+    }
+
+    fn send(&mut self, token: Token, to: SocketAddr, datagram: &[u8]) -> bool {
+        let Some(place) = self.places.get(token) else { return false };
+        let (index, to) = match (place.connected, place.open) {
+            (Some((peer, index)), _) if peer == to => (index, None),
+            (_, Some(index)) => (index, Some(to)),
+            (_, None) => return false,
+        };
+        if !self.ring.can_send() {
+            self.ring.enter(0, Duration::ZERO);
+            self.reap();
+        }
+        let entry = &mut self.sockets[index as usize];
+        let Some(socket) = &entry.socket else { return false };
+        let is_queued = self.ring.send(socket.as_fd(), to, datagram, index);
+        entry.sends += u32::from(is_queued);
+        is_queued
+    }
+
+    fn refused(&mut self) -> u64 {
+        std::mem::take(&mut self.refused)
+    }
+}

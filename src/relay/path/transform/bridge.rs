@@ -1,0 +1,681 @@
+//! A leg that another leg of its call hears: each of its packets goes on as it is, as G.711 of
+//! the other law, or decoded and encoded anew, as its plan says for its payload type.
+//!
+//! What goes on as it is touches no jitter buffer, no codec and no clock. The session that hears
+//! it numbers it anew ([`super::super::numbers`]) and sends it.
+
+use audio::codec::SetupError;
+use audio::{Key, SampleRate};
+use base::{Instant, SessionId};
+use media::{Bridge, KeyPassage, LegPlan, MediaEvent, Passage};
+use rtp::dtmf::{DtmfEvent, DtmfReceiver, TelephoneEvent};
+use rtp::packet::Packet;
+
+use super::super::Driver;
+use super::super::counters::{DropReason, Tally};
+use super::super::numbers::{Numbered, ticks};
+use super::super::passing::{Passing, What};
+use super::agent::Output;
+use super::packets::{FRAME_MS, Packets};
+use super::presses::{Events, Tones, scaled};
+use super::transcode::Transcoder;
+
+/// The clock of comfort noise, in Hz (RFC 3389 section 4).
+const NOISE_CLOCK: u32 = 8_000;
+
+/// See the module.
+pub(crate) struct Bridged {
+    /// The session that hears this one.
+    with: Option<SessionId>,
+    rules: Option<Rules>,
+    way: Option<Way>,
+    /// Counts what is one piece; see [`Numbered`].
+    timeline: u32,
+    run: u32,
+    /// When the last packet that went straight on arrived, and its timestamp.
+    last: (Instant, u32),
+    keys: Option<Keys>,
+    pub(crate) transcoder: Option<Box<Transcoder>>,
+    press: Option<Box<Press>>,
+    presses: u32,
+}
+
+/// The bridge, compiled.
+struct Rules {
+    lines: Vec<Line>,
+    keys: KeyPassage,
+    noise: Option<(u8, Option<u8>)>,
+    /// The clock of what the other leg gets by [`Passage::Transcode`].
+    made_clock: u32,
+}
+
+/// What becomes of a payload type.
+#[derive(Clone, Copy)]
+struct Line {
+    payload_type: u8,
+    clock_rate: u32,
+    passage: Passage,
+    /// The law of G.711 under it, for [`Passage::Recode`].
+    is_mu: bool,
+}
+
+/// How the present source's sound goes on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// In its own numbers, on this clock.
+    Straight(u32),
+    /// In those of the transcoder.
+    Made,
+}
+
+/// The telephone events of the source.
+struct Keys {
+    payload_type: u8,
+    clock_rate: u32,
+    receiver: DtmfReceiver,
+    anchor: Option<Anchor>,
+}
+
+/// Where the start of a key press lies on either side.
+#[derive(Clone, Copy)]
+struct Anchor {
+    from: u32,
+    to: u32,
+    event: u8,
+}
+
+/// Keys that came by signalling, to be sent to this leg's peer.
+struct Press {
+    kind: Pressing,
+    sequence: u16,
+    timestamp: u32,
+    timeline: u32,
+    clock_rate: u32,
+}
+
+enum Pressing {
+    Events(Events),
+    Tones(Box<(Tones, Packets)>),
+}
+
+impl Bridged {
+    pub(crate) fn new(
+        plan: &LegPlan,
+        bridge: Option<&Bridge>,
+        with: Option<SessionId>,
+    ) -> Result<Self, SetupError> {
+        let mut bridged = Self {
+            with: None,
+            rules: None,
+            way: None,
+            timeline: 0,
+            run: 0,
+            last: (Instant::ZERO, 0),
+            keys: None,
+            transcoder: None,
+            press: None,
+            presses: 0,
+        };
+        bridged.update(plan, bridge, with)?;
+        Ok(bridged)
+    }
+
+    /// Follows a new plan. Whom it speaks to hears a new piece only where the listener is another.
+    pub(crate) fn update(
+        &mut self,
+        plan: &LegPlan,
+        bridge: Option<&Bridge>,
+        with: Option<SessionId>,
+    ) -> Result<(), SetupError> {
+        if self.with != with || bridge.is_none() {
+            self.way = None;
+        }
+        self.with = with;
+        self.rules = bridge.map(|bridge| Rules::compile(plan, bridge));
+        let told = plan.telephone_event.map(|event| (event.receive, event.clock_rate));
+        // Where it stays so does the state, so that a key held over a re-INVITE goes on.
+        if self.keys.as_ref().map(|keys| (keys.payload_type, keys.clock_rate)) != told {
+            self.keys = told.map(|(payload_type, clock_rate)| Keys {
+                payload_type,
+                clock_rate,
+                receiver: DtmfReceiver::new(clock_rate),
+                anchor: None,
+            });
+        }
+        let stays = match (&mut self.transcoder, bridge) {
+            (Some(transcoder), Some(bridge)) => transcoder.update(plan, bridge)?,
+            _ => false,
+        };
+        if !stays {
+            self.transcoder = None;
+        }
+        Ok(())
+    }
+
+    /// The RTP clock of a payload type that is accepted.
+    pub(crate) fn clock(&self, plan: &LegPlan, payload_type: u8) -> Option<u32> {
+        let format = plan.accept.iter().find(|format| format.payload_type == payload_type);
+        format.map(|format| format.codec.clock_rate())
+    }
+
+    /// Whether frames of 20 ms have something to do.
+    pub(crate) fn needs_frames(&self) -> bool {
+        self.press.is_some() || self.transcoder.as_ref().is_some_and(|it| !it.is_idle())
+    }
+
+    /// Whether what `from` hands over is to be sent.
+    pub(crate) fn takes(&self, from: SessionId) -> Result<(), DropReason> {
+        if self.press.is_some() {
+            return Err(DropReason::Pressed);
+        }
+        let other = self.with.is_some_and(|with| with != from);
+        if other { Err(DropReason::Unbridged) } else { Ok(()) }
+    }
+
+    /// The listener says what it loses of us, 0 to 1.
+    pub(crate) fn set_loss(&mut self, loss: f32) {
+        self.transcoder.iter_mut().for_each(|transcoder| transcoder.set_loss(loss));
+    }
+
+    /// What this leg's peer loses, for whoever makes what it hears.
+    pub(crate) fn tell_loss(&self, loss: f32, driver: &mut dyn Driver) {
+        if let Some(to) = self.with {
+            driver.pass(Passing { to, what: What::Loss(loss) }, &[]);
+        }
+    }
+
+    /// Another source speaks.
+    pub(crate) fn reset(&mut self) {
+        self.way = None;
+        self.transcoder.iter_mut().for_each(|transcoder| transcoder.reset());
+        if let Some(keys) = &mut self.keys {
+            let _ = keys.receiver.reset();
+            keys.anchor = None;
+        }
+    }
+
+    /// Packets were left out on purpose.
+    pub(crate) const fn interrupt(&mut self) {
+        self.run = self.run.wrapping_add(1);
+    }
+
+    /// Takes a packet, which is the whole of `datagram`, and hands it on.
+    pub(crate) fn receive(
+        &mut self,
+        now: Instant,
+        plan: &LegPlan,
+        packet: Fixed,
+        datagram: &mut [u8],
+        driver: &mut dyn Driver,
+    ) -> Result<(), DropReason> {
+        let Some(rules) = &self.rules else {
+            return Err(DropReason::Unbridged);
+        };
+        let payload_type = packet.payload_type;
+        if self.keys.as_ref().is_some_and(|keys| keys.payload_type == payload_type) {
+            return self.on_key(now, plan, packet, datagram, driver);
+        }
+        if let Some((noise, goes_on)) = rules.noise.filter(|(noise, _)| *noise == payload_type) {
+            let line = Line {
+                payload_type: noise,
+                clock_rate: NOISE_CLOCK,
+                passage: goes_on.map_or(Passage::Transcode, Passage::Forward),
+                is_mu: false,
+            };
+            return self.on_noise(now, plan, line, packet, datagram, driver);
+        }
+        let line = rules.lines.iter().find(|line| line.payload_type == payload_type);
+        let line = *line.ok_or(DropReason::PayloadType)?;
+        self.on_sound(now, plan, line, packet, datagram, driver)
+    }
+
+    fn on_sound(
+        &mut self,
+        now: Instant,
+        plan: &LegPlan,
+        line: Line,
+        packet: Fixed,
+        datagram: &mut [u8],
+        driver: &mut dyn Driver,
+    ) -> Result<(), DropReason> {
+        let payload_type = match line.passage {
+            Passage::Forward(payload_type) => payload_type,
+            Passage::Recode(payload_type) => {
+                let payload = &mut datagram[packet.payload()];
+                if line.is_mu {
+                    audio::g711::mu_to_a(payload);
+                } else {
+                    audio::g711::a_to_mu(payload);
+                }
+                payload_type
+            }
+            Passage::Transcode => {
+                self.follow(Way::Made);
+                let packet = Packet::parse(datagram).map_err(|_| DropReason::Malformed)?;
+                return self.transcoder(plan)?.push(now, &packet);
+            }
+        };
+        self.follow(Way::Straight(line.clock_rate));
+        self.last = (now, packet.timestamp);
+        self.hand_on(packet, payload_type, line.clock_rate, &datagram[packet.payload()], driver);
+        Ok(())
+    }
+
+    /// Comfort noise goes the way that the sound before it went.
+    fn on_noise(
+        &mut self,
+        now: Instant,
+        plan: &LegPlan,
+        line: Line,
+        packet: Fixed,
+        datagram: &mut [u8],
+        driver: &mut dyn Driver,
+    ) -> Result<(), DropReason> {
+        match (self.way.unwrap_or(self.first_way()), line.passage) {
+            (Way::Made, _) => {
+                let line = Line { passage: Passage::Transcode, ..line };
+                self.on_sound(now, plan, line, packet, datagram, driver)
+            }
+            (Way::Straight(NOISE_CLOCK), Passage::Forward(_)) => {
+                self.on_sound(now, plan, line, packet, datagram, driver)
+            }
+            // Silence, to whom nobody may describe it.
+            (Way::Straight(_), _) => {
+                self.interrupt();
+                Ok(())
+            }
+        }
+    }
+
+    fn hand_on(
+        &self,
+        packet: Fixed,
+        payload_type: u8,
+        clock_rate: u32,
+        payload: &[u8],
+        driver: &mut dyn Driver,
+    ) {
+        let numbered = Numbered {
+            timeline: self.timeline.wrapping_mul(2),
+            run: self.run,
+            sequence: packet.sequence,
+            timestamp: packet.timestamp,
+            clock_rate,
+            payload_type,
+            marker: packet.marker,
+            is_event: false,
+        };
+        pass(self.with, numbered, payload, driver);
+    }
+
+    /// The way of a source that has not yet been heard.
+    fn first_way(&self) -> Way {
+        let first = self.rules.as_ref().and_then(|rules| rules.lines.first());
+        first.map_or(Way::Straight(NOISE_CLOCK), |line| match line.passage {
+            Passage::Transcode => Way::Made,
+            Passage::Forward(_) | Passage::Recode(_) => Way::Straight(line.clock_rate),
+        })
+    }
+
+    fn follow(&mut self, way: Way) {
+        if self.way != Some(way) {
+            if self.way == Some(Way::Made) {
+                self.transcoder.iter_mut().for_each(|transcoder| transcoder.reset());
+            }
+            if way != Way::Made {
+                self.timeline = self.timeline.wrapping_add(1);
+            }
+            self.way = Some(way);
+        }
+    }
+
+    /// The transcoder, made when its first packet comes.
+    fn transcoder(&mut self, plan: &LegPlan) -> Result<&mut Transcoder, DropReason> {
+        if self.transcoder.is_none() {
+            let media::Purpose::Bridge(Some(bridge)) = &plan.purpose else {
+                return Err(DropReason::Unbridged);
+            };
+            self.timeline = self.timeline.wrapping_add(1);
+            // Opus fails to set up only where memory is short; the packet is then lost.
+            let fresh = Transcoder::new(plan, bridge, self.timeline.wrapping_shl(8));
+            self.transcoder = Some(Box::new(fresh.map_err(|_| DropReason::Undecodable)?));
+        }
+        self.transcoder.as_deref_mut().ok_or(DropReason::Undecodable)
+    }
+
+    /// A telephone event of the source's.
+    fn on_key(
+        &mut self,
+        now: Instant,
+        plan: &LegPlan,
+        packet: Fixed,
+        datagram: &mut [u8],
+        driver: &mut dyn Driver,
+    ) -> Result<(), DropReason> {
+        let (Some(rules), Some(keys)) = (&self.rules, &mut self.keys) else {
+            return Err(DropReason::PayloadType);
+        };
+        let payload = &datagram[packet.payload()];
+        let (passage, made_clock) = (rules.keys, rules.made_clock);
+        let mut seen = [None; 3];
+        let events = keys.receiver.handle_packet(now, packet.timestamp, payload);
+        seen.iter_mut().zip(events).for_each(|(slot, event)| *slot = Some(event));
+        if let KeyPassage::Events { payload_type, clock_rate } = passage {
+            let event = TelephoneEvent::parse(payload).ok_or(DropReason::Malformed)?;
+            let begins = seen.iter().any(|it| matches!(it, Some(DtmfEvent::Started { .. })));
+            let way = self.way.unwrap_or(self.first_way());
+            let to = KeyTo { payload_type, clock_rate, way, made_clock, begins };
+            return self.hand_on_key(now, plan, packet, event, to, driver);
+        }
+        for event in seen.into_iter().flatten() {
+            self.on_heard_key(plan, passage, event, driver)?;
+        }
+        self.interrupt();
+        Ok(())
+    }
+
+    /// A key that goes on in another form than as events.
+    fn on_heard_key(
+        &mut self,
+        plan: &LegPlan,
+        passage: KeyPassage,
+        event: DtmfEvent,
+        driver: &mut dyn Driver,
+    ) -> Result<(), DropReason> {
+        match (passage, event) {
+            (KeyPassage::Report, DtmfEvent::Started { digit }) => {
+                let digit = digit.to_char();
+                driver.event(MediaEvent::Digit { digit, duration: std::time::Duration::ZERO });
+            }
+            (KeyPassage::Tones, DtmfEvent::Started { digit }) => {
+                let tones = &mut self.transcoder(plan)?.tones;
+                Key::from_event(digit.event()).into_iter().for_each(|key| tones.press(key));
+            }
+            (KeyPassage::Tones, DtmfEvent::Ended { duration, .. }) => {
+                self.transcoder(plan)?.tones.release(duration);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Hands a telephone event on: its start on the clock of the sound that goes on, its duration
+    /// on the clock of the listener's events.
+    fn hand_on_key(
+        &mut self,
+        now: Instant,
+        plan: &LegPlan,
+        packet: Fixed,
+        event: TelephoneEvent,
+        to: KeyTo,
+        driver: &mut dyn Driver,
+    ) -> Result<(), DropReason> {
+        let from_clock = self.keys.as_ref().map_or(NOISE_CLOCK, |keys| keys.clock_rate);
+        self.follow(to.way);
+        let (start, sound_clock) = match to.way {
+            // The same clock all the way: the start is where the source says.
+            Way::Straight(clock) if clock == from_clock => (packet.timestamp, clock),
+            Way::Straight(clock) => {
+                let present = self.last.1.wrapping_add(ticks(now, self.last.0, clock));
+                (self.anchor(packet.timestamp, event.event, present, clock, to.begins), clock)
+            }
+            Way::Made => {
+                let present = self.transcoder(plan)?.packets().timestamp();
+                let clock = to.made_clock;
+                (self.anchor(packet.timestamp, event.event, present, clock, to.begins), clock)
+            }
+        };
+        let units = scaled(u32::from(event.duration), from_clock, to.clock_rate);
+        // What one packet cannot say is a further segment (RFC 4733 section 2.5.1.3).
+        let full = units.saturating_sub(1) / u32::from(u16::MAX);
+        let before = full * u32::from(u16::MAX);
+        let duration = u16::try_from(units - before).unwrap_or(u16::MAX);
+        let timestamp = start.wrapping_add(scaled(before, to.clock_rate, sound_clock));
+        let numbered = match to.way {
+            Way::Straight(_) => Numbered {
+                timeline: self.timeline.wrapping_mul(2),
+                run: self.run,
+                sequence: packet.sequence,
+                timestamp,
+                clock_rate: sound_clock,
+                payload_type: to.payload_type,
+                marker: packet.marker,
+                is_event: true,
+            },
+            Way::Made => {
+                let packets = self.transcoder(plan)?.packets();
+                made(packets.number(to.payload_type, timestamp, packet.marker, true))
+            }
+        };
+        let payload = TelephoneEvent { duration, ..event }.to_bytes();
+        pass(self.with, numbered, &payload, driver);
+        Ok(())
+    }
+
+    /// Where a press that begins at `timestamp` begins on the way out, where it is `present` now
+    /// on a clock of `clock_rate`.
+    fn anchor(
+        &mut self,
+        timestamp: u32,
+        event: u8,
+        present: u32,
+        clock_rate: u32,
+        begins: bool,
+    ) -> u32 {
+        let Some(keys) = &mut self.keys else { return present };
+        let from_clock = keys.clock_rate;
+        let known = keys.anchor.filter(|anchor| {
+            let ahead = timestamp.wrapping_sub(anchor.from);
+            // Events that are no keys are told apart by their timestamps alone.
+            let is_newer = ahead != 0 && ahead <= u32::MAX / 2 && anchor.event != event;
+            !begins && !is_newer
+        });
+        let anchor = known.unwrap_or(Anchor { from: timestamp, to: present, event });
+        keys.anchor = Some(anchor);
+        let ahead = timestamp.wrapping_sub(anchor.from);
+        if ahead > u32::MAX / 2 {
+            anchor.to.wrapping_sub(scaled(ahead.wrapping_neg(), from_clock, clock_rate))
+        } else {
+            anchor.to.wrapping_add(scaled(ahead, from_clock, clock_rate))
+        }
+    }
+
+    /// Sends keys that came by signalling to this leg's peer, in the form that it takes; `false`
+    /// where a character is no key or too many wait.
+    pub(crate) fn press(&mut self, plan: &LegPlan, keys: &str) -> bool {
+        if self.press.is_none() {
+            self.presses = self.presses.wrapping_add(1);
+            self.press = Press::new(plan, self.presses).map(Box::new);
+        }
+        let Some(press) = &mut self.press else { return false };
+        let taken = match &mut press.kind {
+            Pressing::Events(events) => events.send(keys),
+            Pressing::Tones(tones) => tones.0.send(keys),
+        };
+        if !press.is_active() {
+            self.press = None;
+        }
+        taken
+    }
+
+    /// One frame of 20 ms of keys that came by signalling; `out` is this leg's own stream.
+    pub(crate) fn press_frame(&mut self, sends: bool, out: &mut dyn Output) {
+        if let Some(press) = &mut self.press {
+            if sends {
+                press.frame(out);
+            }
+            if !press.is_active() || !sends {
+                self.press = None;
+            }
+        }
+    }
+
+    /// One frame of 20 ms of sound that is decoded and encoded.
+    pub(crate) fn transcode_frame(&mut self, now: Instant, driver: &mut dyn Driver) {
+        let is_down = self.keys.as_mut().is_some_and(|keys| {
+            if let Some(DtmfEvent::Ended { duration, .. }) = keys.receiver.handle_timeout(now)
+                && let Some(transcoder) = &mut self.transcoder
+            {
+                transcoder.tones.release(duration);
+            }
+            keys.receiver.poll_timeout().is_some()
+        });
+        if let Some(transcoder) = &mut self.transcoder {
+            transcoder.frame(now, is_down, &mut Handing { with: self.with, driver });
+        }
+    }
+
+    /// Lets `frames` frames pass.
+    pub(crate) fn skip(&mut self, frames: u32) {
+        self.transcoder.iter_mut().for_each(|transcoder| transcoder.skip(frames));
+    }
+}
+
+/// The parts of a packet's header that count, and where its payload lies: the bytes themselves
+/// may then be changed.
+#[derive(Clone, Copy)]
+pub(crate) struct Fixed {
+    pub(crate) sequence: u16,
+    pub(crate) timestamp: u32,
+    pub(crate) payload_type: u8,
+    marker: bool,
+    start: usize,
+    end: usize,
+}
+
+impl Fixed {
+    /// Of a packet that is the whole of its datagram.
+    pub(crate) fn of(packet: &Packet<'_>) -> Self {
+        let start = packet.header_len();
+        Self {
+            sequence: packet.sequence(),
+            timestamp: packet.timestamp(),
+            payload_type: packet.payload_type(),
+            marker: packet.marker(),
+            start,
+            end: start + packet.payload().len(),
+        }
+    }
+
+    const fn payload(&self) -> std::ops::Range<usize> {
+        self.start..self.end
+    }
+}
+
+/// How a telephone event is to go on.
+#[derive(Clone, Copy)]
+struct KeyTo {
+    payload_type: u8,
+    clock_rate: u32,
+    way: Way,
+    made_clock: u32,
+    /// Whether it is the first that arrived of its press.
+    begins: bool,
+}
+
+impl Rules {
+    fn compile(plan: &LegPlan, bridge: &Bridge) -> Self {
+        let line = |(payload_type, passage): &(u8, Passage)| {
+            let format = plan.accept.iter().find(|format| format.payload_type == *payload_type)?;
+            Some(Line {
+                payload_type: *payload_type,
+                clock_rate: format.codec.clock_rate(),
+                passage: *passage,
+                is_mu: format.codec == audio::Codec::Pcmu,
+            })
+        };
+        Self {
+            lines: bridge.audio.iter().filter_map(line).collect(),
+            keys: bridge.keys,
+            noise: plan.comfort_noise.map(|noise| (noise.receive, bridge.comfort_noise)),
+            made_clock: bridge.to.codec.clock_rate(),
+        }
+    }
+}
+
+impl Press {
+    fn new(plan: &LegPlan, number: u32) -> Option<Self> {
+        let rate = plan.send.codec.sample_rate().min(SampleRate::Hz16000);
+        let kind = match plan.telephone_event {
+            Some(event) => Pressing::Events(Events::new(event)),
+            None => {
+                // Opus fails to set up only where memory is short.
+                let mut packets = Packets::new(plan.send, rate, 0).ok()?;
+                packets.set_timeline(number);
+                Pressing::Tones(Box::new((Tones::new(rate), packets)))
+            }
+        };
+        let clock_rate = plan.send.codec.clock_rate();
+        Some(Self { kind, sequence: 0, timestamp: 0, timeline: number, clock_rate })
+    }
+
+    fn is_active(&self) -> bool {
+        match &self.kind {
+            Pressing::Events(events) => events.is_active(),
+            Pressing::Tones(tones) => tones.0.is_active(),
+        }
+    }
+
+    fn frame(&mut self, out: &mut dyn Output) {
+        match &mut self.kind {
+            Pressing::Events(events) => {
+                let timestamp = self.timestamp;
+                self.timestamp = timestamp.wrapping_add(self.clock_rate / 1000 * FRAME_MS);
+                if let Some(packet) = events.poll(timestamp, self.clock_rate) {
+                    let sequence = self.sequence;
+                    self.sequence = sequence.wrapping_add(1);
+                    let numbered = Numbered {
+                        timeline: self.timeline,
+                        run: 0,
+                        sequence,
+                        timestamp: packet.timestamp,
+                        clock_rate: self.clock_rate,
+                        payload_type: events.event().send,
+                        marker: packet.marker,
+                        is_event: true,
+                    };
+                    out.packet(&numbered, &packet.payload);
+                }
+            }
+            Pressing::Tones(tones) => {
+                let (tones, packets) = &mut **tones;
+                let mut sound = [0; SampleRate::Hz16000.samples(FRAME_MS)];
+                let sound = &mut sound[..packets.rate().samples(FRAME_MS)];
+                tones.fill(sound);
+                packets.frame(sound, &mut |packet, payload| out.packet(packet, payload));
+            }
+        }
+    }
+}
+
+/// A transcoder's packets on their way to the session that hears them.
+struct Handing<'a> {
+    with: Option<SessionId>,
+    driver: &'a mut dyn Driver,
+}
+
+impl Output for Handing<'_> {
+    fn event(&mut self, event: MediaEvent) {
+        self.driver.event(event);
+    }
+
+    fn packet(&mut self, packet: &Numbered, payload: &[u8]) {
+        pass(self.with, made(*packet), payload, self.driver);
+    }
+
+    fn tally(&mut self) -> &mut Tally {
+        self.driver.tally()
+    }
+}
+
+/// A transcoder's timelines are the odd ones.
+const fn made(packet: Numbered) -> Numbered {
+    Numbered { timeline: packet.timeline.wrapping_mul(2).wrapping_add(1), ..packet }
+}
+
+fn pass(with: Option<SessionId>, packet: Numbered, payload: &[u8], driver: &mut dyn Driver) {
+    match with {
+        Some(to) => driver.pass(Passing { to, what: What::Packet(packet) }, payload),
+        None => driver.tally().drop(DropReason::Unbridged),
+    }
+}

@@ -1,0 +1,284 @@
+//! One leg's sound for another that takes another codec, another packet time, or keys in another
+//! form: jitter buffer, decoder, encoder, on the session's 20 ms clock.
+//!
+//! It works at the lower of the two codecs' own rates. A source that goes silent is continued for
+//! a moment, since its codec may leave silence out where the other cannot; then nothing is sent.
+
+use std::time::Duration;
+
+use audio::codec::SetupError;
+use audio::comfort_noise::PAYLOAD_BYTES;
+use audio::{Codec, DtmfDetector, DtmfEvent, Key, NoiseAnalyzer, SampleRate};
+use base::Instant;
+use media::{Bridge, Format, KeyPassage, LegPlan, MediaEvent, Passage, TelephoneEvent};
+use rtp::Digit;
+use rtp::packet::Packet;
+
+use super::super::counters::{DropReason, Meter};
+use super::super::numbers::Numbered;
+use super::agent::Output;
+use super::hear::Hear;
+use super::packets::{FRAME_MS, Packets};
+use super::presses::{Events, Tones};
+use super::speak::press;
+
+/// How much CPU Opus takes for quality. One step above the cheapest costs 8 % more and keeps the
+/// telephone band flat within half a dB at 24 kb/s, where the cheapest is off by more than one;
+/// the next step costs twice as much.
+const COMPLEXITY: u8 = 1;
+/// How long a source that sends nothing is continued: longer than the pauses between two packets
+/// of an Opus encoder that leaves silence out (400 ms).
+const SUSTAIN: Duration = Duration::from_millis(1_000);
+/// The most samples in a frame.
+const FRAME_MAX: usize = SampleRate::Hz48000.samples(FRAME_MS);
+/// Frames of silence before it is left out, and between two descriptions of it.
+const QUIET_FRAMES: u32 = 10;
+const QUIET_EVERY: u32 = 25;
+/// What is below this is silence, in dBFS: the idle noise of G.711 is above.
+const QUIET_DBFS: f32 = -70.0;
+
+/// See the module.
+pub(crate) struct Transcoder {
+    rate: SampleRate,
+    pub(crate) hear: Hear,
+    packets: Packets,
+    /// When there was last sound; `None` while nothing is to be sent.
+    sounded: Option<Instant>,
+    pub(crate) tones: Tones,
+    keys: KeyPassage,
+    detector: Option<Box<DtmfDetector>>,
+    /// Keys that were found in the sound.
+    events: Option<Box<Events>>,
+    mute_until: Instant,
+    quiet: Option<Quiet>,
+}
+
+/// Silence, described (RFC 3389) instead of sent.
+struct Quiet {
+    payload_type: u8,
+    analyzer: NoiseAnalyzer,
+    frames: u32,
+}
+
+impl Transcoder {
+    pub(crate) fn new(plan: &LegPlan, bridge: &Bridge, timeline: u32) -> Result<Self, SetupError> {
+        let formats: Vec<Format> = decoded(plan, bridge).collect();
+        let rate = rate(&formats, bridge.to.codec);
+        let noise = plan.comfort_noise.map(|noise| noise.receive);
+        let mut transcoder = Self {
+            rate,
+            hear: Hear::new(&formats, noise, rate),
+            packets: Packets::new(bridge.to, rate, COMPLEXITY)?,
+            sounded: None,
+            tones: Tones::new(rate),
+            keys: bridge.keys,
+            detector: None,
+            events: None,
+            mute_until: Instant::ZERO,
+            quiet: None,
+        };
+        transcoder.packets.set_timeline(timeline);
+        transcoder.follow(bridge);
+        Ok(transcoder)
+    }
+
+    /// Follows a new plan; `false` where another transcoder is needed.
+    pub(crate) fn update(&mut self, plan: &LegPlan, bridge: &Bridge) -> Result<bool, SetupError> {
+        let formats: Vec<Format> = decoded(plan, bridge).collect();
+        if formats.is_empty() || rate(&formats, bridge.to.codec) != self.rate {
+            return Ok(false);
+        }
+        self.packets.set_format(bridge.to)?;
+        self.hear.set_formats(&formats, plan.comfort_noise.map(|noise| noise.receive));
+        self.follow(bridge);
+        Ok(true)
+    }
+
+    fn follow(&mut self, bridge: &Bridge) {
+        self.keys = bridge.keys;
+        if !bridge.detect_tones {
+            self.detector = None;
+        } else if self.detector.is_none() {
+            self.detector = Some(Box::new(DtmfDetector::new(self.rate)));
+        }
+        let quiet =
+            |payload_type| Quiet { payload_type, analyzer: NoiseAnalyzer::new(), frames: 0 };
+        // Comfort noise is on a clock of 8 kHz (RFC 3389 section 4).
+        let clock_fits = bridge.to.codec.clock_rate() == 8_000;
+        let payload_type = bridge.comfort_noise.filter(|_| clock_fits);
+        if self.quiet.as_ref().map(|quiet| quiet.payload_type) != payload_type {
+            self.quiet = payload_type.map(quiet);
+        }
+    }
+
+    /// Takes a packet to be heard.
+    pub(crate) fn push(&mut self, now: Instant, packet: &Packet<'_>) -> Result<(), DropReason> {
+        self.hear.push(now, packet)
+    }
+
+    /// Another source speaks, or this one in another way.
+    pub(crate) fn reset(&mut self) {
+        self.hear.reset();
+    }
+
+    /// Whether its frames have nothing to do.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.sounded.is_none()
+            && !self.hear.is_waiting()
+            && !self.tones.is_active()
+            && !self.events.as_ref().is_some_and(|events| events.is_active())
+    }
+
+    /// Lets `frames` frames pass.
+    pub(crate) fn skip(&mut self, frames: u32) {
+        self.packets.skip(frames);
+    }
+
+    /// Tells the encoder what its listener loses, 0 to 1.
+    pub(crate) fn set_loss(&mut self, loss: f32) {
+        self.packets.set_loss(loss);
+    }
+
+    /// The numbers that go out, for an event that shares them.
+    pub(crate) const fn packets(&mut self) -> &mut Packets {
+        &mut self.packets
+    }
+
+    /// One frame of 20 ms. While a key `is_down` as an event, its tone is not heard.
+    pub(crate) fn frame(&mut self, now: Instant, is_down: bool, out: &mut dyn Output) {
+        let mut sound = [0; FRAME_MAX];
+        let sound = &mut sound[..self.rate.samples(FRAME_MS)];
+        let from_packets = self.listen(now, sound, out);
+        if is_down {
+            // The sound is later than the event by what the jitter buffer holds.
+            let delay = self.hear.buffer().map(|buffer| buffer.target()).unwrap_or_default();
+            self.mute_until = now + delay;
+        }
+        let found = self.find_keys(sound, out);
+        if found || now < self.mute_until {
+            sound.fill(0);
+        }
+        let send = &mut |packet: &_, payload: &[u8]| out.packet(packet, payload);
+        if let Some(events) = self.events.as_mut().filter(|events| events.is_active()) {
+            return press(events, &mut self.packets, send);
+        }
+        if self.tones.fill(sound) {
+            return self.packets.frame(sound, send);
+        }
+        // A key that goes on as events takes the place of the sound (RFC 4733 section 2.1).
+        let is_pressed = is_down && matches!(self.keys, KeyPassage::Events { .. });
+        if self.sounded.is_none() || is_pressed {
+            return self.packets.skip(1);
+        }
+        if let Some(quiet) = &mut self.quiet
+            && quiet.takes(sound, from_packets)
+        {
+            return quiet.describe(&mut self.packets, send);
+        }
+        self.packets.frame(sound, send);
+    }
+
+    /// Fills the frame, notes whether there is any sound, and says whether all of it is the
+    /// source's.
+    fn listen(&mut self, now: Instant, sound: &mut [i16], out: &mut dyn Output) -> bool {
+        let before = self.hear.concealed;
+        let filled = self.hear.frame(now, sound);
+        out.tally().count(Meter::Frames, 1);
+        out.tally().count(Meter::Concealed, self.hear.concealed - before);
+        for _ in 0..filled.undecodable {
+            out.tally().drop(DropReason::Undecodable);
+        }
+        if filled.samples > 0 || filled.noise {
+            self.sounded = Some(now);
+        }
+        let is_full = filled.samples == sound.len();
+        if !is_full && !filled.noise {
+            self.sounded = self.sounded.filter(|at| now.since(*at) < SUSTAIN);
+            if self.sounded.is_some() {
+                self.hear.sustain(&mut sound[filled.samples..]);
+            }
+        }
+        is_full
+    }
+
+    /// Looks for keys in the sound; whether there may be one.
+    fn find_keys(&mut self, sound: &[i16], out: &mut dyn Output) -> bool {
+        let Some(detector) = &mut self.detector else {
+            return false;
+        };
+        let mut seen = [None; 8];
+        let mut count = 0;
+        detector.push(sound, |event| {
+            if let Some(slot) = seen.get_mut(count) {
+                (*slot, count) = (Some(event), count + 1);
+            }
+        });
+        let is_suspected = detector.is_suspected();
+        for event in seen.into_iter().flatten() {
+            match event {
+                DtmfEvent::Pressed { key, .. } => self.on_pressed(key, out),
+                DtmfEvent::Released { millis, .. } => {
+                    self.tones.release(Duration::from_millis(millis.into()));
+                    self.events.iter_mut().for_each(|events| events.release());
+                }
+            }
+        }
+        is_suspected
+    }
+
+    fn on_pressed(&mut self, key: Key, out: &mut dyn Output) {
+        match self.keys {
+            KeyPassage::Events { payload_type, clock_rate } => {
+                let event =
+                    TelephoneEvent { send: payload_type, receive: payload_type, clock_rate };
+                let known = self.events.take().filter(|events| events.event() == event);
+                let mut events = known.unwrap_or_else(|| Box::new(Events::new(event)));
+                Digit::from_event(key.event()).into_iter().for_each(|digit| events.press(digit));
+                self.events = Some(events);
+            }
+            KeyPassage::Report => {
+                out.event(MediaEvent::Digit { digit: key.as_char(), duration: Duration::ZERO });
+            }
+            KeyPassage::Tones => self.tones.press(key),
+            KeyPassage::Drop => {}
+        }
+    }
+}
+
+impl Quiet {
+    /// Listens to a frame; whether it is to be left out.
+    fn takes(&mut self, sound: &[i16], from_packets: bool) -> bool {
+        if from_packets && audio::level::dbfs(sound) >= QUIET_DBFS {
+            self.frames = 0;
+            return false;
+        }
+        self.analyzer.push(sound);
+        self.frames += 1;
+        self.frames > QUIET_FRAMES
+    }
+
+    /// Lets the frame pass, and describes it where that is due.
+    fn describe(&self, packets: &mut Packets, send: &mut dyn FnMut(&Numbered, &[u8])) {
+        let timestamp = packets.other();
+        let mut payload = [0; PAYLOAD_BYTES];
+        if (self.frames - QUIET_FRAMES) % QUIET_EVERY == 1
+            && let Ok(length) = self.analyzer.write_payload(&mut payload)
+        {
+            let packet = packets.number(self.payload_type, timestamp, false, false);
+            send(&packet, &payload[..length]);
+        }
+    }
+}
+
+/// The formats whose sound is to be decoded.
+fn decoded<'a>(plan: &'a LegPlan, bridge: &'a Bridge) -> impl Iterator<Item = Format> + 'a {
+    let is_decoded =
+        |format: &&Format| bridge.audio.contains(&(format.payload_type, Passage::Transcode));
+    plan.accept.iter().filter(is_decoded).copied()
+}
+
+/// The lower of both sides' own rates, so that nothing is computed that one of them cannot carry.
+fn rate(from: &[Format], to: Codec) -> SampleRate {
+    let own = from.iter().map(|format| format.codec.sample_rate().min(to.sample_rate()));
+    own.max().unwrap_or(SampleRate::Hz8000)
+}
