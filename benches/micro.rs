@@ -12,11 +12,11 @@ use media::{BargeIn, Direction, Format, LegPlan, MediaEvent, Protection, Purpose
 use policy::{Attempt, Observed, Offer, Transport};
 use relay::path::counters::Tally;
 use relay::path::{Driver, Passing, Port, Session};
-use relay::srtp::{Receiver, Sender};
+use relay::srtp::Sender;
 use rtp::sdes::{KeySalt, Suite};
-use webrtc_srtp::context::Context;
-use webrtc_srtp::option::srtp_replay_protection;
-use webrtc_srtp::protection_profile::ProtectionProfile;
+
+mod bridge;
+mod srtp;
 
 fn main() {
     divan::main();
@@ -91,71 +91,7 @@ fn policy_decide(bencher: Bencher<'_, '_>, trunks: usize) {
     bencher.bench(|| policy::decide(black_box(&policy), &attempt, &observed));
 }
 
-const SUITES: [Suite; 3] = [Suite::AesCm128HmacSha1_80, Suite::AeadAes128Gcm, Suite::AeadAes256Gcm];
-/// A G.711 packet of 20 ms.
-const PACKET: usize = 172;
-
-fn packet(sequence: u16) -> [u8; PACKET + 32] {
-    let mut packet = [0x55; PACKET + 32];
-    packet[0] = 0x80;
-    packet[1] = 0;
-    packet[2..4].copy_from_slice(&sequence.to_be_bytes());
-    packet[8..12].copy_from_slice(&7_u32.to_be_bytes());
-    packet
-}
-
-#[divan::bench(args = SUITES)]
-fn srtp_protect(bencher: Bencher<'_, '_>, suite: Suite) {
-    let keys = KeySalt::generate(suite, &mut SeededRandom::new(1));
-    let Ok(mut sender) = Sender::new(suite, &keys) else { return };
-    let mut sequence = 0_u16;
-    bencher.bench_local(|| {
-        sequence = sequence.wrapping_add(1);
-        let mut buffer = packet(sequence);
-        sender.protect_rtp(&mut buffer, PACKET).is_ok()
-    });
-}
-
-#[divan::bench(args = SUITES)]
-fn srtp_protect_and_unprotect(bencher: Bencher<'_, '_>, suite: Suite) {
-    let keys = KeySalt::generate(suite, &mut SeededRandom::new(1));
-    let (Ok(mut sender), Ok(mut receiver)) =
-        (Sender::new(suite, &keys), Receiver::new(suite, &keys))
-    else {
-        return;
-    };
-    let mut sequence = 0_u16;
-    bencher.bench_local(|| {
-        sequence = sequence.wrapping_add(1);
-        let mut buffer = packet(sequence);
-        let length = sender.protect_rtp(&mut buffer, PACKET).unwrap_or(0);
-        receiver.unprotect_rtp(&mut buffer[..length]).is_ok()
-    });
-}
-
-/// The peer: the same work by `webrtc-srtp`.
-#[divan::bench(args = [Suite::AesCm128HmacSha1_80, Suite::AeadAes128Gcm])]
-fn srtp_protect_and_unprotect_webrtc(bencher: Bencher<'_, '_>, suite: Suite) {
-    let keys = KeySalt::generate(suite, &mut SeededRandom::new(1));
-    let profile = match suite {
-        Suite::AesCm128HmacSha1_80 => ProtectionProfile::Aes128CmHmacSha1_80,
-        _ => ProtectionProfile::AeadAes128Gcm,
-    };
-    let context = |replay| Context::new(keys.key(), keys.salt(), profile, replay, None);
-    let (Ok(mut sender), Ok(mut receiver)) =
-        (context(None), context(Some(srtp_replay_protection(64))))
-    else {
-        return;
-    };
-    let mut sequence = 0_u16;
-    bencher.bench_local(|| {
-        sequence = sequence.wrapping_add(1);
-        let buffer = packet(sequence);
-        let sealed = sender.encrypt_rtp(&buffer[..PACKET]).unwrap_or_default();
-        receiver.decrypt_rtp(&sealed).is_ok()
-    });
-}
-
+/// Where packets end.
 struct Nowhere(Tally);
 
 impl Driver for Nowhere {

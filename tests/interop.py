@@ -25,8 +25,8 @@ from harness.edge import BINARY
 
 OUT = REPOSITORY / "tests/out"
 AREAS = [
-    "signalling", "plaintext", "conversation", "survival", "commands", "watch", "load", "hostile",
-    "network",
+    "signalling", "plaintext", "conversation", "bridging", "survival", "keeping", "commands",
+    "watch", "load", "hostile", "network",
 ]  # fmt: skip
 PASSED, FAILED, SKIPPED = 0, 1, 77
 LOGS, FAULTS = "logs.hold_nothing_personal", "logs.hold_no_faults"

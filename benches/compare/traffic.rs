@@ -4,9 +4,9 @@
 //! while, so that two anchors can be measured in turns without setting anything up again.
 
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::ops::Range;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use audio::{Codec, Encoder, OpusSettings, Resampler, SampleRate};
 use base::SeededRandom;
 use benches::rig::cpu;
@@ -17,6 +17,8 @@ use webrtc_srtp::protection_profile::ProtectionProfile;
 
 use crate::anchor::{Anchor, Anchored, Party};
 
+/// From so many calls on a refusal means that the anchor is full.
+const FULL: usize = 500;
 /// Where the generator runs; what is measured has the other core.
 const GENERATOR_CORE: usize = 0;
 
@@ -136,7 +138,7 @@ impl Speech {
 /// Calls that stand at one anchor.
 pub(crate) struct Traffic<'a> {
     process: u32,
-    calls: std::ops::Range<u32>,
+    pub(crate) calls: Range<u32>,
     generator: Generator,
     voices: Vec<Voice>,
     speech: &'a Speech,
@@ -150,20 +152,43 @@ impl<'a> Traffic<'a> {
         anchor: &mut dyn Anchor,
         speech: &'a Speech,
         work: Work,
-        calls: std::ops::Range<u32>,
+        calls: Range<u32>,
     ) -> anyhow::Result<Self> {
-        let ends = Ends::open(2)?;
-        let addresses = [ends.sockets[0].local_addr()?, ends.sockets[1].local_addr()?];
+        Self::sampled(anchor, speech, work, calls, 1)
+    }
+
+    /// The same, of which one call in `sample` is heard; the far ends of the others take what comes
+    /// and throw it away. Where the anchor takes fewer calls there are fewer.
+    pub(crate) fn sampled(
+        anchor: &mut dyn Anchor,
+        speech: &'a Speech,
+        work: Work,
+        calls: Range<u32>,
+        sample: u32,
+    ) -> anyhow::Result<Self> {
+        let ends = Ends::open(4)?;
+        let mut addresses = Vec::new();
+        for socket in &ends.sockets {
+            addresses.push(socket.local_addr()?);
+        }
         let mut random = SeededRandom::new(u64::from(calls.start) + 1);
         let (mut streams, mut voices) = (Vec::new(), Vec::new());
-        for call in calls.clone() {
-            let parties = work.parties(addresses, &mut random);
-            let anchored = anchor.open(call, &parties).with_context(|| format!("call {call}"))?;
+        let mut opened = calls.start..calls.start;
+        for call in calls {
+            // The first two sockets are read, the others are not.
+            let pair = if (call - opened.start).is_multiple_of(sample) { 0 } else { 2 };
+            let parties = work.parties([addresses[pair], addresses[pair + 1]], &mut random);
+            let anchored = match anchor.open(call, &parties) {
+                Ok(anchored) => anchored,
+                Err(_) if sample > 1 && opened.len() > FULL => break,
+                Err(error) => return Err(error.context(format!("call {call}"))),
+            };
+            opened.end = call + 1;
             check_keys(&parties, &anchored)?;
             for (from, to) in [(0, 1), (1, 0)] {
                 let codec = parties[from].codec;
                 streams.push(Stream {
-                    socket: from,
+                    socket: pair + from,
                     to: anchored[from].address,
                     back: anchored[to].address,
                     payload_type: parties[from].payload_type(),
@@ -175,8 +200,10 @@ impl<'a> Traffic<'a> {
                 voices.push(Voice { codec, at: voices.len() * 7, srtp });
             }
         }
-        let generator = Generator::new(ends.sockets, &streams)?;
-        Ok(Self { process: anchor.process(), calls, generator, voices, speech, _rtcp: ends.rtcp })
+        let mut generator = Generator::new(ends.sockets, &streams)?;
+        generator.hear(2);
+        let (process, calls) = (anchor.process(), opened);
+        Ok(Self { process, calls, generator, voices, speech, _rtcp: ends.rtcp })
     }
 
     /// Sends through the first `calls` calls and measures.

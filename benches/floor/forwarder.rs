@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use base::limit;
@@ -17,12 +18,14 @@ use crate::{Subject, peers};
 /// Where it looks for free ports; below the kernel's own.
 const PORTS: std::ops::Range<u16> = 2_000..9_999;
 
-/// Ends the thread when dropped.
-struct Stop(Arc<AtomicBool>);
+/// Ends the thread when dropped, and waits until its sockets are closed.
+struct Running(Arc<AtomicBool>, Option<JoinHandle<()>>);
 
-impl Drop for Stop {
+impl Drop for Running {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
+        // One that panicked has ended as well.
+        let _ = self.1.take().map(JoinHandle::join);
     }
 }
 
@@ -39,18 +42,21 @@ pub(crate) fn start(
     let stop = Arc::new(AtomicBool::new(false));
     let (sender, started) = sync_channel(1);
     let is_over = Arc::clone(&stop);
-    std::thread::spawn(move || match driver {
+    let work = move || match driver {
         DriverChoice::Epoll => {
-            let network = Epoll::new(Files::share(1)).ok();
-            network.map(|it| forward(it, calls, connected, &sender, &is_over))
+            if let Ok(network) = Epoll::new(Files::share(1)) {
+                forward(network, calls, connected, &sender, &is_over);
+            }
         }
         DriverChoice::Auto | DriverChoice::IoUring => {
-            let network = Uring::new(Files::share(1)).ok();
-            network.map(|it| forward(it, calls, connected, &sender, &is_over))
+            if let Ok(network) = Uring::new(Files::share(1)) {
+                forward(network, calls, connected, &sender, &is_over);
+            }
         }
-    });
+    };
+    let running = Running(stop, Some(std::thread::spawn(work)));
     let (thread, legs) = started.recv()?;
-    Ok(Subject::new(name, peers()?, &legs, thread, Stop(stop))?)
+    Ok(Subject::new(name, peers()?, &legs, thread, running)?)
 }
 
 /// A leg's token. The worker's sockets for RTP have even ones, and so do these.

@@ -10,7 +10,7 @@ use base::{CallId, LegId, SeededRandom, SessionId};
 use benches::rig::cpu;
 use media::{
     Direction, Format, KeyForm, LegPlan, MediaEvent, Need, Protection, Purpose, Rule,
-    SourceIdentity,
+    SourceIdentity, TelephoneEvent,
 };
 use relay::driver::DriverChoice;
 use relay::{Command, EventSink, Relay, RelayConfig, RelayHandle};
@@ -34,6 +34,17 @@ impl EventSink for Sink {
     }
 }
 
+/// Ends the relay when dropped, and waits until its sockets are closed.
+struct Running(Option<Relay>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(relay) = self.0.take() {
+            relay.drain(Duration::ZERO);
+        }
+    }
+}
+
 /// Starts a relay with so many calls.
 pub(crate) fn start(name: String, driver: DriverChoice, calls: usize) -> anyhow::Result<Subject> {
     let (sender, events) = sync_channel(16);
@@ -52,7 +63,7 @@ pub(crate) fn start(name: String, driver: DriverChoice, calls: usize) -> anyhow:
     for call in 0..calls as u64 {
         legs.extend(open(&handle, &events, call, remote, &mut random)?);
     }
-    Ok(Subject::new(name, peers, &legs, thread, relay)?)
+    Ok(Subject::new(name, peers, &legs, thread, Running(Some(relay)))?)
 }
 
 fn open(
@@ -99,7 +110,7 @@ fn plan(leg: LegId, remote: SocketAddr, random: &mut SeededRandom) -> anyhow::Re
         send: pcmu,
         sendable: vec![pcmu],
         accept: vec![pcmu],
-        telephone_event: None,
+        telephone_event: Some(TelephoneEvent { send: 101, receive: 101, clock_rate: 8_000 }),
         comfort_noise: None,
         inactive: Duration::from_secs(3_600),
         source: SourceIdentity::random(random),

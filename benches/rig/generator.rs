@@ -153,6 +153,8 @@ pub struct Generator {
     streams: Vec<State>,
     /// How many of the streams a run uses.
     used: usize,
+    /// How many of the sockets are read.
+    heard: usize,
     by_source: HashMap<SocketAddr, usize>,
     clock: Instant,
 }
@@ -193,8 +195,8 @@ impl Generator {
             sent: [None; REMEMBERED as usize],
         });
         let streams: Vec<State> = streams.collect();
-        let used = streams.len();
-        Ok(Self { sockets, streams, used, by_source, clock: Instant::now() })
+        let (used, heard) = (streams.len(), sockets.len());
+        Ok(Self { sockets, streams, used, heard, by_source, clock: Instant::now() })
     }
 
     /// Runs use the first so many streams from now on.
@@ -202,9 +204,19 @@ impl Generator {
         self.used = count.min(self.streams.len());
     }
 
+    /// Reads the first so many sockets only. Streams of the others are sent and not counted: a
+    /// sample of a load that is too much to be heard whole.
+    pub fn hear(&mut self, sockets: usize) {
+        self.heard = sockets.min(self.sockets.len());
+    }
+
     /// Begins anew after a pause: forgets what is still on its way, and how the relay numbers
     /// packets, since it may have sent some of its own.
     pub fn forget(&mut self) {
+        for socket in &self.sockets[..self.heard] {
+            let mut packet = [0; PACKET_BYTES];
+            while rustix::net::recv(socket, &mut packet[..], RecvFlags::DONTWAIT).is_ok() {}
+        }
         for state in &mut self.streams {
             state.offset = None;
             state.sent.fill(None);
@@ -236,7 +248,9 @@ impl Generator {
                 marks = Some((tested()?, cpu::own_thread(), now));
             }
             while due <= now && due < to {
-                let is_measured = due >= from;
+                let is_heard =
+                    self.streams.get(next).is_some_and(|it| it.stream.socket < self.heard);
+                let is_measured = due >= from && is_heard;
                 let sent = self.send(next, is_measured, &mut protect)?;
                 if is_measured {
                     seen.wanted += 1;
@@ -257,7 +271,19 @@ impl Generator {
             seen.own_cpu = cpu::own_thread().saturating_sub(own);
             seen.wall = self.clock.elapsed().saturating_sub(began);
         }
-        while self.clock.elapsed() < to + load.settle && seen.received < seen.sent {
+        // Goes on for some packets: one that transcodes gives a packet out once the next has come.
+        let tail = to + load.every * 3;
+        loop {
+            let now = self.clock.elapsed();
+            while due <= now && due < tail {
+                self.send(next, false, &mut protect)?;
+                due += gap;
+                next = (next + 1) % self.used.max(1);
+            }
+            let is_complete = seen.received >= seen.sent && now >= tail;
+            if is_complete || now >= to + load.settle {
+                break;
+            }
             self.receive(&mut seen)?;
             nap(QUANTUM);
         }
@@ -299,7 +325,7 @@ impl Generator {
 
     fn receive(&mut self, seen: &mut Seen) -> io::Result<()> {
         let mut packet = [0; PACKET_BYTES];
-        for at in 0..self.sockets.len() {
+        for at in 0..self.heard {
             loop {
                 let got =
                     rustix::net::recvfrom(&self.sockets[at], &mut packet[..], RecvFlags::DONTWAIT);
@@ -331,13 +357,18 @@ impl Generator {
             return;
         };
         let newest = state.sequence.wrapping_sub(1);
-        let offset = *state.offset.get_or_insert_with(|| {
+        let offset = state.offset.get_or_insert_with(|| {
             // A relay that keeps the numbers shows it; of others the first packet that comes out
-            // is the newest that went in, since the load begins without a queue.
+            // is thought to be the newest that went in.
             let is_kept = newest.wrapping_sub(sequence) < RECENT;
             if is_kept { 0 } else { sequence.wrapping_sub(newest) }
         });
-        let sequence = sequence.wrapping_sub(offset);
+        // Nothing comes out before it went in: that first packet was an older one.
+        let ahead = sequence.wrapping_sub(*offset).wrapping_sub(newest);
+        if (1..REMEMBERED).contains(&ahead) {
+            *offset = offset.wrapping_add(ahead);
+        }
+        let sequence = sequence.wrapping_sub(*offset);
         let slot = usize::from(sequence % REMEMBERED);
         let is_known = newest.wrapping_sub(sequence) < REMEMBERED;
         match state.sent[slot].take().filter(|_| is_known) {
@@ -360,7 +391,8 @@ fn nap(time: Duration) {
 mod tests {
     use super::*;
 
-    /// Sends each datagram back to the other side, with its sequence number moved.
+    /// Sends each datagram back to the other side, with its sequence number moved, the first ones
+    /// only after some more have come.
     fn echo(
         packets: usize,
         moved: u16,
@@ -374,11 +406,15 @@ mod tests {
         drop(peer);
         let thread = std::thread::spawn(move || {
             let mut packet = [0; 1500];
-            for _ in 0..packets {
+            let mut held = Vec::new();
+            for count in 0..packets {
                 let (length, source) = inside.recv_from(&mut packet).unwrap();
                 let sequence = u16::from_be_bytes([packet[2], packet[3]]).wrapping_add(moved);
                 packet[2..4].copy_from_slice(&sequence.to_be_bytes());
-                outside.send_to(&packet[..length], source).unwrap();
+                held.push(packet[..length].to_vec());
+                if count >= 3 {
+                    held.drain(..).for_each(|it| assert!(outside.send_to(&it, source).is_ok()));
+                }
             }
         });
         (home, addresses, thread)

@@ -302,7 +302,7 @@ events! {
     VaultRecovered "vault.write.recovered" Warn {
         /// Records that found no room meanwhile.
         records: u64,
-        /// Recordings that were cut short.
+        /// Recordings that were cut short or not begun.
         recordings: u64,
         /// For how long it took none.
         unavailable: Duration,

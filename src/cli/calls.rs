@@ -211,6 +211,9 @@ fn shown(detail: &CallDetail, ladder: bool, decision: bool) -> anyhow::Result<St
             _ => writeln!(out, "  recording: {seconds:.1} s, {state}")?,
         }
     }
+    if call.recording && call.numbers.is_some() && detail.recordings.is_empty() {
+        writeln!(out, "  recording: none, the store failed when it was to begin")?;
+    }
     if call.transcript && call.transcript_erased {
         writeln!(out, "  transcript: erased")?;
     }
@@ -252,10 +255,22 @@ const fn state_of(detail: &CallDetail, recording: &RecordingSummary) -> &'static
     }
 }
 
-/// The media of the caller's leg, for people; nothing where there was none.
+/// The media of each leg, for people; nothing where there was none.
 fn quality_text(quality: &Value) -> anyhow::Result<String> {
     let mut out = String::new();
-    if !quality.is_object() {
+    let Some(others) = quality["legs"].as_object() else {
+        return leg_text("media", quality);
+    };
+    out.push_str(&leg_text("media of the caller", quality)?);
+    for (leg, quality) in others {
+        out.push_str(&leg_text(&format!("media of leg {leg}"), quality)?);
+    }
+    Ok(out)
+}
+
+fn leg_text(what: &str, quality: &Value) -> anyhow::Result<String> {
+    let mut out = String::new();
+    if !quality["received"].is_u64() {
         return Ok(out);
     }
     let figure = |name: &str| quality[name].as_f64().unwrap_or_default();
@@ -271,7 +286,7 @@ fn quality_text(quality: &Value) -> anyhow::Result<String> {
         Some(ms) => format!(", round trip {ms:.0} ms"),
         None => String::new(),
     };
-    writeln!(out, "  media: {verdict}{round_trip}")?;
+    writeln!(out, "  {what}: {verdict}{round_trip}")?;
     writeln!(
         out,
         "    heard  {received:.0} packets: {lost:.0} lost ({:.1} %), {:.0} late, {:.0} dropped, \
@@ -493,9 +508,20 @@ mod tests {
     #[test]
     fn a_call_without_media_has_no_media_line_and_a_silent_one_says_so() {
         assert_eq!(quality_text(&parsed(&Personal::default())).unwrap(), "");
+        assert_eq!(quality_text(&json!({})).unwrap(), "");
         let silent = json!({ "received": 0, "lost": 0, "sent": 100, "mos": 1.0 });
         let text = quality_text(&silent).unwrap();
         assert!(text.starts_with("  media: nothing was heard\n"), "{text}");
         assert!(text.contains("0 lost (0.0 %)"), "{text}");
+    }
+
+    #[test]
+    fn each_leg_of_a_call_between_trunks_has_its_lines() {
+        let leg = json!({ "received": 9, "lost": 1, "sent": 10, "mos": 3.7 });
+        let mut both = leg.clone();
+        both["legs"] = json!({ "1": leg });
+        let text = quality_text(&both).unwrap();
+        assert!(text.starts_with("  media of the caller: fair, MOS 3.7\n"), "{text}");
+        assert!(text.contains("  media of leg 1: fair, MOS 3.7\n"), "{text}");
     }
 }

@@ -80,7 +80,8 @@ pub struct Rule {
 /// What becomes of what `from` says for `to`.
 ///
 /// A codec that `to` takes as well is never decoded, unless packets would be of another length
-/// than it asks for or tones are to be found or made in the sound.
+/// than it asks for or tones are to be found in the sound. Keys that become tones need no
+/// decoding: the sound makes room for them.
 #[must_use]
 pub fn between(from: &LegPlan, to: &LegPlan, rule: Rule) -> Bridge {
     let keys = keys(from, to, rule);
@@ -88,14 +89,13 @@ pub fn between(from: &LegPlan, to: &LegPlan, rule: Rule) -> Bridge {
     let detect_tones = rule.keys_from == KeyForm::Tones
         && from.telephone_event.is_none()
         && keys != KeyPassage::Drop;
-    let must_decode = detect_tones || keys == KeyPassage::Tones;
     let passage = |format: &Format| {
-        let passage = if must_decode { Passage::Transcode } else { passage(format, to) };
+        let passage = if detect_tones { Passage::Transcode } else { passage(format, to) };
         (format.payload_type, passage)
     };
     let audio: Vec<(u8, Passage)> = from.accept.iter().map(passage).collect();
     // Noise is told apart from sound only where it can be handed on as it is.
-    let comfort_noise = to.comfort_noise.map(|noise| noise.send).filter(|_| !must_decode);
+    let comfort_noise = to.comfort_noise.map(|noise| noise.send).filter(|_| !detect_tones);
     Bridge { with: to.leg, audio, to: to.send, keys, detect_tones, comfort_noise }
 }
 
@@ -126,10 +126,10 @@ fn keys(from: &LegPlan, to: &LegPlan, rule: Rule) -> KeyPassage {
         }
         // A peer that agreed on no events hears tones, the form that needs no agreement.
         (KeyForm::Events, None) | (KeyForm::Tones, _) => {
-            match (rule.keys_from, from.telephone_event) {
-                // They are in the sound already.
-                (KeyForm::Tones, None) => KeyPassage::Drop,
-                _ => KeyPassage::Tones,
+            match from.telephone_event {
+                Some(_) => KeyPassage::Tones,
+                // They are in the sound already, or come by signalling.
+                None => KeyPassage::Drop,
             }
         }
         (KeyForm::Info, _) => KeyPassage::Report,

@@ -9,7 +9,7 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 
 use audio::Codec;
 use base::{CallId, LegId, WallTime};
-use media::{Direction, Format, Protection, Purpose, SourceIdentity};
+use media::{Direction, Format, KeyForm, Protection, Purpose, SourceIdentity};
 
 use super::*;
 use crate::path::counters::DropReason;
@@ -194,7 +194,8 @@ fn released_ports_rest_and_used_up_ports_are_refused() {
     rig.tell(1, Command::Release);
     rig.worker.take_commands();
     assert!(rig.net.0.borrow().open.is_empty());
-    rig.worker.reserve(SessionId::new(3, 0), Need { bind: IpAddr::from([0; 4]), separate_rtcp: false });
+    rig.worker
+        .reserve(SessionId::new(3, 0), Need { bind: IpAddr::from([0; 4]), separate_rtcp: false });
     let failed = (SessionId::new(3, 0), Some(MediaEvent::ReserveFailed { ports: true }));
     assert!(rig.events.0.lock().unwrap().contains(&failed));
     rig.net.0.borrow_mut().now += limit::RELAY_QUARANTINE_MS.millis();
@@ -276,4 +277,99 @@ fn a_worker_that_was_away_drops_old_audio_and_an_idle_one_does_not() {
     rig.tell(0, Command::Release);
     rig.rounds(3);
     assert_eq!(audio(&mut rig).0, 17);
+}
+
+/// Two legs of one call that hear each other.
+fn bridged(rig: &mut Rig) -> [SessionId; 2] {
+    let ids = [SessionId::new(7, 0), SessionId::new(7, 1)];
+    let need = Need { bind: IpAddr::from([127, 0, 0, 1]), separate_rtcp: false };
+    let mut plans = [5000, 5002].map(plan);
+    for (index, plan) in (0..).zip(&mut plans) {
+        plan.leg.index = index;
+        plan.sendable = plan.accept.clone();
+        plan.protection = Protection::Plain { from: vec!["192.0.2.0/24".parse().unwrap()] };
+    }
+    let rule = media::Rule { keys_from: KeyForm::Events, keys_to: KeyForm::Events };
+    let bridges =
+        [media::between(&plans[0], &plans[1], rule), media::between(&plans[1], &plans[0], rule)];
+    for (at, (mut plan, bridge)) in plans.into_iter().zip(bridges).enumerate() {
+        plan.purpose = Purpose::Bridge(Some(bridge));
+        rig.commands.send(Message::Session(ids[at], Command::Reserve(need))).unwrap();
+        let apply = Command::Apply { plan, with: Some(ids[1 - at]) };
+        rig.commands.send(Message::Session(ids[at], apply)).unwrap();
+    }
+    rig.worker.round();
+    ids
+}
+
+fn packet(sequence: u16) -> Vec<u8> {
+    let mut packet = vec![0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9];
+    packet[2..4].copy_from_slice(&sequence.to_be_bytes());
+    packet.resize(172, 0x55);
+    packet
+}
+
+impl Rig {
+    /// A packet of a peer of a bridged call arrives.
+    fn arrives(&mut self, id: SessionId, port: u16, sequence: u16) {
+        let token = self.worker.places[&id] * 2;
+        let source = SocketAddr::from(([192, 0, 2, 1], port));
+        let mut net = self.net.0.borrow_mut();
+        net.waiting.entry(token).or_default().push_back((packet(sequence), source));
+    }
+}
+
+#[test]
+fn what_one_leg_hears_leaves_by_the_sockets_of_the_other() {
+    let mut rig = rig(10_000..=10_099);
+    let ids = bridged(&mut rig);
+    for sequence in 0..50 {
+        rig.arrives(ids[0], 5000, sequence);
+        rig.arrives(ids[1], 5002, sequence);
+        rig.worker.round();
+    }
+    assert_eq!((rig.sent_to(5000), rig.sent_to(5002)), (50, 50));
+    let tokens = ids.map(|id| rig.worker.places[&id] * 2);
+    for (token, to) in &rig.net.0.borrow().sent {
+        assert_eq!(*token, if to.port() == 5000 { tokens[0] } else { tokens[1] });
+    }
+    assert_eq!(rig.worker.tally.total(Meter::Frames), 0);
+}
+
+#[test]
+fn a_leg_that_goes_is_nobody_to_speak_to_even_where_another_takes_its_place() {
+    let mut rig = rig(10_000..=10_099);
+    let ids = bridged(&mut rig);
+    rig.arrives(ids[0], 5000, 1);
+    rig.worker.round();
+    rig.commands.send(Message::Session(ids[1], Command::Release)).unwrap();
+    rig.worker.round();
+    let stranger = rig.reserve(8);
+    assert!(matches!(stranger, MediaEvent::Reserved(_)));
+    rig.tell(8, Command::Apply { plan: plan(5004), with: None });
+    rig.worker.round();
+    let before = rig.sent_to(5002);
+    rig.arrives(ids[0], 5000, 2);
+    rig.worker.round();
+    assert_eq!(rig.sent_to(5002), before);
+    assert_eq!(rig.worker.tally.dropped(DropReason::Unbridged), 1);
+}
+
+#[test]
+fn a_fault_in_the_leg_that_sends_ends_that_one_only() {
+    std::panic::set_hook(Box::new(|_| {}));
+    let mut rig = rig(10_000..=10_099);
+    let ids = bridged(&mut rig);
+    // The network of this test panics for this port.
+    rig.arrives(ids[1], 666, 1);
+    rig.worker.round();
+    rig.arrives(ids[0], 5000, 1);
+    rig.worker.round();
+    let _ = std::panic::take_hook();
+    let failed: Vec<_> =
+        rig.events.0.lock().unwrap().iter().filter(|it| it.1.is_none()).map(|it| it.0).collect();
+    assert_eq!(failed, [ids[1]]);
+    assert!(rig.worker.places.contains_key(&ids[0]));
+    rig.arrives(ids[0], 5000, 2);
+    assert!(rig.worker.round());
 }

@@ -214,7 +214,7 @@ impl Pings {
     }
 
     fn due(&self) -> Instant {
-        self.sent.map_or(self.next, |(_, until)| until.min(self.next))
+        self.sent.map_or(self.next, |(_, until)| until)
     }
 
     /// What is to be done now that it is due.

@@ -23,7 +23,7 @@ pub(crate) struct Progress {
 pub(crate) struct Outage {
     /// Records that found no room in the queue.
     pub(crate) records: u64,
-    /// Recordings that ended early.
+    /// Recordings that ended early or did not begin.
     pub(crate) recordings: u64,
     /// How long it took.
     pub(crate) unavailable: std::time::Duration,
@@ -41,7 +41,7 @@ pub(crate) struct Shared {
     /// Since when either is not well.
     ill_since: Mutex<Option<Instant>>,
     records_lost: AtomicU64,
-    recordings_cut: AtomicU64,
+    recordings_lost: AtomicU64,
 }
 
 impl Shared {
@@ -59,7 +59,7 @@ impl Shared {
             recorder_well: AtomicBool::new(true),
             ill_since: Mutex::new(None),
             records_lost: AtomicU64::new(0),
-            recordings_cut: AtomicU64::new(0),
+            recordings_lost: AtomicU64::new(0),
         }
     }
 
@@ -68,13 +68,18 @@ impl Shared {
         self.records_lost.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// A recording did not begin.
+    pub(crate) fn recording_lost(&self) {
+        self.recordings_lost.fetch_add(1, Ordering::Relaxed);
+    }
+
     fn falls_ill(&self) {
         let now = self.clock.now();
         let mut since = self.ill_since.lock().unwrap_or_else(PoisonError::into_inner);
         if since.is_none() {
             *since = Some(now);
             self.records_lost.store(0, Ordering::Relaxed);
-            self.recordings_cut.store(0, Ordering::Relaxed);
+            self.recordings_lost.store(0, Ordering::Relaxed);
         }
     }
 
@@ -86,7 +91,7 @@ impl Shared {
         let since = self.ill_since.lock().unwrap_or_else(PoisonError::into_inner).take()?;
         Some(Outage {
             records: self.records_lost.swap(0, Ordering::Relaxed),
-            recordings: self.recordings_cut.swap(0, Ordering::Relaxed),
+            recordings: self.recordings_lost.swap(0, Ordering::Relaxed),
             unavailable: self.clock.now().since(since),
         })
     }
@@ -117,7 +122,7 @@ impl Shared {
     /// A recording failed; recordings are refused until the disk takes a file again.
     pub(crate) fn recorder_failed(&self) {
         self.falls_ill();
-        self.recordings_cut.fetch_add(1, Ordering::Relaxed);
+        self.recordings_lost.fetch_add(1, Ordering::Relaxed);
         self.recorder_well.store(false, Ordering::Release);
         self.tell(recorder::FAILED);
     }

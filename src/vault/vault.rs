@@ -295,6 +295,7 @@ impl VaultHandle {
     /// Begins a recording of `call`; its position 0 is now.
     pub fn record(&self, call: CallId) -> Result<RecordingWriter, RecordError> {
         if !self.healthy() {
+            self.shared.recording_lost();
             return Err(RecordError::Unhealthy);
         }
         let id = RecordingId::random().map_err(|_| RecordError::Random)?;

@@ -139,7 +139,7 @@ impl Writer {
         }
         let seconds = unavailable.as_secs();
         let details =
-            format!("seconds={seconds} records_lost={records} recordings_cut={recordings}");
+            format!("seconds={seconds} records_lost={records} recordings_lost={recordings}");
         let entry = own_entry("vault.recovered", None, details);
         let wall = self.shared.clock.wall();
         if self.runtime.block_on(self.ledger.audit(entry, wall)).is_ok() {

@@ -52,7 +52,7 @@ class Phone:
     """One baresip with one account."""
 
     def __init__(self, box, caller, codec="PCMU", authority=None, encrypted=True,
-                 transport="tls", address="127.0.0.1", name="phone"):
+                 transport="tls", address="127.0.0.1", name="phone", answers=False):
         self.box, self.name, self.caller = box, name, caller
         module, self.rate, self.channels = CODECS[codec]
         for needed in (module, "aufile", "aubridge", "srtp", "sndfile", "cons"):
@@ -73,10 +73,11 @@ class Phone:
             modules=MODULES, codec_module=module,
         )
         box.write(f"{name}/config", text)
+        answering = ";answermode=auto" if answers else ""
         security = ";mediaenc=srtp-mand" if encrypted else ""
         account = (
             f"<sip:{caller}@{address}:{self.sip};transport={transport}>"
-            f";regint=0{security};audio_codecs={codec}\n"
+            f";regint=0{security};audio_codecs={codec}{answering}\n"
         )
         box.write(f"{name}/accounts", account)
         box.write(f"{name}/contacts", "")

@@ -7,7 +7,7 @@
 //! - **break**: friction (any sound without a period, stronger above 900 Hz than below) for 40 ms,
 //!   then a leap of the low band or a voice: f, s, th or h before a vowel. Counting what went
 //!   before is what makes such words as quick as others;
-//! - **hiss**: highs without any lows for 70 ms: a long s or sh, before its vowel. A broader hiss
+//! - **hiss**: highs without any lows for 60 ms: a long s or sh, before its vowel. A broader hiss
 //!   (paper, a tap, a breath) does not do;
 //! - **likely**: half a second that the network takes for speech: a whisper.
 //!
@@ -44,8 +44,9 @@ pub(super) struct Evidence {
     loud: u32,
     /// The loudest hop of late.
     peak_dbfs: f32,
-    /// The low band of the last three hops, oldest first.
+    /// The low and the high band of the last three hops, oldest first.
     low: [f32; 3],
+    high: [f32; 3],
     /// How far the upper bands were above the noise in the last two hops.
     above: [[f32; 3]; 2],
     /// Hops since which there has been any evidence.
@@ -55,14 +56,15 @@ pub(super) struct Evidence {
 /// What makes each road certain; a threshold of one half, the usual one, takes half of it.
 const VOICE: u32 = 80;
 const FRICTION: u32 = 80;
-const HISS: u32 = 140;
+const HISS: u32 = 120;
 const LIKELY: u32 = 1000;
 
 /// Points of a periodic hop that the network takes for speech, and of one that it does not (yet).
 const LIKELY_POINTS: u32 = 15;
 const PERIOD_POINTS: u32 = 10;
-/// What a hop without takes back.
+/// What a hop without takes back, and what it takes of friction, which a stop may follow.
 const LEAK: u32 = 5;
+const FRICTION_LEAK: u32 = 3;
 
 /// Likeness from which a hop is periodic: where the network agrees, and where it does not.
 const PERIODIC: f32 = 0.5;
@@ -74,11 +76,13 @@ const LOUD_HOPS: u32 = 3;
 /// How far above the noise a voice is, a sound at all, and friction over three hops, in dB.
 const VOICE_DB: f32 = 12.0;
 const SOUND_DB: f32 = 9.0;
-const FRICTION_DB: f32 = 4.5;
-/// By how much the low band leaps when friction breaks into a voice.
+const FRICTION_DB: f32 = 3.5;
+/// By how much the low band leaps when friction breaks into a voice, and how much more than the
+/// high one: where both leap, it is but a louder noise.
 const LEAP_DB: f32 = 15.0;
+const DARKER_DB: f32 = 12.0;
 /// Below the loudest of late by so much, a sound is dying away: a knock, not a voice.
-const DYING_DB: f32 = 8.0;
+const DYING_DB: f32 = 6.0;
 /// By how much a hiss is louder than the middle band, and further above the noise than the low one.
 const STEEP_DB: f32 = 15.0;
 const NO_LOWS_DB: f32 = 8.0;
@@ -101,6 +105,7 @@ impl Evidence {
         loud: 0,
         peak_dbfs: -96.0,
         low: [-96.0; 3],
+        high: [-96.0; 3],
         above: [[0.0; 3]; 2],
         since: 0,
     };
@@ -151,7 +156,7 @@ impl Evidence {
         let upper = high.above.max(top.above - TOP_DB);
         let is_sound = counts && low.above.max(middle.above).max(upper) >= SOUND_DB;
 
-        self.add_break(levels, hints, is_steady, is_periodic);
+        self.add_break(levels, hints, is_steady, is_periodic); 
         let is_leaking = (is_sound && !is_periodic) || !(is_sound || is_likely);
         if is_periodic && self.loud >= LOUD_HOPS {
             self.voice += if is_likely { LIKELY_POINTS } else { PERIOD_POINTS };
@@ -179,9 +184,10 @@ impl Evidence {
     /// Friction, and whether it breaks into a voice now.
     fn add_break(&mut self, levels: &Levels, hints: &Hints, is_steady: bool, is_periodic: bool) {
         let Levels { all, low, middle, high, top } = *levels;
-        let leap = low.level - self.low.iter().copied().fold(f32::INFINITY, f32::min);
+        let leap = |past: [f32; 3], level: f32| level - past.into_iter().fold(level, f32::min);
+        let (leap, brighter) = (leap(self.low, low.level), leap(self.high, high.level));
         let is_leap =
-            low.above >= LEAP_DB && leap >= LEAP_DB && !is_steady && all.level >= hints.level_dbfs;
+            low.above >= LEAP_DB && leap >= LEAP_DB && leap - brighter >= DARKER_DB && !is_steady && all.level >= hints.level_dbfs;
         if is_leap || (is_periodic && low.above >= VOICE_DB) {
             self.broke = self.broke.max(self.friction.min(FRICTION));
         } else {
@@ -198,9 +204,10 @@ impl Evidence {
         if is_friction {
             self.friction = (self.friction + HOP_MS).min(FRICTION_MAX);
         } else {
-            self.friction = self.friction.saturating_sub(LEAK);
+            self.friction = self.friction.saturating_sub(FRICTION_LEAK);
         }
         self.low = [self.low[1], self.low[2], low.level];
+        self.high = [self.high[1], self.high[2], high.level];
         self.above = [older, above];
     }
 
@@ -218,7 +225,10 @@ impl Evidence {
             && hints.period.likeness < PERIODIC
             && !is_steady
             && all.level >= hints.level_dbfs - HISS_BELOW_DB;
-        self.hiss =
-            if is_hiss { (self.hiss + HOP_MS).min(HISS) } else { self.hiss.saturating_sub(LEAK) };
+        self.hiss = if is_hiss {
+            (self.hiss + HOP_MS).min(HISS)
+        } else {
+            self.hiss.saturating_sub(FRICTION_LEAK)
+        };
     }
 }

@@ -230,6 +230,14 @@ impl Ring {
         !self.vacant.is_empty()
     }
 
+    /// Submits what is queued, if that is so much, without looking for completions.
+    pub(super) fn flush(&mut self, least: usize) {
+        if self.io.submission().len() >= least {
+            // What is not taken stays in the queue for the next enter.
+            let _ = self.io.submit();
+        }
+    }
+
     /// Submits what is queued and waits until `want` completions are there or so much time has
     /// passed. Completions of sends that are submitted here come on top of `want`.
     pub(super) fn enter(&mut self, want: usize, most: Duration) {

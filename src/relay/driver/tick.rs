@@ -9,15 +9,15 @@ use std::time::Duration;
 use base::Instant;
 
 /// How long datagrams gather under load.
-pub(super) const TICK: Duration = Duration::from_micros(400);
-/// How long arrivals are counted before the load is judged: ten ticks.
+pub(super) const TICK: Duration = Duration::from_micros(500);
+/// How long arrivals are counted before the load is judged: eight ticks.
 const WINDOW: Duration = Duration::from_millis(4);
-/// Datagrams in a window from which it counts as load: two in a tick, 5,000 a second. Below that a
+/// Datagrams in a window from which it counts as load: two in a tick, 4,000 a second. Below that a
 /// tick would delay each and save little.
-const LOADED: u32 = 20;
+const LOADED: u32 = 16;
 /// Datagrams in a window below which load is over; lower, so that a load at the border does not
 /// switch in each window.
-const IDLE: u32 = 10;
+const IDLE: u32 = 8;
 /// The shortest packet time in use.
 const RESTED: Duration = Duration::from_millis(10);
 
@@ -80,7 +80,7 @@ mod tests {
         let (mut tick, mut now) = (Tick::default(), Instant::from_nanos(5_000_000_000));
         assert_eq!(after(&mut tick, &mut now, 1_000, 100), None);
         assert_eq!(after(&mut tick, &mut now, 20_000, 100), Some(TICK));
-        assert_eq!(after(&mut tick, &mut now, 4_000, 100), Some(TICK), "no flutter");
+        assert_eq!(after(&mut tick, &mut now, 3_000, 100), Some(TICK), "no flutter");
         assert_eq!(after(&mut tick, &mut now, 1_000, 100), None);
     }
 

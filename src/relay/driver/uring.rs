@@ -28,6 +28,9 @@ const TRIAL: u64 = (1 << 62) - 1;
 const GENERATIONS: u32 = (1 << 30) - 1;
 /// Datagrams that end a tick early: half of the pool of buffers.
 const GATHERED: usize = 512;
+/// Sends that are submitted within a round: the first of a large one do not wait for its last, and
+/// one call for so many costs each nothing.
+const FLUSHED: usize = 8;
 /// The least that one enter hands out, if it is there; newer kernels hand out no more unless they
 /// are asked to wait for more.
 const HANDED_OUT: usize = 20;
@@ -411,6 +414,7 @@ impl Network for Uring {
         let Some(socket) = &entry.socket else { return false };
         let is_queued = self.ring.send(socket.as_fd(), to, datagram, index);
         entry.sends += u32::from(is_queued);
+        self.ring.flush(FLUSHED);
         is_queued
     }
 

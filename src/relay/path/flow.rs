@@ -1,6 +1,7 @@
 //! A session with a plan: the stages, one after the other.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use base::{Instant, SeededRandom, SessionId, WallTime, limit};
 use media::{LegPlan, MediaEvent, Protection, Purpose, Quality, StopCause};
@@ -71,10 +72,10 @@ impl Work {
         }
     }
 
-    fn reset(&mut self) {
+    fn reset(&mut self, driver: &mut dyn Driver) {
         match self {
             Self::Agent(agent) => agent.reset(),
-            Self::Bridge(bridged) => bridged.reset(),
+            Self::Bridge(bridged) => bridged.reset(driver),
         }
     }
 
@@ -132,6 +133,8 @@ impl Flow {
             (latch, told) => *latch = told.map(Latch::new),
         }
         self.timers.wait(now, plan.inactive);
+        let takes = |plan: &LegPlan| (plan.send, plan.telephone_event);
+        let takes_other = takes(&plan) != takes(&self.plan);
         // The identity is the first plan's for as long as the session lives.
         self.plan = LegPlan { source: self.plan.source.clone(), ..plan };
         let was_running = self.work.needs_frames();
@@ -142,6 +145,9 @@ impl Flow {
             }
             (Work::Bridge(bridged), Purpose::Bridge(bridge)) => {
                 bridged.update(&self.plan, bridge.as_ref(), with)?;
+                if takes_other {
+                    bridged.cut_press();
+                }
             }
             _ => {
                 self.stop(playout, driver);
@@ -198,7 +204,7 @@ impl Flow {
         }
         driver.tally().count(Meter::Believed, 1);
         self.timers.heard(now);
-        self.count_received(now, &packet)?;
+        self.count_received(now, &packet, driver)?;
         if !self.plan.direction.receive {
             if let Work::Bridge(bridged) = &mut self.work {
                 bridged.interrupt();
@@ -218,7 +224,12 @@ impl Flow {
     }
 
     /// Keeps the receiver's statistics, and starts anew with another source.
-    fn count_received(&mut self, now: Instant, packet: &Packet<'_>) -> Result<(), DropReason> {
+    fn count_received(
+        &mut self,
+        now: Instant,
+        packet: &Packet<'_>,
+        driver: &mut dyn Driver,
+    ) -> Result<(), DropReason> {
         let clock = self.work.clock(&self.plan, packet.payload_type());
         match self.received.source(now, packet.ssrc()) {
             Source::Superseded => return Err(DropReason::Superseded),
@@ -231,7 +242,7 @@ impl Flow {
                 let probation = if proven { 1 } else { 2 };
                 let stats = ReceiveStats::new(packet.ssrc(), clock, probation);
                 self.received.begin(now, stats);
-                self.work.reset();
+                self.work.reset(driver);
             }
             Source::Present => {}
         }
@@ -292,13 +303,22 @@ impl Flow {
         let Work::Bridge(bridged) = &mut self.work else {
             return Err(DropReason::Unbridged);
         };
-        bridged.takes(from)?;
+        if !bridged.hears(from) {
+            return Err(DropReason::Unbridged);
+        }
+        let was_running = bridged.needs_frames();
         match parcel.passing.what {
             What::Loss(loss) => bridged.set_loss(loss),
-            What::Packet(_) if !self.plan.direction.send => {
+            _ if !self.plan.direction.send => {
                 self.stream.interrupt();
                 return Err(DropReason::Held);
             }
+            What::Press { digit, as_tone } => {
+                bridged.hold(&self.plan, digit, as_tone);
+                self.rouse(was_running, now);
+            }
+            What::Release(duration) => bridged.let_go(duration),
+            What::Packet(_) if bridged.is_pressing() => return Err(DropReason::Pressed),
             What::Packet(packet) => {
                 let (buffer, length) = parcel.parts();
                 self.stream.send(now, Some(from), &packet, buffer, length, driver)?;

@@ -256,6 +256,8 @@ fn wall(epoch: (Instant, WallTime), now: Instant) -> WallTime {
 #[cfg(test)]
 mod bridge_tests;
 #[cfg(test)]
+mod cost_tests;
+#[cfg(test)]
 mod pair;
 #[cfg(test)]
 mod session_tests;

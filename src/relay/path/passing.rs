@@ -1,7 +1,10 @@
 //! Between two sessions of one worker: what one hears on its way to the one that sends it on.
 
+use std::time::Duration;
+
 use base::SessionId;
 use base::limit::RTP_PACKET_BYTES;
+use rtp::Digit;
 use rtp::packet::HEADER_BYTES;
 
 use super::numbers::Numbered;
@@ -24,6 +27,15 @@ pub struct Passing {
 pub(crate) enum What {
     /// A packet to be sent.
     Packet(Numbered),
+    /// A key goes down, to be heard as a tone or told as an event.
+    Press {
+        /// The key.
+        digit: Digit,
+        /// Whether it is to be heard, even by a peer that takes events.
+        as_tone: bool,
+    },
+    /// It goes up, after this time.
+    Release(Duration),
     /// The share of what is sent to the session's peer that it says it loses, 0 to 1.
     Loss(f32),
 }

@@ -7,6 +7,7 @@
 //! own tests use that crate as the independent peer as well.
 
 mod derive;
+mod mac;
 mod replay;
 mod transform;
 
@@ -73,8 +74,11 @@ pub struct Unprotected {
 
 /// What both directions are made of.
 struct Context {
+    suite: Suite,
     rtp: Transform,
-    rtcp: Transform,
+    /// RTCP comes every few seconds: its keys are expanded when they are needed, which keeps a
+    /// leg small.
+    rtcp: SessionKeys,
     rtp_sources: Sources,
     rtcp_sources: Sources,
 }
@@ -84,16 +88,18 @@ impl Context {
         if keys.suite() != suite {
             return Err(SrtpError::BadKey);
         }
-        let transform = |rtcp| {
-            let keys = SessionKeys::derive(keys.key(), keys.salt(), rtcp)?;
-            Transform::new(suite, &keys, rtcp)
-        };
+        let session = |rtcp| SessionKeys::derive(keys.key(), keys.salt(), rtcp);
         Ok(Self {
-            rtp: transform(false)?,
-            rtcp: transform(true)?,
+            suite,
+            rtp: Transform::new(suite, &session(false)?, false)?,
+            rtcp: session(true)?,
             rtp_sources: Sources::restore(state.rtp),
             rtcp_sources: Sources::restore(state.rtcp),
         })
+    }
+
+    fn rtcp(&self) -> Result<Transform, SrtpError> {
+        Transform::new(self.suite, &self.rtcp, true)
     }
 
     fn state(&self) -> ContextState {
@@ -161,7 +167,7 @@ impl Sender {
         }
         self.context.rtcp_sources.accept(ssrc, index)?;
         self.rtcp_index += 1;
-        self.context.rtcp.protect_rtcp(Place { ssrc, index }, buffer, length)
+        self.context.rtcp()?.protect_rtcp(Place { ssrc, index }, buffer, length)
     }
 }
 
@@ -212,9 +218,10 @@ impl Receiver {
     /// Any but [`SrtpError::NoRoom`] and [`SrtpError::BadKey`].
     pub fn unprotect_rtcp(&mut self, packet: &mut [u8]) -> Result<(usize, bool), SrtpError> {
         let ssrc = rtcp_source(packet)?;
-        let index = self.context.rtcp.rtcp_index(packet)?;
+        let index = transform::rtcp_index(self.context.suite, packet)?;
         self.context.rtcp_sources.check(ssrc, index)?;
-        let length = self.context.rtcp.unprotect_rtcp(Place { ssrc, index }, packet)?;
+        let rtcp = self.context.rtcp()?;
+        let length = rtcp.unprotect_rtcp(Place { ssrc, index }, packet)?;
         let newest = self.context.rtcp_sources.accept(ssrc, index)?;
         Ok((length, newest))
     }

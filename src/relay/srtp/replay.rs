@@ -104,6 +104,8 @@ impl Sources {
         if self.0.len() >= limit::RTP_SSRCS.get() {
             return Err(SrtpError::TooManySources);
         }
+        // Most streams have one source for as long as they live.
+        self.0.reserve_exact(1);
         self.0.push(SourceState { ssrc, highest: index, window: 1 });
         Ok(true)
     }

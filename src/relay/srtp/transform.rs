@@ -4,21 +4,23 @@
 //! A transform knows neither sequence numbers nor replay: it is told the index.
 
 use aes::cipher::{BlockEncrypt, KeyInit};
-use aes::{Aes128, Block};
+use aes::{Aes128Enc, Block};
 use aws_lc_rs::aead;
-use hmac::{Hmac, Mac};
 use rtp::sdes::Suite;
-use sha1::Sha1;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use super::SrtpError;
 use super::derive::SessionKeys;
+use super::mac::KeyedSha1;
 
-/// Blocks of key stream made at once: what the processor's AES pipeline holds.
-const PARALLEL: usize = 8;
+/// Blocks of key stream made at once: a packet of 20 ms of G.711 has ten.
+const PARALLEL: usize = 16;
 
 /// Longest tag of any suite.
 const TAG_MAX: usize = 16;
+
+/// RTCP's tag has 80 bits in both counter mode suites (RFC 4568 section 6.2).
+const RTCP_MAC: usize = 10;
 
 /// Which packet a transform works on, for its nonce.
 #[derive(Clone, Copy)]
@@ -36,11 +38,10 @@ pub(super) enum Transform {
 
 impl Transform {
     pub(super) fn new(suite: Suite, keys: &SessionKeys, rtcp: bool) -> Result<Self, SrtpError> {
-        // RTCP's tag has 80 bits in both counter mode suites (RFC 4568 section 6.2).
         Ok(match suite {
             Suite::AesCm128HmacSha1_80 => Self::Counter(CounterMode::new(keys, 10)?),
             Suite::AesCm128HmacSha1_32 => {
-                Self::Counter(CounterMode::new(keys, if rtcp { 10 } else { 4 })?)
+                Self::Counter(CounterMode::new(keys, if rtcp { RTCP_MAC } else { 4 })?)
             }
             Suite::AeadAes128Gcm => Self::Gcm(Gcm::new(keys, &aead::AES_128_GCM)?),
             Suite::AeadAes256Gcm => Self::Gcm(Gcm::new(keys, &aead::AES_256_GCM)?),
@@ -71,7 +72,7 @@ impl Transform {
                 mode.cipher(place, secret)?;
                 // The tag covers the packet and the roll-over counter (RFC 3711 section 4.2).
                 let roll_over = ((place.index >> 16) as u32).to_be_bytes();
-                tag.copy_from_slice(&mode.mac(&[text, &roll_over])[..mode.tag_length]);
+                tag.copy_from_slice(&mode.mac.sign(text, &roll_over)[..mode.tag_length]);
             }
             Self::Gcm(gcm) => tag.copy_from_slice(gcm.seal_rtp(place, clear, secret)?.as_ref()),
         }
@@ -93,7 +94,7 @@ impl Transform {
         match self {
             Self::Counter(mode) => {
                 let roll_over = ((place.index >> 16) as u32).to_be_bytes();
-                mode.verify(&[text, &roll_over], tag)?;
+                mode.verify(text, &roll_over, tag)?;
                 mode.cipher(place, &mut text[header..])?;
             }
             Self::Gcm(gcm) => {
@@ -123,7 +124,7 @@ impl Transform {
                 mode.cipher(place, &mut packet[8..length])?;
                 packet[length..length + 4].copy_from_slice(&word);
                 let (text, tag) = packet.split_at_mut(length + 4);
-                tag.copy_from_slice(&mode.mac(&[text])[..mode.tag_length]);
+                tag.copy_from_slice(&mode.mac.sign(text, &[])[..mode.tag_length]);
             }
             Self::Gcm(gcm) => {
                 // The tag stands before the index word (RFC 7714 section 9.2).
@@ -138,21 +139,6 @@ impl Transform {
         Ok(end)
     }
 
-    /// The index of an SRTCP packet, unproven; refuses one that is not enciphered, since we
-    /// never agree on that.
-    pub(super) fn rtcp_index(&self, packet: &[u8]) -> Result<u64, SrtpError> {
-        let at = match self {
-            Self::Counter(mode) => packet.len().checked_sub(4 + mode.tag_length),
-            Self::Gcm(_) => packet.len().checked_sub(4),
-        };
-        let word = at.and_then(|at| packet.get(at..)?.first_chunk::<4>());
-        let word = u32::from_be_bytes(*word.ok_or(SrtpError::Malformed)?);
-        if word >> 31 == 0 {
-            return Err(SrtpError::Unencrypted);
-        }
-        Ok(u64::from(word & 0x7fff_ffff))
-    }
-
     /// Checks and deciphers a whole SRTCP packet. Returns the RTCP packet's length.
     pub(super) fn unprotect_rtcp(
         &self,
@@ -164,7 +150,7 @@ impl Transform {
         match self {
             Self::Counter(mode) => {
                 let (text, tag) = packet.split_at_mut(length + 4);
-                mode.verify(&[text], tag)?;
+                mode.verify(text, &[], tag)?;
                 mode.cipher(place, &mut text[8..length])?;
             }
             Self::Gcm(gcm) => {
@@ -179,6 +165,22 @@ impl Transform {
     }
 }
 
+/// The index of an SRTCP packet, unproven; refuses one that is not enciphered, since we never
+/// agree on that.
+pub(super) fn rtcp_index(suite: Suite, packet: &[u8]) -> Result<u64, SrtpError> {
+    let behind = match suite {
+        Suite::AesCm128HmacSha1_80 | Suite::AesCm128HmacSha1_32 => RTCP_MAC,
+        Suite::AeadAes128Gcm | Suite::AeadAes256Gcm => 0,
+    };
+    let at = packet.len().checked_sub(4 + behind);
+    let word = at.and_then(|at| packet.get(at..)?.first_chunk::<4>());
+    let word = u32::from_be_bytes(*word.ok_or(SrtpError::Malformed)?);
+    if word >> 31 == 0 {
+        return Err(SrtpError::Unencrypted);
+    }
+    Ok(u64::from(word & 0x7fff_ffff))
+}
+
 /// What GCM authenticates of an RTCP packet besides its text (RFC 7714 section 9.2).
 fn rtcp_aad(clear: &[u8], word: [u8; 4]) -> [u8; 12] {
     let mut aad = [0; 12];
@@ -189,9 +191,8 @@ fn rtcp_aad(clear: &[u8], word: [u8; 4]) -> [u8; 12] {
 
 /// AES-128 in counter mode and HMAC-SHA1.
 pub(super) struct CounterMode {
-    aes: Aes128,
-    /// Keyed once, copied per packet.
-    hmac: Hmac<Sha1>,
+    aes: Aes128Enc,
+    mac: KeyedSha1,
     salt: Salt,
     tag_length: usize,
 }
@@ -203,9 +204,8 @@ struct Salt([u8; 14]);
 impl CounterMode {
     fn new(keys: &SessionKeys, tag_length: usize) -> Result<Box<Self>, SrtpError> {
         Ok(Box::new(Self {
-            aes: Aes128::new_from_slice(keys.cipher()).map_err(|_| SrtpError::BadKey)?,
-            hmac: <Hmac<Sha1> as Mac>::new_from_slice(&keys.authentication)
-                .map_err(|_| SrtpError::BadKey)?,
+            aes: Aes128Enc::new_from_slice(keys.cipher()).map_err(|_| SrtpError::BadKey)?,
+            mac: KeyedSha1::new(&keys.authentication),
             salt: Salt(keys.salt),
             tag_length,
         }))
@@ -229,22 +229,24 @@ impl CounterMode {
                 counter = counter.checked_add(1).ok_or(SrtpError::Malformed)?;
             }
             self.aes.encrypt_blocks(&mut blocks[..count]);
-            chunk.chunks_mut(16).zip(&blocks).for_each(|(text, block)| xor(text, block));
+            let (whole, rest) = chunk.as_chunks_mut::<16>();
+            for (text, block) in whole.iter_mut().zip(&blocks) {
+                let key: [u8; 16] = (*block).into();
+                *text = (u128::from_ne_bytes(*text) ^ u128::from_ne_bytes(key)).to_ne_bytes();
+            }
+            if let Some(block) = blocks.get(whole.len()) {
+                xor(rest, block);
+            }
         }
         Ok(())
     }
 
-    fn mac(&self, parts: &[&[u8]]) -> [u8; 20] {
-        let mut mac = self.hmac.clone();
-        parts.iter().for_each(|part| mac.update(part));
-        mac.finalize().into_bytes().into()
-    }
-
     /// Compares in constant time.
-    fn verify(&self, parts: &[&[u8]], tag: &[u8]) -> Result<(), SrtpError> {
-        let mut mac = self.hmac.clone();
-        parts.iter().for_each(|part| mac.update(part));
-        mac.verify_truncated_left(tag).map_err(|_| SrtpError::NotAuthentic)
+    fn verify(&self, text: &[u8], index: &[u8], tag: &[u8]) -> Result<(), SrtpError> {
+        let expected = self.mac.sign(text, index);
+        let expected = expected.get(..tag.len()).ok_or(SrtpError::NotAuthentic)?;
+        aws_lc_rs::constant_time::verify_slices_are_equal(expected, tag)
+            .map_err(|_| SrtpError::NotAuthentic)
     }
 }
 
@@ -381,7 +383,7 @@ mod tests {
             packet.resize(plain.len() + TAG_MAX + 4, 0);
             transform.protect_rtcp(place, &mut packet, plain.len()).unwrap();
             assert_eq!(packet, hex(expected));
-            assert_eq!(transform.rtcp_index(&packet), Ok(0x5d4));
+            assert_eq!(rtcp_index(suite, &packet), Ok(0x5d4));
             let length = transform.unprotect_rtcp(place, &mut packet).unwrap();
             assert_eq!(packet[..length], plain);
         }

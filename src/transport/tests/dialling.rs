@@ -431,8 +431,8 @@ async fn a_line_whose_files_are_bad_does_not_load() {
 }
 
 /// A connection that we opened, with keep-alives at a pace that a test can wait for.
-async fn pinged(ping_ms: u64) -> (Edge, tokio::net::TcpStream, sip::FlowId) {
-    let (ping, pong) = (Duration::from_millis(ping_ms), Duration::from_millis(ping_ms));
+async fn pinged(pong_ms: u64) -> (Edge, tokio::net::TcpStream, sip::FlowId) {
+    let (ping, pong) = (Duration::from_millis(20), Duration::from_millis(pong_ms));
     let bounds = Bounds { ping, pong, ..Bounds::default() };
     let edge = Edge::with(Setup { bounds, ..Setup::default() }).await;
     let peer = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -443,7 +443,7 @@ async fn pinged(ping_ms: u64) -> (Edge, tokio::net::TcpStream, sip::FlowId) {
 
 #[tokio::test]
 async fn a_peer_that_leaves_a_keep_alive_without_an_answer_after_others_is_gone() {
-    let (mut edge, mut stream, flow) = pinged(100).await;
+    let (mut edge, mut stream, flow) = pinged(700).await;
     for _ in 0..2 {
         expect(&mut stream, PING).await;
         stream.write_all(PONG).await.unwrap();

@@ -117,11 +117,12 @@ fn a_vault_on_a_disk_of_its_own() {
     wait(handle.flush()).unwrap();
     // Read by another connection: it is on the disk, and not only in the writer's.
     assert_eq!(turns().len() as u32, accepted + 1);
-    let recovered = until(|| match events.try_recv().ok()? {
-        Event::VaultRecovered { records, .. } => Some(records),
+    let (records, recordings) = until(|| match events.try_recv().ok()? {
+        Event::VaultRecovered { records, recordings, .. } => Some((records, recordings)),
         _ => None,
     });
-    assert_eq!(recovered, 10);
+    // The recording that did not begin, and (unless the recorder noticed nothing) the one cut.
+    assert!(records == 10 && (1..=2).contains(&recordings), "{records}, {recordings}");
     let audited = until(|| {
         let reader = wait(Reader::open(&place.config())).unwrap();
         let all = wait(reader.audit(0, 1_000)).unwrap();

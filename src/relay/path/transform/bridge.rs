@@ -4,10 +4,12 @@
 //! What goes on as it is touches no jitter buffer, no codec and no clock. The session that hears
 //! it numbers it anew ([`super::super::numbers`]) and sends it.
 
+use std::time::Duration;
+
 use audio::codec::SetupError;
-use audio::{Key, SampleRate};
 use base::{Instant, SessionId};
 use media::{Bridge, KeyPassage, LegPlan, MediaEvent, Passage};
+use rtp::Digit;
 use rtp::dtmf::{DtmfEvent, DtmfReceiver, TelephoneEvent};
 use rtp::packet::Packet;
 
@@ -16,8 +18,8 @@ use super::super::counters::{DropReason, Tally};
 use super::super::numbers::{Numbered, ticks};
 use super::super::passing::{Passing, What};
 use super::agent::Output;
-use super::packets::{FRAME_MS, Packets};
-use super::presses::{Events, Tones, scaled};
+use super::press::Press;
+use super::presses::scaled;
 use super::transcode::Transcoder;
 
 /// The clock of comfort noise, in Hz (RFC 3389 section 4).
@@ -84,20 +86,6 @@ struct Anchor {
     event: u8,
 }
 
-/// Keys that came by signalling, to be sent to this leg's peer.
-struct Press {
-    kind: Pressing,
-    sequence: u16,
-    timestamp: u32,
-    timeline: u32,
-    clock_rate: u32,
-}
-
-enum Pressing {
-    Events(Events),
-    Tones(Box<(Tones, Packets)>),
-}
-
 impl Bridged {
     pub(crate) fn new(
         plan: &LegPlan,
@@ -129,6 +117,8 @@ impl Bridged {
     ) -> Result<(), SetupError> {
         if self.with != with || bridge.is_none() {
             self.way = None;
+            // Whoever held a key has gone.
+            self.let_go(Duration::ZERO);
         }
         self.with = with;
         self.rules = bridge.map(|bridge| Rules::compile(plan, bridge));
@@ -158,18 +148,27 @@ impl Bridged {
         format.map(|format| format.codec.clock_rate())
     }
 
-    /// Whether frames of 20 ms have something to do.
+    /// Whether frames of 20 ms have something to do. A key that is down may never be said to have
+    /// gone up, which the listener must know where it makes the key anew.
     pub(crate) fn needs_frames(&self) -> bool {
-        self.press.is_some() || self.transcoder.as_ref().is_some_and(|it| !it.is_idle())
+        let is_tones = self.rules.as_ref().is_some_and(|rules| rules.keys == KeyPassage::Tones);
+        self.press.is_some()
+            || self.transcoder.as_ref().is_some_and(|it| !it.is_idle())
+            || is_tones && self.is_key_down()
     }
 
-    /// Whether what `from` hands over is to be sent.
-    pub(crate) fn takes(&self, from: SessionId) -> Result<(), DropReason> {
-        if self.press.is_some() {
-            return Err(DropReason::Pressed);
-        }
-        let other = self.with.is_some_and(|with| with != from);
-        if other { Err(DropReason::Unbridged) } else { Ok(()) }
+    fn is_key_down(&self) -> bool {
+        self.keys.as_ref().is_some_and(|keys| keys.receiver.poll_timeout().is_some())
+    }
+
+    /// Whether `from` is whom this leg hears.
+    pub(crate) fn hears(&self, from: SessionId) -> bool {
+        self.with.is_none_or(|with| with == from)
+    }
+
+    /// Whether keys are being pressed, for which sound makes room.
+    pub(crate) const fn is_pressing(&self) -> bool {
+        self.press.is_some()
     }
 
     /// The listener says what it loses of us, 0 to 1.
@@ -185,13 +184,22 @@ impl Bridged {
     }
 
     /// Another source speaks.
-    pub(crate) fn reset(&mut self) {
+    pub(crate) fn reset(&mut self, driver: &mut dyn Driver) {
         self.way = None;
         self.transcoder.iter_mut().for_each(|transcoder| transcoder.reset());
         if let Some(keys) = &mut self.keys {
-            let _ = keys.receiver.reset();
             keys.anchor = None;
+            if let Some(ended) = keys.receiver.reset()
+                && self.rules.as_ref().is_some_and(|rules| rules.keys == KeyPassage::Tones)
+            {
+                on_heard_key(self.with, KeyPassage::Tones, ended, driver);
+            }
         }
+    }
+
+    /// Keys under way are in a form that the peer takes no more.
+    pub(crate) fn cut_press(&mut self) {
+        self.press = None;
     }
 
     /// Packets were left out on purpose.
@@ -368,34 +376,9 @@ impl Bridged {
             return self.hand_on_key(now, plan, packet, event, to, driver);
         }
         for event in seen.into_iter().flatten() {
-            self.on_heard_key(plan, passage, event, driver)?;
+            on_heard_key(self.with, passage, event, driver);
         }
         self.interrupt();
-        Ok(())
-    }
-
-    /// A key that goes on in another form than as events.
-    fn on_heard_key(
-        &mut self,
-        plan: &LegPlan,
-        passage: KeyPassage,
-        event: DtmfEvent,
-        driver: &mut dyn Driver,
-    ) -> Result<(), DropReason> {
-        match (passage, event) {
-            (KeyPassage::Report, DtmfEvent::Started { digit }) => {
-                let digit = digit.to_char();
-                driver.event(MediaEvent::Digit { digit, duration: std::time::Duration::ZERO });
-            }
-            (KeyPassage::Tones, DtmfEvent::Started { digit }) => {
-                let tones = &mut self.transcoder(plan)?.tones;
-                Key::from_event(digit.event()).into_iter().for_each(|key| tones.press(key));
-            }
-            (KeyPassage::Tones, DtmfEvent::Ended { duration, .. }) => {
-                self.transcoder(plan)?.tones.release(duration);
-            }
-            _ => {}
-        }
         Ok(())
     }
 
@@ -480,48 +463,62 @@ impl Bridged {
         }
     }
 
-    /// Sends keys that came by signalling to this leg's peer, in the form that it takes; `false`
-    /// where a character is no key or too many wait.
+    /// Sends keys that came by signalling to this leg's peer; `false` where a character is no key
+    /// or too many wait.
     pub(crate) fn press(&mut self, plan: &LegPlan, keys: &str) -> bool {
-        if self.press.is_none() {
-            self.presses = self.presses.wrapping_add(1);
-            self.press = Press::new(plan, self.presses).map(Box::new);
-        }
-        let Some(press) = &mut self.press else { return false };
-        let taken = match &mut press.kind {
-            Pressing::Events(events) => events.send(keys),
-            Pressing::Tones(tones) => tones.0.send(keys),
-        };
-        if !press.is_active() {
-            self.press = None;
-        }
+        let Some(press) = self.pressing(plan, false) else { return false };
+        let taken = press.send(keys);
+        self.end_press();
         taken
     }
 
-    /// One frame of 20 ms of keys that came by signalling; `out` is this leg's own stream.
+    /// A key goes down.
+    pub(crate) fn hold(&mut self, plan: &LegPlan, digit: Digit, as_tone: bool) {
+        if let Some(press) = self.pressing(plan, as_tone) {
+            press.press(digit);
+        }
+    }
+
+    /// The key goes up, after `duration`.
+    pub(crate) fn let_go(&mut self, duration: Duration) {
+        self.press.iter_mut().for_each(|press| press.release(duration));
+    }
+
+    fn pressing(&mut self, plan: &LegPlan, as_tone: bool) -> Option<&mut Press> {
+        if self.press.is_none() {
+            self.presses = self.presses.wrapping_add(1);
+            self.press = Press::new(plan, as_tone, self.presses).map(Box::new);
+        }
+        self.press.as_deref_mut()
+    }
+
+    fn end_press(&mut self) {
+        self.press.take_if(|press| !press.is_active());
+    }
+
+    /// One frame of 20 ms of keys that are pressed; `out` is this leg's own stream.
     pub(crate) fn press_frame(&mut self, sends: bool, out: &mut dyn Output) {
-        if let Some(press) = &mut self.press {
-            if sends {
-                press.frame(out);
-            }
-            if !press.is_active() || !sends {
-                self.press = None;
-            }
+        if let Some(press) = self.press.as_mut().filter(|_| sends) {
+            press.frame(out);
+            self.end_press();
+        } else {
+            self.press = None;
         }
     }
 
     /// One frame of 20 ms of sound that is decoded and encoded.
     pub(crate) fn transcode_frame(&mut self, now: Instant, driver: &mut dyn Driver) {
-        let is_down = self.keys.as_mut().is_some_and(|keys| {
-            if let Some(DtmfEvent::Ended { duration, .. }) = keys.receiver.handle_timeout(now)
-                && let Some(transcoder) = &mut self.transcoder
-            {
-                transcoder.tones.release(duration);
-            }
-            keys.receiver.poll_timeout().is_some()
-        });
+        let passage = self.rules.as_ref().map_or(KeyPassage::Drop, |rules| rules.keys);
+        let ended = self.keys.as_mut().and_then(|keys| keys.receiver.handle_timeout(now));
+        if let Some(ended) = ended.filter(|_| passage == KeyPassage::Tones) {
+            on_heard_key(self.with, passage, ended, driver);
+        }
+        let is_down = self.is_key_down();
         if let Some(transcoder) = &mut self.transcoder {
-            transcoder.frame(now, is_down, &mut Handing { with: self.with, driver });
+            let found = transcoder.frame(now, is_down, &mut Handing { with: self.with, driver });
+            for event in found.into_iter().flatten() {
+                on_heard_key(self.with, passage, event, driver);
+            }
         }
     }
 
@@ -593,58 +590,26 @@ impl Rules {
     }
 }
 
-impl Press {
-    fn new(plan: &LegPlan, number: u32) -> Option<Self> {
-        let rate = plan.send.codec.sample_rate().min(SampleRate::Hz16000);
-        let kind = match plan.telephone_event {
-            Some(event) => Pressing::Events(Events::new(event)),
-            None => {
-                // Opus fails to set up only where memory is short.
-                let mut packets = Packets::new(plan.send, rate, 0).ok()?;
-                packets.set_timeline(number);
-                Pressing::Tones(Box::new((Tones::new(rate), packets)))
-            }
-        };
-        let clock_rate = plan.send.codec.clock_rate();
-        Some(Self { kind, sequence: 0, timestamp: 0, timeline: number, clock_rate })
-    }
-
-    fn is_active(&self) -> bool {
-        match &self.kind {
-            Pressing::Events(events) => events.is_active(),
-            Pressing::Tones(tones) => tones.0.is_active(),
+/// A key that goes on in another form than the source's.
+fn on_heard_key(
+    with: Option<SessionId>,
+    passage: KeyPassage,
+    event: DtmfEvent,
+    driver: &mut dyn Driver,
+) {
+    let what = match (passage, event) {
+        (KeyPassage::Drop, _) | (KeyPassage::Report, DtmfEvent::Ended { .. }) => return,
+        (KeyPassage::Report, DtmfEvent::Started { digit }) => {
+            let digit = digit.to_char();
+            return driver.event(MediaEvent::Digit { digit, duration: Duration::ZERO });
         }
-    }
-
-    fn frame(&mut self, out: &mut dyn Output) {
-        match &mut self.kind {
-            Pressing::Events(events) => {
-                let timestamp = self.timestamp;
-                self.timestamp = timestamp.wrapping_add(self.clock_rate / 1000 * FRAME_MS);
-                if let Some(packet) = events.poll(timestamp, self.clock_rate) {
-                    let sequence = self.sequence;
-                    self.sequence = sequence.wrapping_add(1);
-                    let numbered = Numbered {
-                        timeline: self.timeline,
-                        run: 0,
-                        sequence,
-                        timestamp: packet.timestamp,
-                        clock_rate: self.clock_rate,
-                        payload_type: events.event().send,
-                        marker: packet.marker,
-                        is_event: true,
-                    };
-                    out.packet(&numbered, &packet.payload);
-                }
-            }
-            Pressing::Tones(tones) => {
-                let (tones, packets) = &mut **tones;
-                let mut sound = [0; SampleRate::Hz16000.samples(FRAME_MS)];
-                let sound = &mut sound[..packets.rate().samples(FRAME_MS)];
-                tones.fill(sound);
-                packets.frame(sound, &mut |packet, payload| out.packet(packet, payload));
-            }
+        (_, DtmfEvent::Started { digit }) => {
+            What::Press { digit, as_tone: passage == KeyPassage::Tones }
         }
+        (_, DtmfEvent::Ended { duration, .. }) => What::Release(duration),
+    };
+    if let Some(to) = with {
+        driver.pass(Passing { to, what }, &[]);
     }
 }
 

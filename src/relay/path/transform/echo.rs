@@ -57,6 +57,8 @@ const STRAY_UNKNOWN_DB: f32 = 6.5;
 /// another keeps of them.
 const VOTES: f32 = 12.0;
 const KEEP_VOTES: f32 = 0.98;
+/// What must be left of them for the path to be still one.
+const VOTES_LEFT: f32 = 1.0;
 /// How fast the levels of a path are learnt, and how fast how much they stray.
 const LEARN: f32 = 0.05;
 /// How often a band may stray by so much more than it does, and how far above that it stands out.
@@ -66,8 +68,10 @@ const MARGIN_DB: f32 = 4.0;
 const STANDS_OUT_DB: f32 = 12.0;
 /// Delays about the path's that are allowed for: 20 ms either way.
 const WANDER: usize = 2;
-/// Hops for which the agent was to be heard and the line was silent, that make it a clear one.
+/// Hops for which the agent was to be heard and the line was silent, that make it a clear one; and
+/// hops without any echo that do so where it is never silent.
 const CLEAR: u32 = 50;
+const SPOKEN: u32 = 150;
 
 /// What is known of the line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,6 +104,8 @@ pub(crate) struct EchoGuard {
     sounding: usize,
     /// Hops for which the agent was heard without an answer.
     clear: u32,
+    /// Hops for which it was heard at all.
+    spoken: u32,
     /// The caller's levels against the agent's at every delay.
     compared: [Comparison; LAGS],
     /// How often each delay was an echo's of late.
@@ -138,6 +144,7 @@ impl EchoGuard {
             is_new: true,
             sounding: 0,
             clear: 0,
+            spoken: 0,
             compared: [Comparison::default(); LAGS],
             votes: [0.0; LAGS],
             path: None,
@@ -149,7 +156,7 @@ impl EchoGuard {
         match self.path {
             _ if self.sounding == 0 => Doubt::None,
             Some(_) => Doubt::Echo,
-            None if self.clear >= CLEAR => Doubt::None,
+            None if self.clear >= CLEAR || self.spoken >= SPOKEN => Doubt::None,
             None => Doubt::Unknown,
         }
     }
@@ -195,9 +202,9 @@ impl EchoGuard {
             // What of the agent was sent at the earliest a frame before.
             let newest = HISTORY - HOPS + hop;
             let found = self.compare(&levels, newest);
-            let sounds = levels.iter().zip(&self.floor).filter(|(l, f)| **l > **f + SOUND_DB).count();
-            if let Some(lag) = found.filter(|_| sounds >= 3) {
-                self.vote(lag, &levels, newest);
+            let least = self.floor.map(|floor| floor + SOUND_DB);
+            if levels.iter().zip(least).filter(|(level, least)| **level > *least).count() >= 3 {
+                self.vote(found);
             }
             let is_explained = self.follow(&levels, newest);
             is_echo |= found.is_some() || is_explained;
@@ -243,21 +250,36 @@ impl EchoGuard {
             }
         }
         if cfg!(test) && std::env::var_os("SHOW").is_some() {
-            let all = self.compared.iter().enumerate().map(|(l,c)| { let m = c.sum/c.count.max(1.0); (((c.squares/c.count.max(1.0)-m*m).max(0.0)).sqrt(), l, c.count) }).filter(|x| x.2>=COMPARED).fold((99.0,0,0.0), |a,b| if b.0<a.0 {b} else {a});
-            if levels.iter().zip(&self.floor).filter(|(l, f)| **l > **f + SOUND_DB).count() >= 3 { println!("SHOW stray {:.1} at {} lag {:?}", all.0, all.1, self.path.map(|p| p.lag)); }
+            let all = self
+                .compared
+                .iter()
+                .enumerate()
+                .map(|(l, c)| {
+                    let m = c.sum / c.count.max(1.0);
+                    (((c.squares / c.count.max(1.0) - m * m).max(0.0)).sqrt(), l, c.count)
+                })
+                .filter(|x| x.2 >= COMPARED)
+                .fold((99.0, 0, 0.0), |a, b| if b.0 < a.0 { b } else { a });
+            if levels.iter().zip(&self.floor).filter(|(l, f)| **l > **f + SOUND_DB).count() >= 3 {
+                println!("SHOW stray {:.1} at {} lag {:?}", all.0, all.1, self.path.map(|p| p.lag));
+            }
         }
         best.1
     }
 
-    /// Counts a delay, and takes it for the path's where it leads.
-    fn vote(&mut self, lag: usize, levels: &Levels, newest: usize) {
+    /// Counts the delay of a hop that sounds, and takes it for the path's where it leads.
+    fn vote(&mut self, found: Option<usize>) {
         self.votes.iter_mut().for_each(|votes| *votes *= KEEP_VOTES);
-        self.votes[lag] += 1.0;
-        let around = |lag: usize| -> f32 {
-            self.votes[lag.saturating_sub(1)..(lag + 2).min(LAGS)].iter().sum()
+        let around = |votes: &[f32; LAGS], lag: usize| -> f32 {
+            votes[lag.saturating_sub(1)..(lag + 2).min(LAGS)].iter().sum()
         };
-        let leads = self.path.is_none_or(|path| around(lag) > around(path.lag));
-        if around(lag) < VOTES || !leads {
+        if self.path.is_some_and(|path| around(&self.votes, path.lag) < VOTES_LEFT) {
+            self.path = None;
+        }
+        let Some(lag) = found else { return };
+        self.votes[lag] += 1.0;
+        let own = around(&self.votes, lag);
+        if own < VOTES || self.path.is_some_and(|path| own <= around(&self.votes, path.lag)) {
             return;
         }
         match &mut self.path {
@@ -268,7 +290,6 @@ impl EchoGuard {
                 self.path = Some(Path { lag, gain, stray: [STRAY_DB; BANDS] });
             }
         }
-        let _ = (levels, newest);
     }
 
     /// Whether the known path explains all that is louder than the noise; learns from it if so.
@@ -284,7 +305,9 @@ impl EchoGuard {
                 (levels[band] - expected.max(self.floor[band]) - MARGIN_DB).max(0.0)
             })
             .sum();
-        if cfg!(test) && std::env::var_os("SHOW").is_some() { println!("SHOW out {stands_out:.0}"); }
+        if cfg!(test) && std::env::var_os("SHOW").is_some() {
+            println!("SHOW out {stands_out:.0}");
+        }
         if stands_out >= 3.0 * STANDS_OUT_DB {
             return false;
         }
@@ -308,8 +331,9 @@ impl EchoGuard {
             *floor = (*floor + step).max(SILENT_DBFS);
         }
         let is_heard = self.said[newest].iter().any(|level| *level > SILENT_DBFS + 20.0);
-        if loudest < SOUND_DB + 3.0 {
-            self.clear = self.clear.saturating_add(u32::from(is_heard));
+        if is_heard {
+            self.spoken = self.spoken.saturating_add(1);
+            self.clear = self.clear.saturating_add(u32::from(loudest < SOUND_DB + 3.0));
         }
     }
 }

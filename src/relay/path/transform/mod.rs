@@ -10,6 +10,7 @@ mod echo;
 mod hear;
 mod keys;
 mod packets;
+mod press;
 mod presses;
 mod speak;
 mod transcode;

@@ -17,6 +17,8 @@ pub(crate) const PRESS: Duration = Duration::from_millis(120);
 const TONE_MS_MIN: u32 = 70;
 /// Pause after a tone, in milliseconds.
 const PAUSE_MS: u32 = 60;
+/// Longest press, in milliseconds: whoever holds a key may go without a word.
+const HELD_MS_MAX: u32 = 10_000;
 
 /// Keys as telephone events, on the clock of 20 ms.
 pub(crate) struct Events {
@@ -24,11 +26,13 @@ pub(crate) struct Events {
     sender: DtmfSender,
     /// The present on the clock of the events, which may be another than the sound's.
     present: u32,
+    /// When the key that is held went down.
+    held: Option<u32>,
 }
 
 impl Events {
     pub(crate) fn new(event: TelephoneEvent) -> Self {
-        Self { event, sender: DtmfSender::new(event.clock_rate), present: 0 }
+        Self { event, sender: DtmfSender::new(event.clock_rate), present: 0, held: None }
     }
 
     pub(crate) const fn event(&self) -> TelephoneEvent {
@@ -46,10 +50,12 @@ impl Events {
     pub(crate) fn press(&mut self, digit: Digit) {
         // Beyond the limit a key is lost, as one is that was pressed too fast.
         let _ = self.sender.press(digit);
+        self.held = Some(self.present);
     }
 
     pub(crate) fn release(&mut self) {
         self.sender.release(self.present);
+        self.held = None;
     }
 
     pub(crate) fn is_active(&self) -> bool {
@@ -62,6 +68,10 @@ impl Events {
     pub(crate) fn poll(&mut self, timestamp: u32, clock_rate: u32) -> Option<EventPacket> {
         let present = self.present;
         self.present = present.wrapping_add(self.event.clock_rate / 1000 * FRAME_MS);
+        let most = scaled(HELD_MS_MAX, 1000, self.event.clock_rate);
+        if self.held.is_some_and(|since| present.wrapping_sub(since) > most) {
+            self.release();
+        }
         let packet = self.sender.poll_packet(present)?;
         let since =
             scaled(present.wrapping_sub(packet.timestamp), self.event.clock_rate, clock_rate);
@@ -121,7 +131,7 @@ impl Tones {
 
     /// The key that is held goes up after `duration`.
     pub(crate) fn release(&mut self, duration: Duration) {
-        let millis = u32::try_from(duration.as_millis()).unwrap_or(u32::MAX).min(60_000);
+        let millis = u32::try_from(duration.as_millis()).unwrap_or(u32::MAX).min(HELD_MS_MAX);
         let least = self.rate.samples(millis.max(TONE_MS_MIN));
         let held = self.sounding.as_mut().map(|(_, press)| press).into_iter();
         let mut presses = held.chain(&mut self.waiting);
@@ -156,7 +166,8 @@ impl Tones {
                 rest.fill(0);
                 break;
             };
-            let left = press.length.map_or(rest.len(), |it| it.saturating_sub(press.sounded));
+            let length = press.length.unwrap_or_else(|| self.rate.samples(HELD_MS_MAX));
+            let left = length.saturating_sub(press.sounded);
             if left == 0 {
                 tone.release();
             }

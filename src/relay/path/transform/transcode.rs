@@ -1,5 +1,5 @@
-//! One leg's sound for another that takes another codec, another packet time, or keys in another
-//! form: jitter buffer, decoder, encoder, on the session's 20 ms clock.
+//! One leg's sound for another that takes another codec or another packet time, or without the
+//! tones of keys: jitter buffer, decoder, encoder, on the session's 20 ms clock.
 //!
 //! It works at the lower of the two codecs' own rates. A source that goes silent is continued for
 //! a moment, since its codec may leave silence out where the other cannot; then nothing is sent.
@@ -8,19 +8,17 @@ use std::time::Duration;
 
 use audio::codec::SetupError;
 use audio::comfort_noise::PAYLOAD_BYTES;
-use audio::{Codec, DtmfDetector, DtmfEvent, Key, NoiseAnalyzer, SampleRate};
+use audio::{Codec, DtmfDetector, NoiseAnalyzer, SampleRate};
 use base::Instant;
-use media::{Bridge, Format, KeyPassage, LegPlan, MediaEvent, Passage, TelephoneEvent};
-use rtp::Digit;
+use media::{Bridge, Format, KeyPassage, LegPlan, Passage};
 use rtp::packet::Packet;
+use rtp::{Digit, DtmfEvent};
 
 use super::super::counters::{DropReason, Meter};
 use super::super::numbers::Numbered;
 use super::agent::Output;
 use super::hear::Hear;
 use super::packets::{FRAME_MS, Packets};
-use super::presses::{Events, Tones};
-use super::speak::press;
 
 /// How much CPU Opus takes for quality. One step above the cheapest costs 8 % more and keeps the
 /// telephone band flat within half a dB at 24 kb/s, where the cheapest is off by more than one;
@@ -44,14 +42,14 @@ pub(crate) struct Transcoder {
     packets: Packets,
     /// When there was last sound; `None` while nothing is to be sent.
     sounded: Option<Instant>,
-    pub(crate) tones: Tones,
     keys: KeyPassage,
     detector: Option<Box<DtmfDetector>>,
-    /// Keys that were found in the sound.
-    events: Option<Box<Events>>,
     mute_until: Instant,
     quiet: Option<Quiet>,
 }
+
+/// Keys that one frame's sound told of: three looks find no more than an end and a start each.
+pub(crate) type Found = [Option<DtmfEvent>; 6];
 
 /// Silence, described (RFC 3389) instead of sent.
 struct Quiet {
@@ -70,10 +68,8 @@ impl Transcoder {
             hear: Hear::new(&formats, noise, rate),
             packets: Packets::new(bridge.to, rate, COMPLEXITY)?,
             sounded: None,
-            tones: Tones::new(rate),
             keys: bridge.keys,
             detector: None,
-            events: None,
             mute_until: Instant::ZERO,
             quiet: None,
         };
@@ -123,10 +119,7 @@ impl Transcoder {
 
     /// Whether its frames have nothing to do.
     pub(crate) fn is_idle(&self) -> bool {
-        self.sounded.is_none()
-            && !self.hear.is_waiting()
-            && !self.tones.is_active()
-            && !self.events.as_ref().is_some_and(|events| events.is_active())
+        self.sounded.is_none() && !self.hear.is_waiting()
     }
 
     /// Lets `frames` frames pass.
@@ -144,8 +137,9 @@ impl Transcoder {
         &mut self.packets
     }
 
-    /// One frame of 20 ms. While a key `is_down` as an event, its tone is not heard.
-    pub(crate) fn frame(&mut self, now: Instant, is_down: bool, out: &mut dyn Output) {
+    /// One frame of 20 ms; returns the keys that were found in its sound. While a key `is_down` as
+    /// an event, its tone is not heard.
+    pub(crate) fn frame(&mut self, now: Instant, is_down: bool, out: &mut dyn Output) -> Found {
         let mut sound = [0; FRAME_MAX];
         let sound = &mut sound[..self.rate.samples(FRAME_MS)];
         let from_packets = self.listen(now, sound, out);
@@ -154,28 +148,23 @@ impl Transcoder {
             let delay = self.hear.buffer().map(|buffer| buffer.target()).unwrap_or_default();
             self.mute_until = now + delay;
         }
-        let found = self.find_keys(sound, out);
-        if found || now < self.mute_until {
+        let (is_suspected, found) = self.find_keys(sound);
+        if is_suspected || now < self.mute_until {
             sound.fill(0);
         }
         let send = &mut |packet: &_, payload: &[u8]| out.packet(packet, payload);
-        if let Some(events) = self.events.as_mut().filter(|events| events.is_active()) {
-            return press(events, &mut self.packets, send);
-        }
-        if self.tones.fill(sound) {
-            return self.packets.frame(sound, send);
-        }
         // A key that goes on as events takes the place of the sound (RFC 4733 section 2.1).
         let is_pressed = is_down && matches!(self.keys, KeyPassage::Events { .. });
         if self.sounded.is_none() || is_pressed {
-            return self.packets.skip(1);
-        }
-        if let Some(quiet) = &mut self.quiet
+            self.packets.skip(1);
+        } else if let Some(quiet) = &mut self.quiet
             && quiet.takes(sound, from_packets)
         {
-            return quiet.describe(&mut self.packets, send);
+            quiet.describe(&mut self.packets, send);
+        } else {
+            self.packets.frame(sound, send);
         }
-        self.packets.frame(sound, send);
+        found
     }
 
     /// Fills the frame, notes whether there is any sound, and says whether all of it is the
@@ -201,47 +190,26 @@ impl Transcoder {
         is_full
     }
 
-    /// Looks for keys in the sound; whether there may be one.
-    fn find_keys(&mut self, sound: &[i16], out: &mut dyn Output) -> bool {
+    /// Looks for keys in the sound: whether there may be one, and what is certain.
+    fn find_keys(&mut self, sound: &[i16]) -> (bool, Found) {
+        let mut found = Found::default();
         let Some(detector) = &mut self.detector else {
-            return false;
+            return (false, found);
         };
-        let mut seen = [None; 8];
-        let mut count = 0;
+        let mut slots = found.iter_mut();
         detector.push(sound, |event| {
-            if let Some(slot) = seen.get_mut(count) {
-                (*slot, count) = (Some(event), count + 1);
-            }
-        });
-        let is_suspected = detector.is_suspected();
-        for event in seen.into_iter().flatten() {
-            match event {
-                DtmfEvent::Pressed { key, .. } => self.on_pressed(key, out),
-                DtmfEvent::Released { millis, .. } => {
-                    self.tones.release(Duration::from_millis(millis.into()));
-                    self.events.iter_mut().for_each(|events| events.release());
+            let event = match event {
+                audio::DtmfEvent::Pressed { key, .. } => {
+                    Digit::from_event(key.event()).map(|digit| DtmfEvent::Started { digit })
                 }
-            }
-        }
-        is_suspected
-    }
-
-    fn on_pressed(&mut self, key: Key, out: &mut dyn Output) {
-        match self.keys {
-            KeyPassage::Events { payload_type, clock_rate } => {
-                let event =
-                    TelephoneEvent { send: payload_type, receive: payload_type, clock_rate };
-                let known = self.events.take().filter(|events| events.event() == event);
-                let mut events = known.unwrap_or_else(|| Box::new(Events::new(event)));
-                Digit::from_event(key.event()).into_iter().for_each(|digit| events.press(digit));
-                self.events = Some(events);
-            }
-            KeyPassage::Report => {
-                out.event(MediaEvent::Digit { digit: key.as_char(), duration: Duration::ZERO });
-            }
-            KeyPassage::Tones => self.tones.press(key),
-            KeyPassage::Drop => {}
-        }
+                audio::DtmfEvent::Released { key, millis } => {
+                    let duration = Duration::from_millis(millis.into());
+                    Digit::from_event(key.event()).map(|digit| DtmfEvent::Ended { digit, duration })
+                }
+            };
+            slots.next().into_iter().for_each(|slot| *slot = event);
+        });
+        (detector.is_suspected(), found)
     }
 }
 

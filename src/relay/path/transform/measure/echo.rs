@@ -144,7 +144,9 @@ fn echoes() {
     for (index, place) in places().into_iter().enumerate().filter(|it| all || it.0 % 7 == 0) {
         let _ = index;
         let (stops, started) = stops(&said, &returned(&said, place), place.codec);
-        if std::env::var_os("SHOW").is_some() { println!("ENDROOM {:?} {}", place.room, place.gain); }
+        if std::env::var_os("SHOW").is_some() {
+            println!("ENDROOM {:?} {}", place.room, place.gain);
+        }
         total += 1;
         starts += started;
         wrong += usize::from(!stops.is_empty());

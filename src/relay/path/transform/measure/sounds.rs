@@ -121,6 +121,8 @@ pub(crate) fn no_speech(noises: &Noises) -> Vec<(&'static str, Vec<i16>)> {
         ("pink noise with steps", pink_steps),
         ("clicks", clicks(60_000)),
         ("knocks", knocks(60_000)),
+        ("knocks over noise", over_noise(&knocks(60_000), noises)),
+        ("crackle", crackle(60_000)),
         ("breaths", breaths(90_000)),
         ("hisses", hisses(60_000)),
         ("keys", keys()),
@@ -162,6 +164,28 @@ fn knocks(millis: u32) -> Vec<i16> {
             *sample = (amplitude * (fall * (step * index as f32).sin() + click)) as i16;
         }
         at += 4000 + random.below(6000) as usize;
+    }
+    pcm
+}
+
+/// The same over white noise at -52 dBFS.
+fn over_noise(pcm: &[i16], noises: &Noises) -> Vec<i16> {
+    let hiss = at_level(noises.of(Noise::White, SampleRate::Hz8000), -52.0);
+    let hiss = hiss.iter().cycle();
+    pcm.iter().zip(hiss).map(|(sample, hiss)| sample.saturating_add(*hiss)).collect()
+}
+
+/// A bad line: bursts of white or pink noise of 20 to 300 ms, at -55 to -20 dBFS.
+fn crackle(millis: u32) -> Vec<i16> {
+    let mut random = SeededRandom::new(13);
+    let rate = SampleRate::Hz8000;
+    let mut pcm = at_level(&noise(rate.samples(millis), true, 31), -68.0);
+    let mut at = 800;
+    while at + 4000 < pcm.len() {
+        let length = rate.samples(20 + random.below(280));
+        let burst = noise(length, random.below(2) == 0, u64::from(random.u32()));
+        mix::add(&mut pcm[at..at + length], &at_level(&burst, -55.0 + random.below(36) as f32));
+        at += length + rate.samples(10 + random.below(700));
     }
     pcm
 }

@@ -1,0 +1,181 @@
+"""Calls from trunk to trunk: two edges in a row, softphones as callees, transfers."""
+
+import json
+
+from harness import sound, wire
+from harness.case import case, check, wait_for
+from harness.edge import BINARY, Edge
+from harness.phone import Phone
+
+CALLEE = "4915735550199"
+
+# The first edge knows everybody on this machine as one trunk, and dials the second one.
+POLICY = """
+[trunk.local]
+from       = {{ networks = ["127.0.0.0/8"] }}
+codecs     = [{inward}]
+
+[trunk.far]
+send_to    = ["{send_to}"]
+tls        = {{ ca = "{ca}" }}
+codecs     = [{outward}]
+{more}
+
+[[route]]
+send_to = {{ trunk = "far" }}
+"""
+
+
+def quoted(names):
+    """A list of words for a policy file."""
+    return ", ".join(f'"{name}"' for name in names)
+
+
+def in_a_row(box, inward=("pcmu",), outward=("pcmu",), more=""):
+    """Two edges: calls to the first are carried to the second's voice agent."""
+    far = Edge(box, name="far").start()
+    policy = POLICY.format(
+        inward=quoted(inward),
+        outward=quoted(outward),
+        send_to=f"sip:reception@127.0.0.1:{far.tls};transport=tls",
+        ca=far.authority,
+        more=more,
+    )
+    near = Edge(box, policy, name="near").start()
+    return near, far
+
+
+def conversation(box, near, name, *arguments):
+    """A call of the built-in caller, and the words that it heard."""
+    heard = box.path(f"{name}.wav")
+    command = [BINARY, "load", "--to", near.uri(), "--ca", near.authority, "--calls", "1"]
+    done = box.run(name, [*command, "--save", heard, "--json", *arguments], timeout=80)
+    check(done.returncode == 0, f"exit {done.returncode}: {done.stderr}{done.stdout}")
+    report = json.loads(done.stdout)
+    check(report["media"]["packets_rejected"] == 0, f"rejected: {report['media']}")
+    (samples,), rate = sound.read_wav(heard)
+    return report, sound.recognise(box, samples, rate)
+
+
+@case(timeout=120)
+def two_edges(box):
+    """A caller talks with the voice agent behind two edges, over TLS and SRTP on each way."""
+    near, far = in_a_row(box)
+    report, text = conversation(box, near, "through")
+    check(report["calls"][0]["ending"] == "far_end", f"ended by {report['calls'][0]['ending']}")
+    for wanted in ("your call is encrypted", "from monday to friday", "thank you for calling"):
+        check(wanted in text, f"{wanted!r} is not in {text!r}")
+    first = near.wait_for_call(lambda it: it["state"] == "ended")
+    check(first["reason"] == "call.callee_hung_up", f"near: {first['reason']}")
+    second = far.wait_for_call(lambda it: it["state"] == "ended")
+    check(second["reason"] == "call.agent_hung_up", f"far: {second['reason']}")
+    shown = near.command("calls", "show", first["call_id"], name="show").stdout
+    check("trunk" in shown, shown)
+    near.stop()
+    far.stop()
+
+
+def transcoded(box, inward, outward, codec):
+    """Different codecs on both sides: the words get through."""
+    near, far = in_a_row(box, (inward,), (outward,))
+    _, text = conversation(box, near, "through", "--codecs", codec)
+    check("your call is encrypted" in text, text)
+    near.stop()
+    far.stop()
+
+
+@case(timeout=90)
+def a_law_to_u_law(box):
+    """G.711 to G.711 of the other law."""
+    transcoded(box, "pcma", "pcmu", "pcma")
+
+
+@case(timeout=90)
+def opus_to_g711(box):
+    """A wideband caller, a narrowband callee."""
+    transcoded(box, "opus", "pcmu", "opus")
+
+
+@case(timeout=90)
+def g711_to_g722(box):
+    """A narrowband caller, a wideband callee."""
+    transcoded(box, "pcmu", "g722", "pcmu")
+
+
+@case(timeout=60)
+def refused_by_the_callee(box):
+    """What the callee says reaches the caller as a status, and nothing else of it does."""
+    near, far = in_a_row(box)
+    since = len(far.logs())
+    far.set_policy(BUSY)
+    far.wait_for_log("policy.loaded", since=since)
+    stream = wire.Stream(near.tls, near.authority)
+    call = wire.Call(stream, near.uri())
+    answer = call.invite()
+    check(answer.status == 486, answer.start)
+    check(str(far.tls).encode() not in answer.raw, answer.start)
+    stored = near.wait_for_call(lambda it: it["state"] == "ended")
+    check(stored["reason"] == "trunk.busy", f"stored {stored['reason']}")
+    near.stop()
+    far.stop()
+
+
+@case(timeout=60)
+def nobody_there(box):
+    """A trunk that takes no connection: 502 with its reason, at once."""
+    policy = POLICY.format(
+        inward=quoted(("pcmu",)), outward=quoted(("pcmu",)),
+        send_to="sip:127.0.0.1:9;transport=tls", ca="", more="",
+    ).replace('tls        = { ca = "" }\n', "")
+    near = Edge(box, policy, name="near").start()
+    stream = wire.Stream(near.tls, near.authority)
+    answer = wire.Call(stream, near.uri()).invite()
+    check(answer.status == 502, answer.start)
+    check("trunk.unreachable" in answer.header("Warning"), answer.start)
+    near.stop()
+
+
+@case(timeout=90)
+def softphone_is_called(box):
+    """baresip is called over exempted UDP and plain RTP, with another codec than the caller's."""
+    phone = Phone(
+        box, CALLEE, codec="PCMA", encrypted=False, transport="udp", name="callee", answers=True
+    )
+    policy = POLICY.format(
+        inward=quoted(("pcmu",)),
+        outward=quoted(("pcma",)),
+        send_to=f"sip:{CALLEE}@127.0.0.1:{phone.sip};transport=udp",
+        ca="",
+        more=EXEMPT,
+    )
+    near = Edge(box, policy.replace('tls        = { ca = "" }\n', ""), name="near").start()
+    words = "thank you for calling"
+    wav = sound.say(box, words, 16_000, 1, after=1)
+    report = near.load("--wav", wav, "--hold", "6", "--codecs", "pcmu")
+    check(report["answered"] == 1, f"failed: {report['failures']}")
+    check(report["media"]["packets_received"] > 200, f"received: {report['media']}")
+    text = sound.recognise(box, phone.heard(), phone.rate)
+    check(words in text, f"the callee heard {text!r}")
+    log = phone.log()
+    check("PCMA" in log, "the callee's codec")
+    for leak in (f"127.0.0.1:{near.tls};", "callgate-load"):
+        check(leak not in log, f"{leak} reached the callee")
+    near.stop()
+    phone.stop()
+
+
+EXEMPT = """
+transports        = ["udp"]
+srtp              = { outbound = "optional" }
+media_from        = ["127.0.0.0/8"]
+exempt.signalling = { reason = "a test", expires = 2099-01-31 }
+exempt.media      = { reason = "a test", expires = 2099-01-31, outbound = true }
+"""
+
+BUSY = """
+[trunk.local]
+from = { networks = ["127.0.0.0/8"] }
+
+[[route]]
+refuse = { status = 486 }
+"""
