@@ -11,11 +11,13 @@ mod policy_file;
 mod rtp_packets;
 mod sdp_session;
 mod sip_wire;
+mod srtp_differential;
 
 pub use policy_file::policy_file;
 pub use rtp_packets::rtp;
 pub use sdp_session::sdp;
 pub use sip_wire::{sip_framing, sip_message};
+pub use srtp_differential::srtp_differential;
 
 #[cfg(test)]
 mod replay_tests;

@@ -40,6 +40,11 @@ fn media_packets() {
 }
 
 #[test]
+fn protected_packets() {
+    replay("srtp_differential", crate::srtp_differential);
+}
+
+#[test]
 fn policy_files() {
     replay("policy_file", crate::policy_file);
 }

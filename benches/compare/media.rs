@@ -76,7 +76,9 @@ impl Bench {
         calls: u32,
     ) -> anyhow::Result<Window> {
         let seen = traffic.run(calls, &window(self.seconds))?;
-        let it = Window::of(name, calls, &seen);
+        let mut it = Window::of(name, calls, &seen);
+        // Of what was sent, this much was counted.
+        it.cpu_us /= f64::from(traffic.sample);
         eprintln!(
             "  {name:<10} {calls:>5} calls {:6.2} us/packet, core {:3.0} %, loss {:.3} %, p50 \
              {:.2} p99 {:.2} worst {:.1} ms; generator {:.0} %, late {:.2} %{}",
@@ -201,8 +203,7 @@ impl Bench {
                 };
                 let base = quiet(work, self, name, traffic)?;
                 found[side] = steps[side].climb(|calls| {
-                    let mut it = self.window(name, traffic, calls)?;
-                    it.cpu_us /= f64::from(sample);
+                    let it = self.window(name, traffic, calls)?;
                     windows.push(it);
                     let is_well = it.loss < 0.001 && it.p99_ms < base + 20.0;
                     Ok(is_well && (self.is_tolerant || it.has_headroom))

@@ -139,6 +139,8 @@ impl Speech {
 pub(crate) struct Traffic<'a> {
     process: u32,
     pub(crate) calls: Range<u32>,
+    /// One call in so many is heard.
+    pub(crate) sample: u32,
     generator: Generator,
     voices: Vec<Voice>,
     speech: &'a Speech,
@@ -203,7 +205,7 @@ impl<'a> Traffic<'a> {
         let mut generator = Generator::new(ends.sockets, &streams)?;
         generator.hear(2);
         let (process, calls) = (anchor.process(), opened);
-        Ok(Self { process, calls, generator, voices, speech, _rtcp: ends.rtcp })
+        Ok(Self { process, calls, sample, generator, voices, speech, _rtcp: ends.rtcp })
     }
 
     /// Sends through the first `calls` calls and measures.

@@ -242,6 +242,7 @@ impl Edge {
         self.transport.drain(Duration::from_secs(1)).await;
         self.refusals.close();
         self.tasks.iter().for_each(JoinHandle::abort);
+        control::close(&self.config.vault.data);
         self.shards = Vec::new().into();
         if let Some(relay) = self.relay.take() {
             // Blocks for as long as it takes to say goodbye on the last sessions.

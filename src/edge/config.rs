@@ -260,9 +260,7 @@ impl Config {
         for (key, days) in [("recordings", recordings), ("transcripts", transcripts)] {
             if calls > 0 && days > calls {
                 let text = format!("{key} = {days}");
-                let message = format!(
-                    "retention.{key} is longer than retention.calls ({calls}), and goes with the call"
-                );
+                let message = format!("what goes with the call cannot outlive its {calls} days");
                 return Err(error("callgate.toml", &text, 0..text.len(), &message));
             }
         }

@@ -136,6 +136,12 @@ pub(crate) fn listen(data: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
+/// Takes the socket away, for whoever gives the vault up in good order.
+pub(crate) fn close(data: &Path) {
+    // One that is left behind is told by nobody listening to it.
+    let _ = fs::remove_file(data.join(NAME));
+}
+
 /// Answers requests, one after the other, until the task is dropped.
 pub(crate) async fn serve(listener: UnixListener, vault: VaultHandle) {
     loop {

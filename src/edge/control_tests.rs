@@ -95,6 +95,8 @@ async fn the_running_edge_erases_and_names_the_operator() {
     assert_eq!(receive::<Answer>(&mut stream).await.unwrap(), Answer::BadRequest);
     assert_eq!(erase(&place.config, call(1)).await.unwrap(), Erasure::Before);
     served.abort();
+    close(&place.config.vault.data);
+    assert!(!place.config.vault.data.join(NAME).exists());
     vault.close();
 }
 

@@ -135,3 +135,7 @@ fn keys(from: &LegPlan, to: &LegPlan, rule: Rule) -> KeyPassage {
         (KeyForm::Info, _) => KeyPassage::Report,
     }
 }
+
+#[cfg(test)]
+#[path = "bridge_tests.rs"]
+mod bridge_tests;

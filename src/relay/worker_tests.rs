@@ -20,6 +20,7 @@ struct Net {
     open: BTreeMap<Token, SocketAddr>,
     waiting: BTreeMap<Token, VecDeque<(Vec<u8>, SocketAddr)>>,
     sent: Vec<(Token, SocketAddr)>,
+    connected: Vec<(Token, SocketAddr)>,
     /// Each look at the clock takes so long.
     slowness: Duration,
 }
@@ -40,6 +41,9 @@ impl Network for FakeNetwork {
     }
     fn open(&mut self, token: Token, address: SocketAddr) -> bool {
         self.0.borrow_mut().open.insert(token, address).is_none()
+    }
+    fn connect(&mut self, token: Token, peer: SocketAddr) {
+        self.0.borrow_mut().connected.push((token, peer));
     }
     fn close(&mut self, token: Token) {
         self.0.borrow_mut().open.remove(&token);
@@ -372,4 +376,30 @@ fn a_fault_in_the_leg_that_sends_ends_that_one_only() {
     assert!(rig.worker.places.contains_key(&ids[0]));
     rig.arrives(ids[0], 5000, 2);
     assert!(rig.worker.round());
+}
+
+#[test]
+fn a_socket_is_connected_to_a_peer_that_is_known_and_again_when_it_moves() {
+    let mut rig = rig(10_000..=10_099);
+    rig.reserve(7);
+    let from = vec!["203.0.113.0/24".parse().unwrap()];
+    let plan = Box::new(LegPlan { protection: Protection::Plain { from }, ..*plan(5000) });
+    rig.tell(7, Command::Apply { plan, with: None });
+    rig.rounds(1);
+    let token = rig.worker.places[&SessionId::new(7, 0)] * 2;
+    let [first, second, stranger] =
+        [1, 2, 3].map(|host| SocketAddr::from(([203, 0, 113, host], 4000)));
+    let mut sequence = 0;
+    for (source, packets) in [(first, 5), (stranger, 3), (first, 5), (second, 30)] {
+        let audio = (0..packets).map(|_| {
+            let mut packet = vec![0; 172];
+            (packet[0], sequence) = (0x80, sequence + 1);
+            packet[3] = sequence;
+            (packet, source)
+        });
+        let audio = audio.collect();
+        rig.net.0.borrow_mut().waiting.insert(token, audio);
+        rig.rounds(1);
+    }
+    assert_eq!(rig.net.0.borrow().connected, [(token, first), (token, second)]);
 }

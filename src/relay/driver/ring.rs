@@ -28,9 +28,9 @@ use crate::srtp;
 const SUBMISSIONS: u32 = 512;
 /// Completions that fit; four ticks at a million packets a second. The kernel keeps what overflows.
 const COMPLETIONS: u32 = 4_096;
-/// Receive buffers: 10 ms at 100,000 packets a second. Where they run out, datagrams wait in
-/// their sockets.
-const BUFFERS: u16 = 1_024;
+/// Receive buffers: 5 ms at 100,000 packets a second. Where they run out, datagrams wait in their
+/// sockets.
+const BUFFERS: u16 = 512;
 /// The kernel's header before a datagram: lengths of name, control data and payload, and flags.
 const HEADER: usize = 16;
 /// Room for the source's address: a `sockaddr_in6`.

@@ -27,10 +27,10 @@ const TRIAL: u64 = (1 << 62) - 1;
 /// Generations go round after so many closed sockets of one place.
 const GENERATIONS: u32 = (1 << 30) - 1;
 /// Datagrams that end a tick early: half of the pool of buffers.
-const GATHERED: usize = 512;
+const GATHERED: usize = 256;
 /// Sends that are submitted within a round: the first of a large one do not wait for its last, and
 /// one call for so many costs each nothing.
-const FLUSHED: usize = 8;
+const FLUSHED: usize = 16;
 /// The least that one enter hands out, if it is there; newer kernels hand out no more unless they
 /// are asked to wait for more.
 const HANDED_OUT: usize = 20;

@@ -136,8 +136,8 @@ const OUTSIDE: &[(&str, &[&str], &str)] = &[
     ),
     (
         "serde_json",
-        &["policy", "vault", "loadgen", "edge", "cli", "api", "sim"],
-        "files, and what is sealed or shown",
+        &["policy", "vault", "telemetry", "loadgen", "edge", "cli", "api", "sim"],
+        "files, logs for machines, and what is sealed or shown",
     ),
     ("toml", &["policy", "agent", "edge", "sim"], "files that people write"),
     ("schemars", &["policy", "agent", "edge"], "schemas for editors"),

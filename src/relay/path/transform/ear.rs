@@ -89,7 +89,7 @@ impl Ear {
         // The less is known of the line, the more it takes.
         let (share, frames) = match doubt {
             Doubt::None => (1.0, 1),
-            Doubt::Echo => (2.0, 2),
+            Doubt::Echo => (1.0, 2),
             Doubt::Unknown => (2.0, 4),
         };
         let is_certain = own
