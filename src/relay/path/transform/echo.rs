@@ -62,10 +62,10 @@ const VOTES_LEFT: f32 = 1.0;
 /// How fast the levels of a path are learnt, and how fast how much they stray.
 const LEARN: f32 = 0.05;
 /// How often a band may stray by so much more than it does, and how far above that it stands out.
-const STRAYS: f32 = 1.5;
+const STRAYS: f32 = 2.0;
 const MARGIN_DB: f32 = 4.0;
 /// By how much all bands together stand out of an echo where there is a caller too.
-const STANDS_OUT_DB: f32 = 8.0;
+const STANDS_OUT_DB: f32 = 10.0;
 /// Delays about the path's that are allowed for: 20 ms either way.
 const WANDER: usize = 2;
 /// Hops for which the agent was to be heard and the line was silent, that make it a clear one; and
