@@ -176,7 +176,8 @@ fn payloads(codec: Codec) -> Option<Vec<Vec<u8>>> {
             let time = at as f32 / rate.hz() as f32;
             let pitch = 120.0 + 30.0 * (time * 4.0).sin();
             let envelope = (time * 9.0).sin().abs() * 7_000.0;
-            let voice = (1..12).map(|n| (time * pitch * n as f32 * 6.283).sin() / n as f32);
+            let voice =
+                (1..12).map(|n| (time * pitch * n as f32 * std::f32::consts::TAU).sin() / n as f32);
             (voice.sum::<f32>() * envelope) as i16
         })
         .collect();

@@ -34,3 +34,10 @@ fi
 ulimit -n "$(ulimit -Hn)"
 cargo build --release --locked -p callgate -p callgate-speech
 cargo bench --locked -p callgate-benches --bench compare -- "${@:-all}"
+if [ $# -eq 0 ] || [ "$1" = all ]; then
+  # What stands beside a floor and not beside a peer.
+  {
+    cargo bench --locked -p callgate-benches --bench relay_floor
+    cargo bench --locked -p callgate-benches --bench micro -- srtp
+  } 2>/dev/null | tee data/compare/floor.txt
+fi

@@ -385,7 +385,9 @@ impl Bench {
         traffic.close(&mut *ours)?;
         let what = format!("CPU per packet, Opus <-> PCMU, {calls} calls, over libopus alone");
         Ok(Figure::ratio(what, "us", Bar::AtMost(1.1), "libopus", &pairs)
-            .note("libopus: the same speech decoded to 8 kHz and encoded from it at complexity 1, per packet")
+            .note(
+                "libopus: the same speech decoded to 8 kHz and encoded at complexity 1, per packet",
+            )
             .windows(windows))
     }
 

@@ -54,9 +54,9 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         let number = rustix::process::Pid::from_child(&self.child);
-        // It may have ended by itself; whatever is left of it is killed after a second.
+        // It may have ended by itself; whatever is left of it is killed after five seconds.
         let _ = rustix::process::kill_process(number, rustix::process::Signal::TERM);
-        for _ in 0..100 {
+        for _ in 0..500 {
             if matches!(self.child.try_wait(), Ok(Some(_))) {
                 return;
             }

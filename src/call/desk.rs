@@ -104,7 +104,10 @@ impl Desk<'_> {
     /// The host that we are for a peer.
     pub(crate) fn host(&self, peer: &Peer, zone: Option<&str>) -> Host {
         let zone = zone.and_then(|name| self.setup.policy.zone(name));
-        let named = zone.and_then(|zone| zone.advertise.as_ref()).or(self.setup.advertise.as_ref());
+        // What the edge advertises is the name of its own listeners, not of a zone's.
+        let edge = self.setup.advertise.as_ref();
+        let edge = edge.filter(|_| zone.is_none_or(|zone| zone.listen.is_empty()));
+        let named = zone.and_then(|zone| zone.advertise.as_ref()).or(edge);
         let local = || match peer.local.ip() {
             IpAddr::V4(address) => Host::V4(address),
             IpAddr::V6(address) => Host::V6(address),

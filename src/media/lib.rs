@@ -1,6 +1,6 @@
 //! Tier 2, the contract between `call` and `relay`: what must flow ([`plan`]), how one leg
-//! hears another ([`bridge`]), what did flow ([`report`]) and copies of it ([`tap`]). Plain data and pure functions: no socket, no key
-//! schedule, no codec state.
+//! hears another ([`bridge`]), what did flow ([`report`]) and copies of it ([`tap`]). Plain data
+//! and pure functions: no socket, no key schedule, no codec state.
 //!
 //! The call decides at negotiation, the relay compiles the plan to a path once; nothing here is
 //! looked at per packet.

@@ -38,6 +38,26 @@ fn wait_for<T>(
     panic!("no such event");
 }
 
+fn plan(protection: Protection, random: &mut SeededRandom) -> LegPlan {
+    let pcma =
+        Format { codec: Codec::Pcma, payload_type: 8, packet_ms: 20, dtx: false, bitrate: 0 };
+    LegPlan {
+        leg: LegId { call: CallId::random(random), index: 0 },
+        remote: SocketAddr::from(([127, 0, 0, 1], 9)),
+        remote_rtcp: None,
+        direction: Direction::BOTH,
+        protection,
+        send: pcma,
+        accept: vec![pcma],
+        sendable: Vec::new(),
+        telephone_event: None,
+        comfort_noise: None,
+        inactive: Duration::from_secs(60),
+        source: SourceIdentity::random(random),
+        purpose: Purpose::Agent { barge_in: None },
+    }
+}
+
 #[test]
 fn a_call_flows_over_real_sockets() {
     for driver in [DriverChoice::Epoll, DriverChoice::Auto] {
@@ -49,6 +69,7 @@ fn a_call_flows(driver: DriverChoice) {
     let (sender, events) = sync_channel(1024);
     let config = RelayConfig { workers: 2, ports: 21_000..=21_999, seed: 7, driver };
     let relay = Relay::start(&config, |_| Box::new(Sink(sender.clone()))).unwrap();
+    assert_eq!(relay.refusal() == Some(Refusal::NotWanted), driver == DriverChoice::Epoll);
     let (handle, session) = (relay.handle(), SessionId::new(5, 0));
     let need = Need { bind: IpAddr::from([127, 0, 0, 1]), separate_rtcp: true };
     handle.command(session, Command::Reserve(need)).unwrap();
@@ -65,23 +86,8 @@ fn a_call_flows(driver: DriverChoice) {
     let suite = Suite::AesCm128HmacSha1_80;
     let (ours, theirs) =
         (KeySalt::generate(suite, &mut random), KeySalt::generate(suite, &mut random));
-    let pcma =
-        Format { codec: Codec::Pcma, payload_type: 8, packet_ms: 20, dtx: false, bitrate: 0 };
-    let plan = LegPlan {
-        leg: LegId { call: CallId::random(&mut random), index: 0 },
-        remote: SocketAddr::from(([127, 0, 0, 1], 9)),
-        remote_rtcp: None,
-        direction: Direction::BOTH,
-        protection: Protection::Srtp { suite, send: ours.clone(), receive: theirs.clone() },
-        send: pcma,
-        accept: vec![pcma],
-        sendable: Vec::new(),
-        telephone_event: None,
-        comfort_noise: None,
-        inactive: Duration::from_secs(60),
-        source: SourceIdentity::random(&mut random),
-        purpose: Purpose::Agent { barge_in: None },
-    };
+    let protection = Protection::Srtp { suite, send: ours.clone(), receive: theirs.clone() };
+    let plan = plan(protection, &mut random);
     handle.command(session, Command::Apply { plan: Box::new(plan), with: None }).unwrap();
     let samples: Arc<[i16]> = Arc::from(vec![8000; 16_000]);
     handle.command(session, Command::Play { speech: 1, samples, last: true }).unwrap();

@@ -80,8 +80,7 @@ impl ReceiveStats {
         let clock_rate = clock_rate.max(1);
         if self.clock_rate != clock_rate {
             let jitter = u64::from(self.jitter_16) * u64::from(clock_rate);
-            self.jitter_16 =
-                u32::try_from(jitter / u64::from(self.clock_rate)).unwrap_or(u32::MAX);
+            self.jitter_16 = u32::try_from(jitter / u64::from(self.clock_rate)).unwrap_or(u32::MAX);
             (self.clock_rate, self.transit, self.timestamp) = (clock_rate, None, None);
         }
     }

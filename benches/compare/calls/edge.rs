@@ -106,6 +106,7 @@ limits      = { calls = 4000, calls_per_second = 1000 }
 
 [trunk.callee]
 description = "the far end"
+from        = { networks = ["127.0.0.200"] }
 send_to     = ["sip:@CALLEE@;transport=tls"]
 codecs      = ["pcmu"]
 limits      = { calls = 4000, calls_per_second = 1000 }

@@ -156,7 +156,7 @@ impl Evidence {
         let upper = high.above.max(top.above - TOP_DB);
         let is_sound = counts && low.above.max(middle.above).max(upper) >= SOUND_DB;
 
-        self.add_break(levels, hints, is_steady, is_periodic); 
+        self.add_break(levels, hints, is_steady, is_periodic);
         let is_leaking = (is_sound && !is_periodic) || !(is_sound || is_likely);
         if is_periodic && self.loud >= LOUD_HOPS {
             self.voice += if is_likely { LIKELY_POINTS } else { PERIOD_POINTS };
@@ -167,7 +167,7 @@ impl Evidence {
         if is_likely && hints.likely >= 0.6 {
             self.likely += HOP_MS;
         } else if !(is_sound || is_likely) {
-            self.likely = self.likely.saturating_sub(LEAK);
+            self.likely = self.likely.saturating_sub(4 * LEAK);
         }
         if is_steady {
             self.voice = self.voice.saturating_sub(2 * LEAK);
@@ -186,8 +186,11 @@ impl Evidence {
         let Levels { all, low, middle, high, top } = *levels;
         let leap = |past: [f32; 3], level: f32| level - past.into_iter().fold(level, f32::min);
         let (leap, brighter) = (leap(self.low, low.level), leap(self.high, high.level));
-        let is_leap =
-            low.above >= LEAP_DB && leap >= LEAP_DB && leap - brighter >= DARKER_DB && !is_steady && all.level >= hints.level_dbfs;
+        let is_leap = low.above >= LEAP_DB
+            && leap >= LEAP_DB
+            && leap - brighter >= DARKER_DB
+            && !is_steady
+            && all.level >= hints.level_dbfs;
         if is_leap || (is_periodic && low.above >= VOICE_DB) {
             self.broke = self.broke.max(self.friction.min(FRICTION));
         } else {

@@ -369,9 +369,8 @@ fn a_cancel_goes_to_the_callee_and_one_that_crosses_the_200_ends_in_a_bye() {
         let codes: Vec<u16> =
             sent.iter().cloned().filter_map(response).map(|it| it.status.code()).collect();
         assert_eq!(codes, [200, 487]);
-        assert!(
-            matches!(&sent[..], [.., Message::Request(cancel)] if cancel.method.as_str() == "CANCEL")
-        );
+        let Some(Message::Request(last)) = sent.last() else { panic!("{sent:#?}") };
+        assert_eq!(last.method.as_str(), "CANCEL");
         assert_eq!(world.ends(), [Reason::Cancelled]);
         if crosses {
             callee.answer(&mut world, "200 OK", "t", &body(&callee_answer(&callee, "0 101")));

@@ -39,6 +39,7 @@ fn agreed(codec: &Codec, payload_type: u8, remote: u16, keys: Option<Keys>) -> A
         keying: Keying::Plain,
         codecs: vec![codec],
         telephone_event: Some(event),
+        comfort_noise: None,
         remote: Some(address(remote)),
         remote_rtcp: None,
         rtcp_mux: true,

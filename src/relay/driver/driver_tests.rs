@@ -2,7 +2,8 @@
 //! clock: waits end with what they wait for.
 
 use std::collections::BTreeMap;
-use std::net::UdpSocket;
+use std::net::{IpAddr, Ipv6Addr, UdpSocket};
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use base::limit;
 
@@ -74,20 +75,39 @@ const LONG: Duration = Duration::from_secs(20);
 struct Rig {
     net: Box<dyn Driven>,
     ready: Vec<Token>,
+    /// Nobody else uses it, so that a port which is closed here is not opened elsewhere.
+    ip: IpAddr,
 }
+
+/// How many have been made in this process.
+static RIGS: AtomicU8 = AtomicU8::new(1);
 
 impl Rig {
     fn new(make: Make<'_>) -> Self {
-        Self { net: make(Files::most(1_000)), ready: Vec::new() }
+        Self::with(make, 1_000)
+    }
+
+    fn with(make: Make<'_>, files: usize) -> Self {
+        let process = std::process::id().to_be_bytes();
+        let ip = [127, process[2] | 0x40, process[3], RIGS.fetch_add(1, Ordering::Relaxed)];
+        Self { net: make(Files::most(files)), ready: Vec::new(), ip: ip.into() }
     }
 
     /// Opens a token on a free port.
-    fn open(&mut self, token: Token, ip: &str) -> SocketAddr {
-        let probe = UdpSocket::bind((ip, 0)).unwrap();
+    fn open(&mut self, token: Token) -> SocketAddr {
+        let probe = UdpSocket::bind((self.ip, 0)).unwrap();
         let address = probe.local_addr().unwrap();
         drop(probe);
         assert!(self.net.open(token, address));
         address
+    }
+
+    /// A socket of a peer's.
+    fn peer(&self) -> (UdpSocket, SocketAddr) {
+        let socket = UdpSocket::bind((self.ip, 0)).unwrap();
+        socket.set_read_timeout(Some(LONG)).unwrap();
+        let address = socket.local_addr().unwrap();
+        (socket, address)
     }
 
     /// What comes next: token, bytes, source.
@@ -133,13 +153,6 @@ impl Rig {
     }
 }
 
-fn peer(ip: &str) -> (UdpSocket, SocketAddr) {
-    let socket = UdpSocket::bind((ip, 0)).unwrap();
-    socket.set_read_timeout(Some(LONG)).unwrap();
-    let address = socket.local_addr().unwrap();
-    (socket, address)
-}
-
 fn hears(socket: &UdpSocket) -> (Vec<u8>, SocketAddr) {
     let mut buffer = [0; 2_000];
     loop {
@@ -155,10 +168,13 @@ fn hears(socket: &UdpSocket) -> (Vec<u8>, SocketAddr) {
 }
 
 fn a_datagram_goes_both_ways_over_ipv4_and_ipv6(make: Make<'_>) {
-    for ip in ["127.0.0.1", "::1"] {
+    for is_new in [false, true] {
         let mut rig = Rig::new(make);
-        let here = rig.open(6, ip);
-        let (socket, there) = peer(ip);
+        if is_new {
+            rig.ip = Ipv6Addr::LOCALHOST.into();
+        }
+        let here = rig.open(6);
+        let (socket, there) = rig.peer();
         socket.send_to(b"hello", here).unwrap();
         assert_eq!(rig.next(), (6, b"hello".to_vec(), there));
         assert!(rig.net.send(6, there, b"and back"));
@@ -169,8 +185,8 @@ fn a_datagram_goes_both_ways_over_ipv4_and_ipv6(make: Make<'_>) {
 
 fn a_datagram_that_is_too_large_shows_it(make: Make<'_>) {
     let mut rig = Rig::new(make);
-    let here = rig.open(0, "127.0.0.1");
-    let (socket, _) = peer("127.0.0.1");
+    let here = rig.open(0);
+    let (socket, _) = rig.peer();
     for (sent, seen) in [(1_500, 1_500), (1_501, 1_501), (9_000, 1_501)] {
         socket.send_to(&vec![7; sent], here).unwrap();
         assert_eq!(rig.next().1.len(), seen);
@@ -179,8 +195,8 @@ fn a_datagram_that_is_too_large_shows_it(make: Make<'_>) {
 
 fn a_connected_peer_and_everybody_else_are_both_heard(make: Make<'_>) {
     let mut rig = Rig::new(make);
-    let here = rig.open(2, "127.0.0.1");
-    let ((known, there), (stranger, elsewhere)) = (peer("127.0.0.1"), peer("127.0.0.1"));
+    let here = rig.open(2);
+    let ((known, there), (stranger, elsewhere)) = (rig.peer(), rig.peer());
     rig.net.connect(2, there);
     for _ in 0..100 {
         known.send_to(b"known", here).unwrap();
@@ -197,8 +213,8 @@ fn a_connected_peer_and_everybody_else_are_both_heard(make: Make<'_>) {
 
 fn a_peer_that_moves_again_is_followed(make: Make<'_>) {
     let mut rig = Rig::new(make);
-    let here = rig.open(0, "127.0.0.1");
-    let peers: Vec<_> = (0..4).map(|_| peer("127.0.0.1")).collect();
+    let here = rig.open(0);
+    let peers: Vec<_> = (0..4).map(|_| rig.peer()).collect();
     for _ in 0..3 {
         for (socket, there) in &peers {
             rig.net.connect(0, *there);
@@ -216,9 +232,9 @@ fn a_peer_that_moves_again_is_followed(make: Make<'_>) {
 
 fn a_closed_socket_says_nothing_to_its_successor(make: Make<'_>) {
     let mut rig = Rig::new(make);
-    let (socket, there) = peer("127.0.0.1");
+    let (socket, there) = rig.peer();
     for round in 0..200u8 {
-        let old = rig.open(4, "127.0.0.1");
+        let old = rig.open(4);
         if round % 3 == 0 {
             rig.net.connect(4, there);
         }
@@ -228,7 +244,7 @@ fn a_closed_socket_says_nothing_to_its_successor(make: Make<'_>) {
         }
         rig.net.close(4);
         // A free place is taken by the next one at once.
-        let new = rig.open(4, "127.0.0.1");
+        let new = rig.open(4);
         socket.send_to(b"late", old).unwrap();
         socket.send_to(&[round], new).unwrap();
         assert_eq!(rig.next(), (4, vec![round], there));
@@ -239,11 +255,11 @@ fn a_closed_socket_says_nothing_to_its_successor(make: Make<'_>) {
 
 fn what_was_sent_before_closing_still_goes_out(make: Make<'_>) {
     let mut rig = Rig::new(make);
-    let (socket, there) = peer("127.0.0.1");
-    let here = rig.open(0, "127.0.0.1");
+    let (socket, there) = rig.peer();
+    let here = rig.open(0);
     assert!(rig.net.send(0, there, b"goodbye"));
     rig.net.close(0);
-    let next = rig.open(0, "127.0.0.1");
+    let next = rig.open(0);
     assert!(rig.net.send(0, there, b"hello"));
     rig.rest();
     assert_eq!(hears(&socket), (b"goodbye".to_vec(), here));
@@ -253,8 +269,8 @@ fn what_was_sent_before_closing_still_goes_out(make: Make<'_>) {
 
 fn a_closed_port_can_be_opened_again(make: Make<'_>) {
     let mut rig = Rig::new(make);
-    let (_socket, there) = peer("127.0.0.1");
-    let here = rig.open(0, "127.0.0.1");
+    let (_socket, there) = rig.peer();
+    let here = rig.open(0);
     rig.net.connect(0, there);
     assert!(!rig.net.open(2, here), "the port is taken");
     rig.net.close(0);
@@ -264,9 +280,9 @@ fn a_closed_port_can_be_opened_again(make: Make<'_>) {
 
 fn one_round_sends_more_than_fits_one_submission(make: Make<'_>) {
     let mut rig = Rig::new(make);
-    let (socket, there) = peer("127.0.0.1");
+    let (socket, there) = rig.peer();
     rustix::net::sockopt::set_socket_recv_buffer_size(&socket, 4 << 20).unwrap();
-    rig.open(0, "127.0.0.1");
+    rig.open(0);
     for number in 0..2_000u16 {
         assert!(rig.net.send(0, there, &number.to_be_bytes()));
     }
@@ -279,9 +295,9 @@ fn one_round_sends_more_than_fits_one_submission(make: Make<'_>) {
 fn a_flood_at_one_port_delays_nobody_and_is_worked_off(make: Make<'_>) {
     let mut rig = Rig::new(make);
     let batch = limit::RELAY_BATCH.get();
-    let (socket, _) = peer("127.0.0.1");
-    let victim = rig.open(0, "127.0.0.1");
-    let others: Vec<_> = (1..=40).map(|call| rig.open(call * 2, "127.0.0.1")).collect();
+    let (socket, _) = rig.peer();
+    let victim = rig.open(0);
+    let others: Vec<_> = (1..=40).map(|call| rig.open(call * 2)).collect();
     rig.rest();
     for _ in 0..3 {
         // As much as its socket holds, and more.
@@ -314,8 +330,8 @@ fn a_flood_at_one_port_delays_nobody_and_is_worked_off(make: Make<'_>) {
 
 fn more_datagrams_than_there_are_buffers_are_all_received(make: Make<'_>) {
     let mut rig = Rig::new(make);
-    let (socket, _) = peer("127.0.0.1");
-    let ports: Vec<_> = (0..60).map(|token| rig.open(token, "127.0.0.1")).collect();
+    let (socket, _) = rig.peer();
+    let ports: Vec<_> = (0..60).map(|token| rig.open(token)).collect();
     rig.rest();
     for port in &ports {
         for _ in 0..30 {
@@ -343,23 +359,23 @@ fn a_command_ends_a_wait(make: Make<'_>) {
 
 fn a_refused_datagram_is_told(make: Make<'_>) {
     let mut rig = Rig::new(make);
-    rig.open(0, "127.0.0.1");
+    rig.open(0);
     // Broadcast is not allowed on such a socket.
     let taken = rig.net.send(0, SocketAddr::from(([255, 255, 255, 255], 9)), b"x");
     rig.rest();
     assert_eq!(u64::from(!taken) + rig.net.refused(), 1);
     assert_eq!(rig.net.refused(), 0);
-    let (_socket, there) = peer("127.0.0.1");
+    let (_socket, there) = rig.peer();
     assert!(!rig.net.send(0, there, &[0; 70_000]), "too large for any datagram");
 }
 
 fn without_descriptors_no_socket_opens_and_scarce_ones_are_not_doubled(make: Make<'_>) {
-    let mut rig = Rig { net: make(Files::most(4)), ready: Vec::new() };
-    let (socket, there) = peer("127.0.0.1");
-    let ports: Vec<_> = (0..3).map(|token| rig.open(token, "127.0.0.1")).collect();
+    let mut rig = Rig::with(make, 4);
+    let (socket, there) = rig.peer();
+    let ports: Vec<_> = (0..3).map(|token| rig.open(token)).collect();
     // A quarter stays for new sessions: this one goes on with one socket.
     rig.net.connect(0, there);
-    rig.open(3, "127.0.0.1");
+    rig.open(3);
     assert!(!rig.net.open(4, SocketAddr::from(([127, 0, 0, 1], 0))));
     socket.send_to(b"x", ports[0]).unwrap();
     assert_eq!(rig.next().0, 0);
@@ -370,14 +386,14 @@ fn without_descriptors_no_socket_opens_and_scarce_ones_are_not_doubled(make: Mak
     (0..4).for_each(|token| rig.net.close(token));
     rig.rest();
     for token in 0..4 {
-        rig.open(token, "127.0.0.1");
+        rig.open(token);
     }
 }
 
 fn no_packet_allocates(make: Make<'_>) {
     let mut rig = Rig::new(make);
-    let legs: Vec<_> = (0..40).map(|token| rig.open(token, "127.0.0.1")).collect();
-    let (socket, there) = peer("127.0.0.1");
+    let legs: Vec<_> = (0..40).map(|token| rig.open(token)).collect();
+    let (socket, there) = rig.peer();
     socket.set_nonblocking(true).unwrap();
     (0..40).step_by(2).for_each(|token| rig.net.connect(token, there));
     let mut buffer = [0; 1_501];
@@ -412,8 +428,8 @@ fn no_packet_allocates(make: Make<'_>) {
 fn a_driver_can_end_in_the_middle_of_everything(make: Make<'_>) {
     for _ in 0..10 {
         let mut rig = Rig::new(make);
-        let (socket, there) = peer("127.0.0.1");
-        let ports: Vec<_> = (0..100).map(|token| rig.open(token, "127.0.0.1")).collect();
+        let (socket, there) = rig.peer();
+        let ports: Vec<_> = (0..100).map(|token| rig.open(token)).collect();
         rig.rest();
         for (token, port) in ports.iter().enumerate() {
             socket.send_to(b"unread", port).unwrap();

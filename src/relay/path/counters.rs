@@ -149,8 +149,8 @@ counted! {
         Panics Transform "panics",
         /// Commands for sessions that are not there.
         Orphans Receive "orphan_commands",
-        /// Commands to press keys that are none, that the peer takes no telephone events for, or too
-        /// many.
+        /// Commands to press keys that are none, that the peer takes no telephone events for, or
+        /// too many.
         Unpressed Transform "unpressed_keys",
         /// Listeners above limit `relay.taps`.
         Untapped Tap "refused_listeners",

@@ -1,7 +1,6 @@
 //! A session with a plan: the stages, one after the other.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use base::{Instant, SeededRandom, SessionId, WallTime, limit};
 use media::{LegPlan, MediaEvent, Protection, Purpose, Quality, StopCause};

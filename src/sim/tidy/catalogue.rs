@@ -10,8 +10,7 @@ use super::{none, tree};
 const UNUSED_LIMITS: &[&str] = &[];
 
 /// Reasons that nobody gives yet.
-const UNUSED_REASONS: &[&str] =
-    &["VaultUnavailable"];
+const UNUSED_REASONS: &[&str] = &["VaultUnavailable"];
 
 /// Events that never happen yet.
 const UNUSED_EVENTS: &[&str] = &[];

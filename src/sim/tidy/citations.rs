@@ -8,6 +8,7 @@ const RFCS: &[(u32, &str)] = &[
     (1034, "Domain Names: Concepts and Facilities"),
     (1035, "Domain Names: Implementation and Specification"),
     (2046, "Multipurpose Internet Mail Extensions Part Two: Media Types"),
+    (2104, "HMAC: Keyed-Hashing for Message Authentication"),
     (2308, "Negative Caching of DNS Queries"),
     (2543, "SIP, the first version"),
     (2606, "Reserved Top Level DNS Names"),

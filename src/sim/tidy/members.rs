@@ -97,7 +97,7 @@ const OUTSIDE: &[(&str, &[&str], &str)] = &[
     ("simple-dns", &["transport"], "DNS messages; asking and caching is our own"),
     (
         "webrtc-srtp",
-        &["loadgen"],
+        &["loadgen", "fuzz"],
         "the independent end of SRTP, never the relay's (DESIGN section 2)",
     ),
     ("ipnet", &["policy", "media", "relay"], "networks in trunks and in latching"),

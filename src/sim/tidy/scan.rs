@@ -73,7 +73,11 @@ impl Source {
         let declared = self.test_ranges.iter().filter_map(|range| {
             let item = self.code[range.clone()].trim_end().strip_suffix(';')?;
             let (_, name) = item.rsplit_once("mod ")?;
-            Some(format!("{folder}/{}", name.trim()))
+            let stated = self.text[range.clone()].split("path = \"").nth(1);
+            let stated = stated.and_then(|rest| rest.split('"').next());
+            let Some(stated) = stated else { return Some(format!("{folder}/{}", name.trim())) };
+            let stated = stated.trim_end_matches(".rs").trim_end_matches("/mod");
+            Some(self.path.replace(file, stated))
         });
         declared.collect()
     }
@@ -304,7 +308,7 @@ mod tests {
         );
         assert_eq!(source.product_code().split_whitespace().collect::<String>(), "fna(){}fnb(){}");
         assert_eq!(source.line_count(), 2);
-        assert_eq!(source.test_modules(), ["src/x/y/t"]);
+        assert_eq!(source.test_modules(), ["src/x/z"]);
     }
 
     #[test]

@@ -22,9 +22,7 @@ pub(super) const fn step(state: State, event: Event) -> Option<Step> {
         (State::Proceeding, Event::FlowFailed) => to(State::Proceeding, &[ReportFlowLost]),
 
         // What is refused in silence: repetitions find nobody until the client has given up.
-        (State::Proceeding, Event::Ignore) => {
-            to(State::Ignored, &[StopTrying, EndAfter(GIVE_UP)])
-        }
+        (State::Proceeding, Event::Ignore) => to(State::Ignored, &[StopTrying, EndAfter(GIVE_UP)]),
         (State::Ignored, Event::EndDue) => to(State::Terminated, &[]),
 
         (State::Completed, Event::Request) => to(State::Completed, &[SendAgain]),

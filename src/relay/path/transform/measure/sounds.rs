@@ -197,7 +197,7 @@ fn breaths(millis: u32) -> Vec<i16> {
     let rate = SampleRate::Hz8000;
     let mut pcm = vec![0; rate.samples(millis)];
     for (index, part) in pcm.chunks_exact_mut(rate.samples(3000)).enumerate() {
-        let length = rate.samples(300 + random.below(600) as u32);
+        let length = rate.samples(300 + random.below(600));
         let raw = noise(length, true, 100 + index as u64);
         let mut breath = vec![0.0f32; length];
         for hz in [400 + random.below(500), 1400 + random.below(800)] {
