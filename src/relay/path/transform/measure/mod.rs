@@ -8,7 +8,8 @@
 //! The onset is read off the clean signal at the codec's sampling rate: the start of the first
 //! 10 ms whose power is within 30 dB of the loudest 10 ms. Two variants stand beside it: within
 //! 40 dB, and the first of those within 30 dB that the noise laid under does not exceed, before
-//! which nothing can be heard. Signal to noise is that of the stretches within 25 dB of the loudest.
+//! which nothing can be heard. Signal to noise is that of the stretches within 25 dB of the
+//! loudest.
 //!
 //! `CALLGATE_MEASURE=1 cargo nextest run -p callgate-relay --no-capture -E 'test(measure)'` runs
 //! everything (22 000 onsets, half an hour of other sounds, 368 echoes) and prints tables. Without

@@ -9,8 +9,8 @@ use super::corpus::{self, PROSE, Recording};
 use super::sounds::{self, Noise, Noises};
 use super::{carried, heard, measures_all};
 
-/// Silence or noise before the recording, in milliseconds: the noise floor is known from it, and the
-/// agent, who speaks all the time, is known to make no echo.
+/// Silence or noise before the recording, in milliseconds: the noise floor is known from it, and
+/// the agent, who speaks all the time, is known to make no echo.
 const LEAD_MS: usize = 1500;
 /// The same where that is not yet so: the agent's first word is not over.
 const SHORT_LEAD_MS: usize = 450;
