@@ -252,3 +252,12 @@ fn a_bridged_leg_is_small() {
         assert!(bytes < most, "{name}: {bytes}");
     }
 }
+
+#[test]
+fn a_leg_that_is_decoded_takes_what_its_jitter_buffer_and_codecs_need() {
+    for (codecs, most) in [([Codec::Pcmu, Codec::G722], 70), ([Codec::Pcmu, Codec::Opus], 90)] {
+        let bytes = bytes_per_leg(&plans(&[plain(), plain()], codecs, EVENTS)) / 1_000;
+        println!("{codecs:?}: {bytes} KB for each leg, libopus' own memory not counted");
+        assert!(bytes < most, "{codecs:?}: {bytes} KB");
+    }
+}

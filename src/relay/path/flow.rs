@@ -206,7 +206,7 @@ impl Flow {
         self.count_received(now, &packet, driver)?;
         if !self.plan.direction.receive {
             if let Work::Bridge(bridged) = &mut self.work {
-                bridged.interrupt();
+                bridged.hold();
             }
             return Err(DropReason::Held);
         }
@@ -313,7 +313,7 @@ impl Flow {
                 return Err(DropReason::Held);
             }
             What::Press { digit, as_tone } => {
-                bridged.hold(&self.plan, digit, as_tone);
+                bridged.press_down(&self.plan, digit, as_tone);
                 self.rouse(was_running, now);
             }
             What::Release(duration) => bridged.let_go(duration),

@@ -202,8 +202,14 @@ impl Bridged {
         self.press = None;
     }
 
+    /// The peer is not listened to.
+    pub(crate) fn hold(&mut self) {
+        self.interrupt();
+        self.transcoder.iter_mut().for_each(|transcoder| transcoder.hold());
+    }
+
     /// Packets were left out on purpose.
-    pub(crate) const fn interrupt(&mut self) {
+    const fn interrupt(&mut self) {
         self.run = self.run.wrapping_add(1);
     }
 
@@ -473,7 +479,7 @@ impl Bridged {
     }
 
     /// A key goes down.
-    pub(crate) fn hold(&mut self, plan: &LegPlan, digit: Digit, as_tone: bool) {
+    pub(crate) fn press_down(&mut self, plan: &LegPlan, digit: Digit, as_tone: bool) {
         if let Some(press) = self.pressing(plan, as_tone) {
             press.press(digit);
         }

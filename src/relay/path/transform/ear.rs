@@ -135,7 +135,7 @@ impl Ear {
         let (share, frames) = match doubt {
             Doubt::None => (1.0, 1),
             Doubt::Echo => (1.0, 2),
-            Doubt::Unknown => (1.5, 2),
+            Doubt::Unknown => (1.0, 3),
         };
         let is_certain = own
             && voice.certainty >= (share * plan.threshold).min(1.0)

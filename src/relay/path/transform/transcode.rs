@@ -117,6 +117,12 @@ impl Transcoder {
         self.hear.reset();
     }
 
+    /// What is heard from here on is left out.
+    pub(crate) fn hold(&mut self) {
+        self.hear.reset();
+        self.sounded = None;
+    }
+
     /// Whether its frames have nothing to do.
     pub(crate) fn is_idle(&self) -> bool {
         self.sounded.is_none() && !self.hear.is_waiting()
