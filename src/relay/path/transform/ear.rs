@@ -1,12 +1,7 @@
 //! Whether the caller speaks: the voice detector, less the agent's own echo, and the decision
 //! to stop the agent for it.
-//!
-//! The decision falls at the end of a frame of 20 ms, on evidence of the frames before it
-//! ([`audio::Voice::certainty`]). `measure` says how soon and how wrongly: with the agent speaking
-//! and no echo, 99 % of onsets within 200 ms of the first 10 ms that can be heard, at 20 dB of
-//! signal to noise and more. What the jitter buffer holds comes on top.
 
-use audio::{SampleRate, Threshold, Voice, VoiceDetector};
+use audio::{SampleRate, Threshold, VoiceDetector};
 use media::{BargeIn, FRAME_SAMPLES, MediaEvent};
 
 use super::echo::{Doubt, EchoGuard};
@@ -91,7 +86,19 @@ impl Ear {
             self.own_since = position;
         }
         self.own_ms = leak(self.own_ms, own && loud, 400);
-        let barge_in = self.is_barge_in(voice, own, doubt, barge_in);
+        // The less is known of the line, the more it takes.
+        let (share, frames) = match doubt {
+            Doubt::None => (1.0, 1),
+            Doubt::Echo => (1.0, 2),
+            Doubt::Unknown => (2.0, 4),
+        };
+        let is_certain = own
+            && barge_in.is_some_and(|plan| {
+                voice.certainty >= (share * plan.threshold).min(1.0)
+                    && voice.level_dbfs >= plan.floor_dbfs
+            });
+        self.certain = if is_certain { self.certain.saturating_add(1) } else { 0 };
+        let barge_in = self.certain >= frames;
 
         self.held_ms = self.held_ms.saturating_sub(FRAME_MS);
         let began = if barge_in {
@@ -116,32 +123,6 @@ impl Ear {
             event(MediaEvent::SpeechEnded { position: ended.saturating_sub(hangover) });
         }
         Heard { speech: self.speaking, barge_in }
-    }
-
-    fn is_barge_in(
-        &mut self,
-        voice: Voice,
-        own: bool,
-        doubt: Doubt,
-        plan: Option<BargeIn>,
-    ) -> bool {
-        let Some(plan) = plan else {
-            // What is said while nothing can be stopped is no evidence for later.
-            self.acted();
-            return false;
-        };
-        // The less is known of the line, the more it takes: how much of what is asked for, and in
-        // how many frames on end.
-        let (share, frames) = match doubt {
-            Doubt::None => (1.0, 1),
-            Doubt::Echo => (1.0, 2),
-            Doubt::Unknown => (1.0, 3),
-        };
-        let is_certain = own
-            && voice.certainty >= (share * plan.threshold).min(1.0)
-            && voice.level_dbfs >= plan.floor_dbfs;
-        self.certain = if is_certain { self.certain.saturating_add(1) } else { 0 };
-        self.certain >= frames
     }
 
     /// Forgets the evidence that was acted on.
