@@ -4,7 +4,7 @@
 #   deploy/compare.sh relay srtp some of it (--help lists what there is)
 #   deploy/compare.sh soak       ten minutes with churn
 # Installs the peers where they are missing, builds, and leaves JSON, Markdown, HTML and a plot in
-# data/compare. For figures that mean something the machine must have nothing else to do.
+# a folder of the run's under data/compare. For figures that mean something the machine must have nothing else to do.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -172,7 +172,8 @@ const MEASURES: &[(What, Measure)] = &[
             "CPU per packet, plain relay over a bare forwarder on the same driver",
             "each SRTP operation over its crypto floor",
         ] {
-            let why = "see floor.txt beside this: `cargo bench --bench relay_floor`, `micro`";
+            let why =
+                "see data/compare/floor.txt: `cargo bench --bench relay_floor`, `micro -- srtp`";
             found.push(Figure::missing(what, Bar::AtMost(1.3), why));
         }
         Ok(found)

@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use audio::{Codec, Decoder, Encoder, OpusSettings, SampleRate};
 use benches::rig::cpu;
 use benches::rig::ratio::median;
+use benches::rig::staircase::Staircase;
 
 use crate::anchor::Anchor;
 use crate::figure::{Bar, Figure, Window};
@@ -206,7 +207,7 @@ impl Bench {
                     let it = self.window(name, traffic, calls)?;
                     windows.push(it);
                     let is_well = it.loss < 0.001 && it.p99_ms < base + 20.0;
-                    Ok(is_well && (self.is_tolerant || it.has_headroom))
+                    anyhow::Ok(is_well && (self.is_tolerant || it.has_headroom))
                 })?;
             }
             eprintln!("  -> callgate {}, rtpengine {} calls", found[0], found[1]);
@@ -457,51 +458,4 @@ fn cpu_figure(what: String, bar: Bar, pairs: &[(Window, Window)], discarded: usi
         figure = figure.note(format!("{discarded} pairs thrown away: the generator was late"));
     }
     figure.windows(pairs.iter().flat_map(|pair| [pair.0, pair.1]))
-}
-
-/// Finds the largest number that is well, by steps of 5 % from where it was last; at first by
-/// steps of a quarter.
-struct Staircase {
-    at: u32,
-    most: u32,
-    step: f64,
-}
-
-/// Tries of one climb; more means that what is measured has no edge.
-const TRIES: usize = 12;
-const FINE: f64 = 1.05;
-
-impl Staircase {
-    fn new(start: u32, most: u32) -> Self {
-        Self { at: start.min(most), most, step: 1.25 }
-    }
-
-    fn climb(
-        &mut self,
-        mut is_well: impl FnMut(u32) -> anyhow::Result<bool>,
-    ) -> anyhow::Result<u32> {
-        let (mut best, mut worst) = (0, u32::MAX);
-        for _ in 0..TRIES {
-            if is_well(self.at)? {
-                best = best.max(self.at);
-            } else {
-                worst = worst.min(self.at);
-            }
-            if best > 0 && worst < u32::MAX {
-                self.step = FINE;
-            }
-            let up = (f64::from(best) * self.step) as u32;
-            let next = match best {
-                0 => (f64::from(worst) / self.step) as u32,
-                _ => up.max(best + 1).min(self.most),
-            };
-            if next >= worst || next == best || next == 0 {
-                break;
-            }
-            self.at = next;
-        }
-        self.step = FINE;
-        self.at = best.max(1);
-        Ok(best)
-    }
 }

@@ -1,5 +1,6 @@
 //! The measuring rig that benches share: a [generator] of RTP that shows its headroom, CPU time
-//! [by thread](cpu), and [ratios](ratio) out of interleaved pairs.
+//! [by thread](cpu), [ratios](ratio) out of interleaved pairs, and the [edge](staircase) of what is
+//! well.
 //!
 //! It knows nothing of what it measures but addresses: one thread here sends to a relay and hears
 //! what comes out, wherever that relay runs.
@@ -7,3 +8,4 @@
 pub mod cpu;
 pub mod generator;
 pub mod ratio;
+pub mod staircase;

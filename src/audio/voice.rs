@@ -7,7 +7,7 @@
 //!
 //! The network needs some 40 ms of a vowel and more of a soft consonant. Where the question is not
 //! whether somebody speaks but whether somebody has *begun* to, as for barge-in,
-//! [`Voice::certainty`] answers sooner, from the [`evidence`] of every 10 ms.
+//! [`Voice::certainty`] answers sooner, from the evidence of every 10 ms.
 //!
 //! The network wants 16 kHz and is slow on telephone audio, whose upper half is empty. So every
 //! stream goes through 8 kHz and comes back by plain linear interpolation, which leaves a weak

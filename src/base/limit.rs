@@ -96,6 +96,10 @@ limits! {
     RELAY_STALE_MS "relay.stale_ms" 150 "ITU-T G.114 asks for at most 150 ms one way in all; a jitter buffer has no use for older packets",
     /// Descriptors of the process that media sockets may not take.
     RELAY_FILES_KEPT "relay.files_kept" 9_000 "transport.connections, and some hundred for the vault, the API and the providers",
+    /// Packets, keys and reports that one step of a session hands to the session of another leg.
+    RELAY_PARCELS "relay.parcels" 16 "three frames of a late worker in packets of 10 ms, and keys",
+    /// Longest press of a key that is made anew for another leg, in milliseconds.
+    RELAY_PRESS_MS "relay.press_ms" 10_000 "menus ask to hold a key for some seconds at most; whoever holds one may go without a word",
     /// Ports tried before a reservation fails.
     RELAY_PORT_TRIES "relay.port_tries" 64 "taken ports stand alone; a worker may not scan for long",
 

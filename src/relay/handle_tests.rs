@@ -124,3 +124,57 @@ fn a_call_flows(driver: DriverChoice) {
     assert!(handle.counters().total(crate::path::counters::Meter::Sent) >= 6);
     assert_eq!(handle.command(session, Command::StopPlayout), Err(Full));
 }
+
+#[test]
+fn two_legs_hear_each_other_over_real_sockets() {
+    for driver in [DriverChoice::Auto, DriverChoice::Epoll] {
+        let (sender, events) = sync_channel(1024);
+        let config = RelayConfig { workers: 2, ports: 22_000..=22_999, seed: 7, driver };
+        let relay = Relay::start(&config, |_| Box::new(Sink(sender.clone()))).unwrap();
+        let (handle, sessions) = (relay.handle(), [0, 1].map(|leg| SessionId::new(6, leg)));
+        let need = Need { bind: IpAddr::from([127, 0, 0, 1]), separate_rtcp: false };
+        let ports = sessions.map(|session| {
+            handle.command(session, Command::Reserve(need)).unwrap();
+            wait_for(&events, |event| match event {
+                MediaEvent::Reserved(reserved) => Some(reserved.rtp),
+                _ => None,
+            })
+        });
+        let peers = [0, 1].map(|_| UdpSocket::bind("127.0.0.1:0").unwrap());
+        let mut plans = [0, 1].map(|leg: usize| {
+            let from = vec!["127.0.0.0/8".parse().unwrap()];
+            let mut plan = plan(Protection::Plain { from }, &mut SeededRandom::new(leg as u64));
+            plan.leg.index = leg as u8;
+            plan.remote = peers[leg].local_addr().unwrap();
+            plan.sendable = plan.accept.clone();
+            plan
+        });
+        let rule =
+            media::Rule { keys_from: media::KeyForm::Events, keys_to: media::KeyForm::Events };
+        let there = media::between(&plans[0], &plans[1], rule);
+        let back = media::between(&plans[1], &plans[0], rule);
+        plans[0].purpose = Purpose::Bridge(Some(there));
+        plans[1].purpose = Purpose::Bridge(Some(back));
+        for (at, plan) in plans.into_iter().enumerate() {
+            let with = Some(sessions[1 - at]);
+            handle.command(sessions[at], Command::Apply { plan: Box::new(plan), with }).unwrap();
+        }
+        let mut buffer = [0; 1500];
+        for n in 0..20_u8 {
+            for (one, other) in [(0, 1), (1, 0)] {
+                let mut packet = [n; 172];
+                packet[..4].copy_from_slice(&[0x80, 8, 0, n]);
+                packet[8..12].copy_from_slice(&[1, 2, 3, one as u8]);
+                peers[other].set_read_timeout(Some(WAIT / 100)).unwrap();
+                // What arrives before the plan is dropped; what comes twice goes on once.
+                let heard = (0..100).find_map(|_| {
+                    peers[one].send_to(&packet, ports[one]).unwrap();
+                    peers[other].recv_from(&mut buffer).ok()
+                });
+                assert_eq!(heard, Some((172, ports[other])));
+                assert_eq!(buffer[12..172], [n; 160]);
+            }
+        }
+        relay.drain(Duration::ZERO);
+    }
+}

@@ -9,6 +9,7 @@ mod kamailio;
 mod tls;
 mod wire;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::PathBuf;
@@ -87,6 +88,25 @@ impl Running {
     fn cpu(&self) -> anyhow::Result<Duration> {
         // One that has just ended has no figure.
         Ok(self.processes().into_iter().filter_map(|it| cpu::of_process(it).ok()).sum())
+    }
+
+    /// How its CPU time divides up since its start: the names of threads, the busiest first.
+    fn threads(&self) -> String {
+        let mut by_name: BTreeMap<String, Duration> = BTreeMap::new();
+        for process in self.processes() {
+            for (thread, name) in cpu::threads(process).unwrap_or_default() {
+                *by_name.entry(name).or_default() +=
+                    cpu::of_thread(process, thread).unwrap_or_default();
+            }
+        }
+        let all: Duration = by_name.values().sum();
+        let mut rows: Vec<_> = by_name.into_iter().collect();
+        rows.sort_by_key(|(_, time)| std::cmp::Reverse(*time));
+        let said = rows.iter().take(5).map(|(name, time)| {
+            let share = time.as_secs_f64() / all.as_secs_f64().max(1e-9) * 100.0;
+            format!("{name} {share:.0} %")
+        });
+        said.collect::<Vec<_>>().join(", ")
     }
 
     fn pss(&self) -> u64 {
@@ -196,8 +216,10 @@ impl Stage {
             setups.push((added(0.5), added(0.99)));
         }
         let what = format!("CPU per whole call, TLS both sides, media anchored, {per_second}/s");
-        let mut figures =
-            vec![Figure::ratio(what, "ms", bar, "Kamailio + rtpengine", &cpu).note(notes.say())];
+        let figure = Figure::ratio(what, "ms", bar, "Kamailio + rtpengine", &cpu)
+            .note(notes.say())
+            .note(format!("callgate by thread: {}", ours.threads()));
+        let mut figures = vec![figure];
         if bar != Bar::None {
             let samples = |pick: fn(&Setups) -> f64| setups.iter().map(pick).collect::<Vec<_>>();
             let what = |share| format!("set-up added over a direct call, {share}, {per_second}/s");

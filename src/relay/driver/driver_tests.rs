@@ -95,9 +95,13 @@ impl Rig {
 
     /// Opens a token on a free port.
     fn open(&mut self, token: Token) -> SocketAddr {
-        let probe = UdpSocket::bind((self.ip, 0)).unwrap();
-        let address = probe.local_addr().unwrap();
-        drop(probe);
+        self.open_other_than(token, None)
+    }
+
+    /// The same, but not on the port of one that has just been closed.
+    fn open_other_than(&mut self, token: Token, old: Option<SocketAddr>) -> SocketAddr {
+        let free = || UdpSocket::bind((self.ip, 0)).unwrap().local_addr().unwrap();
+        let address = (0..100).map(|_| free()).find(|it| Some(*it) != old).unwrap();
         assert!(self.net.open(token, address));
         address
     }
@@ -244,7 +248,7 @@ fn a_closed_socket_says_nothing_to_its_successor(make: Make<'_>) {
         }
         rig.net.close(4);
         // A free place is taken by the next one at once.
-        let new = rig.open(4);
+        let new = rig.open_other_than(4, Some(old));
         socket.send_to(b"late", old).unwrap();
         socket.send_to(&[round], new).unwrap();
         assert_eq!(rig.next(), (4, vec![round], there));

@@ -16,6 +16,8 @@ const QUALITY_EVERY: Duration = Duration::from_secs(5);
 /// How long a source is not heard after another has followed it: its late packets, or two that
 /// speak at one time, must not break the sound at each packet.
 const SUPERSEDED: Duration = Duration::from_secs(1);
+/// Shortest time between two changes of the source: a flood of sources is not sound.
+const SETTLED: Duration = Duration::from_millis(100);
 
 /// Figures of what we receive, over all sources that followed each other.
 #[derive(Default)]
@@ -34,7 +36,7 @@ pub(crate) enum Source {
     Present,
     /// One's that is to follow it, or the first.
     New,
-    /// One's that was followed just now.
+    /// One's that was followed just now, or that follows too soon.
     Superseded,
 }
 
@@ -44,8 +46,10 @@ impl Received {
         if self.present.as_ref().is_some_and(|stats| stats.ssrc() == ssrc) {
             return Source::Present;
         }
-        let is_past = |(past, at): (u32, Instant)| past == ssrc && now.since(at) < SUPERSEDED;
-        if self.past.is_some_and(is_past) { Source::Superseded } else { Source::New }
+        let is_early = |(past, at): (u32, Instant)| {
+            now.since(at) < if past == ssrc { SUPERSEDED } else { SETTLED }
+        };
+        if self.past.is_some_and(is_early) { Source::Superseded } else { Source::New }
     }
 
     /// Another source follows.

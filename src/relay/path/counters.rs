@@ -103,7 +103,7 @@ counted! {
         Unbridged Transform "unbridged",
         /// Sound that made room for key presses.
         Pressed Transform "pressed",
-        /// From a source that another has just followed.
+        /// From a source that another has just followed, or that follows another too soon.
         Superseded Transform "superseded",
         /// More than one step of a session may hand to another.
         PassingFull Transform "passing_full",

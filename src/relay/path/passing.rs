@@ -3,16 +3,12 @@
 use std::time::Duration;
 
 use base::SessionId;
-use base::limit::RTP_PACKET_BYTES;
+use base::limit::{RELAY_PARCELS, RTP_PACKET_BYTES};
 use rtp::Digit;
 use rtp::packet::HEADER_BYTES;
 
 use super::numbers::Numbered;
 use crate::srtp;
-
-/// Parcels that one step of a session may leave: a late worker's three frames of two packets of
-/// 10 ms each, and keys.
-const PARCELS: usize = 16;
 
 /// Something for another session of the same worker.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -75,7 +71,8 @@ impl Parcel {
     }
 }
 
-/// What the step of one session left for others; its memory is taken once.
+/// What the step of one session left for others, at most limit `relay.parcels`; its memory is taken
+/// once.
 #[derive(Default)]
 pub(crate) struct Outbox {
     parcels: Vec<Parcel>,
@@ -84,7 +81,7 @@ pub(crate) struct Outbox {
 
 impl Outbox {
     pub(crate) fn new() -> Self {
-        Self { parcels: Vec::with_capacity(PARCELS), taken: 0 }
+        Self { parcels: Vec::with_capacity(RELAY_PARCELS.get()), taken: 0 }
     }
 
     /// Leaves something; `false` where there is no room.
@@ -94,6 +91,7 @@ impl Outbox {
             self.taken += usize::from(fits);
             return fits;
         }
+        // One that was taken out has no memory, and takes nothing.
         if self.taken >= self.parcels.capacity() {
             return false;
         }
@@ -124,7 +122,7 @@ mod tests {
         let mut outbox = Outbox::new();
         let loss = |n: u8| Passing { to: SessionId::new(1, n), what: What::Loss(0.0) };
         for round in 0..3 {
-            for n in 0..PARCELS as u8 {
+            for n in 0..RELAY_PARCELS.value as u8 {
                 assert!(outbox.push(loss(n), &[n; 20]), "{round}");
             }
             assert!(!outbox.push(loss(99), &[]));
@@ -136,7 +134,8 @@ mod tests {
                     (to, bytes[HEADER_BYTES..HEADER_BYTES + length].to_vec())
                 })
                 .collect();
-            let expected = (0..PARCELS as u8).map(|n| (SessionId::new(1, n), vec![n; 20]));
+            let expected =
+                (0..RELAY_PARCELS.value as u8).map(|n| (SessionId::new(1, n), vec![n; 20]));
             assert_eq!(seen, expected.collect::<Vec<_>>());
             assert!(outbox.is_empty());
         }

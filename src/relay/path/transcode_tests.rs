@@ -361,6 +361,22 @@ fn a_source_that_stops_is_left_after_a_second_and_time_goes_on() {
     assert!(gap[1].marker && passed > 1_800 * MS && passed < 2_300 * MS, "{passed:?}");
 }
 
+#[test]
+fn a_caller_on_hold_is_silent_at_once() {
+    let mut carriage = Carriage::new(usual(Codec::Pcmu), usual(Codec::G722), EVENTS, |_| {});
+    let said = tone(SampleRate::Hz8000, 440.0, 8_000.0, 400);
+    talk(&mut carriage, &said);
+    carriage.pair.sides[0].plan.direction.receive = false;
+    carriage.pair.apply(0, Some(1));
+    carriage.pair.heard(1);
+    talk(&mut carriage, &said);
+    assert!(carriage.pair.heard(1).len() <= 2);
+    carriage.pair.sides[0].plan.direction.receive = true;
+    carriage.pair.apply(0, Some(1));
+    talk(&mut carriage, &said);
+    assert!(carriage.pair.heard(1).len() > 15);
+}
+
 fn noise() -> Option<ComfortNoise> {
     Some(ComfortNoise { send: 13, receive: 13 })
 }

@@ -17,8 +17,8 @@ pub(crate) const PRESS: Duration = Duration::from_millis(120);
 const TONE_MS_MIN: u32 = 70;
 /// Pause after a tone, in milliseconds.
 const PAUSE_MS: u32 = 60;
-/// Longest press, in milliseconds: whoever holds a key may go without a word.
-const HELD_MS_MAX: u32 = 10_000;
+/// Longest press, in milliseconds.
+const HELD_MS_MAX: u32 = limit::RELAY_PRESS_MS.value as u32;
 
 /// Keys as telephone events, on the clock of 20 ms.
 pub(crate) struct Events {
