@@ -22,6 +22,13 @@ fn voice(law: &[u8]) -> Vec<i16> {
     wide
 }
 
+/// `voice`, later and quieter.
+pub(crate) fn echo(voice: &[i16], delay_ms: usize, db: f32) -> Vec<i16> {
+    let gain = audio::level::from_db(db);
+    let silence = std::iter::repeat_n(0, delay_ms * 16);
+    silence.chain(voice.iter().map(|sample| (f32::from(*sample) * gain) as i16)).collect()
+}
+
 /// Both at once, as long as the longer.
 pub(crate) fn mix(a: &[i16], b: &[i16]) -> Vec<i16> {
     let at = |voice: &[i16], index: usize| voice.get(index).copied().unwrap_or(0);

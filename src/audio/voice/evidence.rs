@@ -167,7 +167,7 @@ impl Evidence {
         if is_likely && hints.likely >= 0.6 {
             self.likely += HOP_MS;
         } else if !(is_sound || is_likely) {
-            self.likely = self.likely.saturating_sub(LEAK);
+            self.likely = self.likely.saturating_sub(4 * LEAK);
         }
         if is_steady {
             self.voice = self.voice.saturating_sub(2 * LEAK);

@@ -73,6 +73,15 @@ impl<const N: usize> Filter<N> {
         self.0.iter_mut().fold(input, |value, section| section.step(value))
     }
 
+    /// Lets what has died away be nothing: the smallest of floats are slow.
+    pub(super) fn settle(&mut self) {
+        for state in self.0.iter_mut().flat_map(|section| &mut section.state) {
+            if state.abs() < 1e-15 {
+                *state = 0.0;
+            }
+        }
+    }
+
     /// The mean power of what passes.
     pub(super) fn power(&mut self, pcm: &[i16]) -> f64 {
         let sum: f64 = pcm
@@ -82,6 +91,7 @@ impl<const N: usize> Filter<N> {
                 passed * passed
             })
             .sum();
+        self.settle();
         sum / pcm.len().max(1) as f64
     }
 }

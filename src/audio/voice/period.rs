@@ -46,6 +46,7 @@ impl Periodicity {
         for (at, &sample) in hop.iter().enumerate() {
             self.past[at % 2][HISTORY - HOP / 2 + at / 2] = self.filter.step(f32::from(sample));
         }
+        self.filter.settle();
     }
 
     /// Judges the last 32 ms.

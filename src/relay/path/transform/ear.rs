@@ -1,10 +1,16 @@
 //! Whether the caller speaks: the voice detector, less the agent's own echo, and the decision
 //! to stop the agent for it.
+//!
+//! The decision falls at the end of a frame of 20 ms, on evidence of the frames before it
+//! ([`audio::Voice::certainty`]). `measure` says how soon and how wrongly: with the agent speaking
+//! and no echo, 98 of 100 onsets within 200 ms of the first 10 ms within 30 dB of the loudest, at 20
+//! dB of signal to noise and more (99 without noise, half of all within 80 ms); into the agent's
+//! first word, 91 of 100. What the jitter buffer holds comes on top.
 
-use audio::{SampleRate, Threshold, VoiceDetector};
+use audio::{SampleRate, Threshold, Voice, VoiceDetector};
 use media::{BargeIn, FRAME_SAMPLES, MediaEvent};
 
-use super::echo::{Doubt, EchoGuard};
+use super::echo::EchoGuard;
 
 const FRAME_MS: u32 = 20;
 
@@ -76,7 +82,7 @@ impl Ear {
         let voice = self.detector.push(frame);
         self.heard += FRAME_SAMPLES as u64;
         let own = !self.echo.heard(frame);
-        let doubt = self.echo.doubt();
+        let doubtful = self.echo.is_doubtful();
         if !own {
             self.detector.disown();
         }
@@ -86,26 +92,14 @@ impl Ear {
             self.own_since = position;
         }
         self.own_ms = leak(self.own_ms, own && loud, 400);
-        // The less is known of the line, the more it takes.
-        let (share, frames) = match doubt {
-            Doubt::None => (1.0, 1),
-            Doubt::Echo => (1.0, 2),
-            Doubt::Unknown => (2.0, 4),
-        };
-        let is_certain = own
-            && barge_in.is_some_and(|plan| {
-                voice.certainty >= (share * plan.threshold).min(1.0)
-                    && voice.level_dbfs >= plan.floor_dbfs
-            });
-        self.certain = if is_certain { self.certain.saturating_add(1) } else { 0 };
-        let barge_in = self.certain >= frames;
+        let barge_in = self.is_barge_in(voice, own, doubtful, barge_in);
 
         self.held_ms = self.held_ms.saturating_sub(FRAME_MS);
         let began = if barge_in {
             self.held_ms = self.threshold.hangover_ms;
             let ends = position + FRAME_SAMPLES as u64;
             Some(ends.saturating_sub(u64::from(voice.evidence_ms) * 16))
-        } else if doubt != Doubt::None {
+        } else if doubtful {
             // An onset may be the echo's: the caller's is where voice that is none began.
             (voice.is_speech && self.own_ms >= OWN_MS).then_some(self.own_since)
         } else {
@@ -123,6 +117,27 @@ impl Ear {
             event(MediaEvent::SpeechEnded { position: ended.saturating_sub(hangover) });
         }
         Heard { speech: self.speaking, barge_in }
+    }
+
+    fn is_barge_in(
+        &mut self,
+        voice: Voice,
+        own: bool,
+        doubtful: bool,
+        plan: Option<BargeIn>,
+    ) -> bool {
+        let Some(plan) = plan else {
+            // What is said while nothing can be stopped is no evidence for later.
+            self.acted();
+            return false;
+        };
+        // Where an echo is possible, what has not been told from one in a first frame may be in the
+        // next.
+        let frames = if doubtful { 2 } else { 1 };
+        let is_certain =
+            own && voice.certainty >= plan.threshold && voice.level_dbfs >= plan.floor_dbfs;
+        self.certain = if is_certain { self.certain.saturating_add(1) } else { 0 };
+        self.certain >= frames
     }
 
     /// Forgets the evidence that was acted on.

@@ -6,9 +6,14 @@
 //! count, the network's and the jitter buffer's do not.
 //!
 //! The onset is read off the clean signal at the codec's sampling rate: the start of the first
-//! 10 ms whose power is within 30 dB of the loudest 10 ms (and, as a stricter variant, 40 dB).
-//! `CALLGATE_MEASURE=1` runs everything and prints tables; without it a share is run, and fails
-//! where a bound is broken.
+//! 10 ms whose power is within 30 dB of the loudest 10 ms. Two variants stand beside it: within
+//! 40 dB, and the first of those within 30 dB that the noise laid under does not exceed, before
+//! which nothing can be heard. Signal to noise is that of the stretches within 25 dB of the
+//! loudest.
+//!
+//! `CALLGATE_MEASURE=1 cargo nextest run -p callgate-relay --no-capture -E 'test(measure)'` runs
+//! everything (22 000 onsets, half an hour of other sounds, 368 echoes) and prints tables. Without
+//! the variable a share is run. Both fail where a bound is broken.
 
 mod corpus;
 mod echo;
@@ -19,6 +24,11 @@ use audio::{Codec, Decoder, Encoder, OpusSettings, Resampler, SampleRate};
 use media::{BargeIn, FRAME_SAMPLES, MediaEvent};
 
 use super::Ear;
+
+/// Whether everything is to be measured.
+fn measures_all() -> bool {
+    std::env::var_os("CALLGATE_MEASURE").is_some()
+}
 
 /// Sound as the relay hears it behind a codec: 16 kHz, in frames of 20 ms.
 pub(crate) fn carried(codec: Codec, pcm: &[i16]) -> Vec<i16> {
