@@ -1,6 +1,8 @@
 //! A message as text for the ladder of a call, without secrets: credentials, media keys, ICE
 //! passwords and dialled digits. It still names people; it is stored sealed.
 
+use std::borrow::Cow;
+
 use crate::header::{Header, Name};
 use crate::message::Message;
 
@@ -20,41 +22,43 @@ pub fn redact(message: &Message) -> String {
             format!("SIP/2.0 {} {}\n", response.status.code(), response.phrase())
         }
     };
+    text.reserve(1_024 + message.body().len());
     for header in message.headers() {
-        text.push_str(&redact_header(header));
+        redact_header(header, &mut text);
         text.push('\n');
     }
     text.push('\n');
-    text.push_str(&redact_body(message));
+    redact_body(message, &mut text);
     text
 }
 
-fn redact_header(header: &Header) -> String {
-    let name = String::from_utf8_lossy(header.written_name()).into_owned();
+fn redact_header(header: &Header, text: &mut String) {
+    text.push_str(&String::from_utf8_lossy(header.written_name()));
+    text.push_str(": ");
     if matches!(header.name(), Some(Name::Authorization | Name::ProxyAuthorization)) {
-        return format!("{name}: {MASK}");
+        text.push_str(MASK);
+        return;
     }
     // User-to-User and unknown fields could carry keys of their own; `inline:` is masked anywhere.
-    format!("{name}: {}", without_inline_keys(&without_password(&header.lossy())))
+    text.push_str(&without_inline_keys(&without_password(&header.lossy())));
 }
 
-fn redact_body(message: &Message) -> String {
+fn redact_body(message: &Message, text: &mut String) {
     let body = message.body();
     if body.is_empty() {
-        return String::new();
+        return;
     }
     if carries_digits(message) {
-        return format!("{MASK}\n");
-    }
-    let Ok(body) = std::str::from_utf8(body) else {
-        return format!("[{} bytes]\n", body.len());
-    };
-    let mut text = String::with_capacity(body.len());
-    for line in body.lines() {
-        text.push_str(&redact_line(line));
+        text.push_str(MASK);
         text.push('\n');
+    } else if let Ok(body) = std::str::from_utf8(body) {
+        for line in body.lines() {
+            redact_line(line, text);
+            text.push('\n');
+        }
+    } else {
+        text.push_str(&format!("[{} bytes]\n", body.len()));
     }
-    text
 }
 
 /// INFO (RFC 6086, and `application/dtmf-relay` as vendors use it) and KPML (RFC 4730).
@@ -68,65 +72,70 @@ fn carries_digits(message: &Message) -> bool {
     is_info || message.headers().all(Name::ContentType).any(of_type)
 }
 
-fn redact_line(line: &str) -> String {
+fn redact_line(line: &str, text: &mut String) {
     const SECRET: [&str; 6] =
         ["a=key-mgmt:", "a=ice-pwd:", "k=", "Authorization:", "Proxy-Authorization:", "Signal="];
     let trimmed = line.trim_start();
     for prefix in SECRET {
         if trimmed.get(..prefix.len()).is_some_and(|it| it.eq_ignore_ascii_case(prefix)) {
-            return format!("{}{MASK}", &trimmed[..prefix.len()]);
+            text.push_str(&trimmed[..prefix.len()]);
+            text.push_str(MASK);
+            return;
         }
     }
-    without_inline_keys(line)
+    text.push_str(&without_inline_keys(line));
 }
 
 /// Masks what follows each `inline:` (RFC 4568 section 9.2) up to white space, a quote or a
 /// semicolon, lifetime and MKI included.
-fn without_inline_keys(line: &str) -> String {
-    const KEY: &str = "inline:";
-    let mut text = String::with_capacity(line.len());
+fn without_inline_keys(line: &str) -> Cow<'_, str> {
+    let mut text = String::new();
     let mut rest = line;
-    while let Some(at) = find_ignore_case(rest, KEY) {
-        let (before, key) = rest.split_at(at + KEY.len());
+    while let Some(at) = after_colon(rest, &["inline"]) {
+        let (before, key) = rest.split_at(at);
         text.push_str(before);
         text.push_str(MASK);
         let end = key.find([' ', '\t', ';', '"', '\'', '<', '\r']).unwrap_or(key.len());
         rest = &key[end..];
     }
-    text + rest
-}
-
-fn find_ignore_case(text: &str, word: &str) -> Option<usize> {
-    // The word is ASCII, so that a match begins and ends between characters.
-    text.as_bytes().windows(word.len()).position(|it| it.eq_ignore_ascii_case(word.as_bytes()))
+    joined(text, rest)
 }
 
 /// Masks `password` in each `sip:user:password@` and its `sips:` twin (RFC 3261 section 19.1.1).
-fn without_password(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(at) = find_ignore_case(rest, "sip") {
-        let scheme = at + 3;
-        let secure = usize::from(rest[scheme..].starts_with(['s', 'S']));
-        if !rest[scheme + secure..].starts_with(':') {
-            out.push_str(&rest[..scheme]);
-            rest = &rest[scheme..];
-            continue;
-        }
-        let start = scheme + secure + 1;
-        let (before, after) = rest.split_at(start);
-        out.push_str(before);
+fn without_password(line: &str) -> Cow<'_, str> {
+    let mut text = String::new();
+    let mut rest = line;
+    while let Some(at) = rest.contains('@').then(|| after_colon(rest, &["sip", "sips"])).flatten() {
+        let (before, after) = rest.split_at(at);
+        text.push_str(before);
         rest = after;
         let end = rest.find(['@', ' ', '<', '>', '"', ',']).unwrap_or(rest.len());
         if rest[end..].starts_with('@')
             && let Some(colon) = rest[..end].find(':')
         {
-            out.push_str(&rest[..=colon]);
-            out.push_str(MASK);
+            text.push_str(&rest[..=colon]);
+            text.push_str(MASK);
             rest = &rest[end..];
         }
     }
-    out + rest
+    joined(text, rest)
+}
+
+/// What follows the first colon before which one of `words` stands.
+fn after_colon(text: &str, words: &[&str]) -> Option<usize> {
+    let ends_with = |before: &[u8], word: &str| {
+        let start = before.len().checked_sub(word.len());
+        start.is_some_and(|start| before[start..].eq_ignore_ascii_case(word.as_bytes()))
+    };
+    let bytes = text.as_bytes();
+    let is_wanted = |at: &usize| words.iter().any(|word| ends_with(&bytes[..*at], word));
+    let colons = bytes.iter().enumerate().filter(|(_, byte)| **byte == b':').map(|(at, _)| at);
+    // A colon is ASCII, so that what follows it begins a character.
+    colons.into_iter().find(is_wanted).map(|at| at + 1)
+}
+
+fn joined(text: String, rest: &str) -> Cow<'_, str> {
+    if text.is_empty() { Cow::Borrowed(rest) } else { Cow::Owned(text + rest) }
 }
 
 #[cfg(test)]

@@ -7,11 +7,14 @@ use crate::header::{Headers, Name};
 use crate::lex::number;
 use crate::message::{Message, Request, Response};
 
+/// Room for the headers of an ordinary message.
+const HEAD: usize = 1_024;
+
 impl Request {
     /// The request on the wire.
     #[must_use]
     pub fn to_bytes(&self) -> Bytes {
-        let mut out = BytesMut::with_capacity(512 + self.body.len());
+        let mut out = BytesMut::with_capacity(HEAD + self.body.len());
         for part in [self.method.as_str(), " ", self.uri.as_str(), " SIP/2.0\r\n"] {
             out.put_slice(part.as_bytes());
         }
@@ -24,7 +27,7 @@ impl Response {
     /// The response on the wire.
     #[must_use]
     pub fn to_bytes(&self) -> Bytes {
-        let mut out = BytesMut::with_capacity(512 + self.body.len());
+        let mut out = BytesMut::with_capacity(HEAD + self.body.len());
         out.put_slice(format!("SIP/2.0 {} ", self.status.code()).as_bytes());
         out.put_slice(self.phrase_bytes());
         out.put_slice(b"\r\n");

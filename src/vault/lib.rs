@@ -30,6 +30,7 @@ mod read;
 mod record;
 mod recording;
 mod retention;
+mod scribe;
 mod seal;
 mod shared;
 mod store;

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use base::limit::VAULT_GATHER_MS;
 use base::{CallId, WallTime, limit};
 use tokio::sync::oneshot;
 
@@ -34,6 +35,19 @@ pub(crate) enum Op {
 }
 
 impl Op {
+    /// Whether it is written at once: what was said may not be lost, and recordings wait for
+    /// their keys. The others gather.
+    const fn is_urgent(&self) -> bool {
+        match self {
+            Self::Record(record, _) => matches!(record, Record::Turn { .. }),
+            Self::RecordingNoted { .. } => false,
+            Self::RecordingOpened { .. }
+            | Self::RecordingComplete { .. }
+            | Self::RecordingLeft { .. }
+            | Self::Erase { .. } => true,
+        }
+    }
+
     fn bytes(&self) -> usize {
         let text = match self {
             Self::Record(record, _) => record.text_bytes(),
@@ -60,7 +74,16 @@ struct Waiting {
     ops: VecDeque<Op>,
     bytes: usize,
     pushed: u64,
+    /// Something is to be written at once.
+    is_urgent: bool,
     stop: bool,
+}
+
+impl Waiting {
+    /// Whether a batch is better taken now than later.
+    fn is_ripe(&self) -> bool {
+        self.is_urgent || self.stop || self.ops.len() >= limit::VAULT_BATCH.get()
+    }
 }
 
 /// Many threads push, one takes.
@@ -86,12 +109,27 @@ impl Queue {
             return Err(op);
         }
         waiting.bytes += bytes;
+        waiting.is_urgent |= op.is_urgent();
         waiting.ops.push_back(op);
         waiting.pushed += 1;
         let number = waiting.pushed;
+        // Nobody is woken for what only gathers.
+        let wakes = waiting.ops.len() == 1 || waiting.is_ripe();
+        drop(waiting);
+        if wakes {
+            self.wake.notify_one();
+        }
+        Ok(number)
+    }
+
+    /// Has what is in it written at once; the number of the last op added.
+    pub(crate) fn hurry(&self) -> u64 {
+        let mut waiting = self.lock();
+        waiting.is_urgent = !waiting.ops.is_empty();
+        let number = waiting.pushed;
         drop(waiting);
         self.wake.notify_one();
-        Ok(number)
+        number
     }
 
     /// The number of the last op added.
@@ -99,17 +137,21 @@ impl Queue {
         self.lock().pushed
     }
 
-    /// Takes up to limit `vault.batch` ops, waiting at most `patience` for the first.
+    /// Takes up to limit `vault.batch` ops, waiting at most `patience` for the first and at most
+    /// limit `vault.gather_ms` for others to go with it.
     pub(crate) fn take(&self, patience: Duration) -> Vec<Op> {
-        let mut waiting = self.lock();
-        if waiting.ops.is_empty() && !waiting.stop {
-            let waited = self.wake.wait_timeout(waiting, patience);
-            waiting = waited.unwrap_or_else(PoisonError::into_inner).0;
-        }
+        let is_empty = |waiting: &mut Waiting| waiting.ops.is_empty() && !waiting.stop;
+        let waited = self.wake.wait_timeout_while(self.lock(), patience, is_empty);
+        let waiting = waited.unwrap_or_else(PoisonError::into_inner).0;
+        let gather = if waiting.ops.is_empty() { Duration::ZERO } else { VAULT_GATHER_MS.millis() };
+        let gathers = |waiting: &mut Waiting| !waiting.is_ripe();
+        let waited = self.wake.wait_timeout_while(waiting, gather, gathers);
+        let mut waiting = waited.unwrap_or_else(PoisonError::into_inner).0;
         let count = waiting.ops.len().min(limit::VAULT_BATCH.get());
         let batch: Vec<Op> = waiting.ops.drain(..count).collect();
         let bytes: usize = batch.iter().map(Op::bytes).sum();
         waiting.bytes = waiting.bytes.saturating_sub(bytes);
+        waiting.is_urgent &= !waiting.ops.is_empty();
         batch
     }
 
@@ -133,8 +175,11 @@ impl Queue {
 
 #[cfg(test)]
 mod tests {
+    use base::Personal;
+
     use super::*;
     use crate::audit::{AuditDetails, AuditEntry};
+    use crate::{Role, Turn};
 
     fn op(text: usize) -> Op {
         let details = AuditDetails::Plain("x".repeat(text));
@@ -162,6 +207,33 @@ mod tests {
         assert!(taken < limit::VAULT_QUEUE_BYTES.get() / limit::VAULT_RECORD_BYTES.get());
         while !queue.take(Duration::ZERO).is_empty() {}
         assert_eq!(queue.lock().bytes, 0);
+    }
+
+    #[test]
+    fn what_was_said_waits_for_nothing_and_the_rest_gathers() {
+        let queue = Queue::default();
+        assert!(queue.push(op(0)).is_ok());
+        assert!(!queue.lock().is_ripe());
+        let turn = Turn {
+            index: 0,
+            role: Role::Caller,
+            text: Personal::new("yes".into()),
+            start_ms: 0,
+            end_ms: 0,
+            interrupted: false,
+            latency: None,
+        };
+        let record = Record::Turn { call: CallId::from_bytes([1; 12]), turn };
+        assert!(queue.push(Op::Record(record, WallTime::default())).is_ok());
+        assert!(queue.lock().is_ripe());
+        assert_eq!(queue.take(Duration::from_secs(60)).len(), 2);
+        assert!(!queue.lock().is_ripe());
+        assert!(queue.push(op(0)).is_ok());
+        queue.hurry();
+        assert!(queue.lock().is_ripe());
+        assert_eq!(queue.take(Duration::from_secs(60)).len(), 1);
+        (0..limit::VAULT_BATCH.get()).for_each(|_| assert!(queue.push(op(0)).is_ok()));
+        assert!(queue.lock().is_ripe());
     }
 
     #[test]

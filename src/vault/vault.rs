@@ -286,7 +286,7 @@ impl VaultHandle {
 
     /// Returns once everything that was submitted before is on the disk.
     pub async fn flush(&self) -> Result<(), FlushError> {
-        let until = self.shared.queue.pushed();
+        let until = self.shared.queue.hurry();
         let mut progress = self.shared.progress.subscribe();
         let seen = progress.wait_for(|seen| seen.done >= until || seen.stopped).await;
         if seen.is_ok_and(|seen| seen.done >= until) { Ok(()) } else { Err(FlushError) }

@@ -3,7 +3,8 @@
 //! **Durability.** A record counts as *acknowledged* when [`crate::VaultHandle::flush`] returns
 //! after it. It is then in SQLite's write-ahead log, synced (`synchronous = FULL`): it survives
 //! `kill -9` and a power cut. A record that was only submitted is in memory; it reaches the disk
-//! with the next batch, some milliseconds later on a healthy disk.
+//! with the next batch, on a healthy disk within limit `vault.gather_ms`, and within some
+//! milliseconds where it is a turn.
 //!
 //! Where the disk is full or fails, the batch stays and is tried again twice a second, the queue
 //! fills, and [`crate::VaultHandle::healthy`] says no. Once it takes writes again, an event and an

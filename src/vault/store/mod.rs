@@ -4,6 +4,7 @@
 //! personal is sealed before it comes here.
 
 pub(crate) mod read;
+pub(crate) mod rows;
 mod schema;
 pub(crate) mod sweep;
 pub(crate) mod write;

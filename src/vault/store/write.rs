@@ -4,6 +4,7 @@ use base::{CallId, WallTime};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, SqliteConnection};
 
+use super::rows::{self, Bound};
 use super::{StoreError, stored_time};
 use crate::audit::{AuditRow, ChainTip, HASH_BYTES};
 use crate::blind::BLIND_BYTES;
@@ -36,20 +37,6 @@ pub(crate) async fn insert_workspace(
     Ok(())
 }
 
-/// Keeps a call's wrapped key.
-pub(crate) async fn insert_call_key(
-    connection: &mut SqliteConnection,
-    call: CallId,
-    wrapped: &[u8],
-) -> Result<(), StoreError> {
-    sqlx::query("INSERT INTO call_key (call, wrapped_key) VALUES (?, ?)")
-        .bind(&call.as_bytes()[..])
-        .bind(wrapped)
-        .execute(connection)
-        .await?;
-    Ok(())
-}
-
 /// The sealed parts of a call's row.
 pub(crate) struct SealedCall {
     pub(crate) caller: Option<[u8; BLIND_BYTES]>,
@@ -57,45 +44,10 @@ pub(crate) struct SealedCall {
     pub(crate) personal: Vec<u8>,
 }
 
-/// Writes a call as it stands now.
-pub(crate) async fn upsert_call(
-    connection: &mut SqliteConnection,
-    workspace: &str,
-    record: &CallRecord,
-    sealed: &SealedCall,
-) -> Result<(), StoreError> {
-    let millis = |duration: Option<std::time::Duration>| {
-        duration.map(|duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX))
-    };
-    sqlx::query(
-        "INSERT OR REPLACE INTO call (id, workspace, direction, trunk, voice_agent, started, \
-         answered, ended, reason, setup_ms, talked_ms, transport, protection, codec, \
-         keys_exposed, recording, transcript, caller_index, callee_index, personal) \
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-    )
-    .bind(&record.id.as_bytes()[..])
-    .bind(workspace)
-    .bind(record.direction.as_str())
-    .bind(record.trunk.as_ref().map(|trunk| trunk.as_str()))
-    .bind(record.voice_agent.as_ref().map(|agent| agent.as_str()))
-    .bind(stored_time(record.started))
-    .bind(record.answered.map(stored_time))
-    .bind(record.ended.map(stored_time))
-    .bind(record.reason.map(base::Reason::code))
-    .bind(millis(record.setup))
-    .bind(millis(record.talked))
-    .bind(record.transport)
-    .bind(record.protection)
-    .bind(record.codec)
-    .bind(record.keys_exposed)
-    .bind(record.recording)
-    .bind(record.transcript)
-    .bind(sealed.caller.as_ref().map(|index| &index[..]))
-    .bind(sealed.callee.as_ref().map(|index| &index[..]))
-    .bind(&sealed.personal[..])
-    .execute(connection)
-    .await?;
-    Ok(())
+/// A call as it stands.
+pub(crate) struct CallRow {
+    pub(crate) record: CallRecord,
+    pub(crate) sealed: SealedCall,
 }
 
 /// Which table a numbered part of a call goes to.
@@ -117,48 +69,117 @@ impl Part {
     }
 }
 
-/// Writes a numbered part of a call.
-pub(crate) async fn upsert_part(
-    connection: &mut SqliteConnection,
-    part: Part,
-    call: CallId,
-    number: u32,
-    content: &[u8],
-) -> Result<(), StoreError> {
-    sqlx::query(match part {
-        Part::Turn => "INSERT OR REPLACE INTO turn (call, number, content) VALUES (?, ?, ?)",
-        Part::Ladder => "INSERT OR REPLACE INTO ladder (call, number, content) VALUES (?, ?, ?)",
-    })
-    .bind(&call.as_bytes()[..])
-    .bind(i64::from(number))
-    .bind(content)
-    .execute(connection)
-    .await?;
-    Ok(())
+/// A numbered part of a call, sealed.
+pub(crate) struct PartRow {
+    pub(crate) call: CallId,
+    pub(crate) number: u32,
+    pub(crate) content: Vec<u8>,
 }
 
-/// Appends an audit record.
-pub(crate) async fn insert_audit(
+/// Rows to be written in one transaction.
+#[derive(Default)]
+pub(crate) struct Pending {
+    /// Keys of calls, wrapped.
+    pub(crate) keys: Vec<(CallId, Vec<u8>)>,
+    /// Calls; of one that is there twice, the last counts.
+    pub(crate) calls: Vec<CallRow>,
+    turns: Vec<PartRow>,
+    ladder: Vec<PartRow>,
+    /// Audit records with their hashes, in order.
+    pub(crate) audits: Vec<(AuditRow, [u8; HASH_BYTES])>,
+}
+
+impl Pending {
+    /// The rows of such parts.
+    pub(crate) const fn parts(&mut self, part: Part) -> &mut Vec<PartRow> {
+        match part {
+            Part::Turn => &mut self.turns,
+            Part::Ladder => &mut self.ladder,
+        }
+    }
+
+    /// Writes them all.
+    pub(crate) async fn write(
+        self,
+        connection: &mut SqliteConnection,
+        workspace: &str,
+    ) -> Result<(), StoreError> {
+        let head = "INSERT INTO call_key (call, wrapped_key)";
+        rows::write(connection, head, 2, &self.keys, |query, (call, wrapped)| {
+            Ok(query.bind(call.as_bytes().to_vec()).bind(wrapped.clone()))
+        })
+        .await?;
+        write_calls(connection, workspace, &self.calls).await?;
+        let part = "INSERT OR REPLACE INTO turn (call, number, content)";
+        rows::write(connection, part, 3, &self.turns, bind_part).await?;
+        let part = "INSERT OR REPLACE INTO ladder (call, number, content)";
+        rows::write(connection, part, 3, &self.ladder, bind_part).await?;
+        write_audits(connection, &self.audits).await
+    }
+}
+
+fn bind_part<'q>(query: Bound<'q>, row: &PartRow) -> Result<Bound<'q>, StoreError> {
+    Ok(query
+        .bind(row.call.as_bytes().to_vec())
+        .bind(i64::from(row.number))
+        .bind(row.content.clone()))
+}
+
+async fn write_calls(
     connection: &mut SqliteConnection,
-    row: &AuditRow,
-    hash: &[u8; HASH_BYTES],
+    workspace: &str,
+    calls: &[CallRow],
 ) -> Result<(), StoreError> {
-    sqlx::query(
-        "INSERT INTO audit (seq, previous, wall, kind, actor, call, sealed, details, hash) \
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-    )
-    .bind(i64::try_from(row.seq).map_err(|_| StoreError::Row("audit"))?)
-    .bind(&row.previous[..])
-    .bind(stored_time(row.wall))
-    .bind(&row.kind)
-    .bind(&row.actor)
-    .bind(row.call.as_ref().map(|call| &call.as_bytes()[..]))
-    .bind(row.sealed)
-    .bind(&row.details[..])
-    .bind(&hash[..])
-    .execute(connection)
-    .await?;
-    Ok(())
+    let millis = |duration: Option<std::time::Duration>| {
+        duration.map(|duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX))
+    };
+    let head = "INSERT OR REPLACE INTO call (id, workspace, direction, trunk, voice_agent, \
+        started, answered, ended, reason, setup_ms, talked_ms, transport, protection, codec, \
+        keys_exposed, recording, transcript, caller_index, callee_index, personal)";
+    rows::write(connection, head, 20, calls, |query, CallRow { record, sealed }| {
+        Ok(query
+            .bind(record.id.as_bytes().to_vec())
+            .bind(workspace.to_owned())
+            .bind(record.direction.as_str())
+            .bind(record.trunk.as_ref().map(|trunk| trunk.as_str().to_owned()))
+            .bind(record.voice_agent.as_ref().map(|agent| agent.as_str().to_owned()))
+            .bind(stored_time(record.started))
+            .bind(record.answered.map(stored_time))
+            .bind(record.ended.map(stored_time))
+            .bind(record.reason.map(base::Reason::code))
+            .bind(millis(record.setup))
+            .bind(millis(record.talked))
+            .bind(record.transport)
+            .bind(record.protection)
+            .bind(record.codec)
+            .bind(record.keys_exposed)
+            .bind(record.recording)
+            .bind(record.transcript)
+            .bind(sealed.caller.map(|index| index.to_vec()))
+            .bind(sealed.callee.map(|index| index.to_vec()))
+            .bind(sealed.personal.clone()))
+    })
+    .await
+}
+
+async fn write_audits(
+    connection: &mut SqliteConnection,
+    audits: &[(AuditRow, [u8; HASH_BYTES])],
+) -> Result<(), StoreError> {
+    let head = "INSERT INTO audit (seq, previous, wall, kind, actor, call, sealed, details, hash)";
+    rows::write(connection, head, 9, audits, |query, (row, hash)| {
+        Ok(query
+            .bind(i64::try_from(row.seq).map_err(|_| StoreError::Row("audit"))?)
+            .bind(row.previous.to_vec())
+            .bind(stored_time(row.wall))
+            .bind(row.kind.clone())
+            .bind(row.actor.clone())
+            .bind(row.call.map(|call| call.as_bytes().to_vec()))
+            .bind(row.sealed)
+            .bind(row.details.clone())
+            .bind(hash.to_vec()))
+    })
+    .await
 }
 
 /// The last record of the chain; `None` for an empty log.
