@@ -1,7 +1,7 @@
 # The two commands: `make run` installs what is missing, builds and serves; `make test` does all
 # set-up and runs every test. Everything else is for those who know what they want.
 SHELL := /bin/bash
-.PHONY: run test test-interop setup setup-test build fmt lint doc licences fuzz-smoke
+.PHONY: run test test-interop setup setup-test build fmt lint doc licences fuzz-smoke compare
 
 run: setup
 	cargo build --release --locked -p callgate -p callgate-speech
@@ -36,3 +36,7 @@ licences:
 
 fuzz-smoke:
 	fuzz/run.sh
+
+# Against rtpengine and Kamailio, about half an hour on a machine with nothing else to do.
+compare: setup
+	deploy/compare.sh

@@ -26,7 +26,7 @@ from harness.edge import BINARY
 OUT = REPOSITORY / "tests/out"
 AREAS = [
     "signalling", "plaintext", "conversation", "bridging", "survival", "keeping", "commands",
-    "watch", "load", "hostile", "network",
+    "watch", "load", "hostile", "network", "transferring",
 ]  # fmt: skip
 PASSED, FAILED, SKIPPED = 0, 1, 77
 LOGS, FAULTS = "logs.hold_nothing_personal", "logs.hold_no_faults"

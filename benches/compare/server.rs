@@ -199,9 +199,10 @@ impl Desk {
             remote_rtcp: Some(remote_rtcp),
             direction: Direction::BOTH,
             protection,
-            send: format,
+            send: Some(format),
             sendable: vec![format],
             accept: vec![format],
+            opaque: Vec::new(),
             // Without, each key press would have to be a tone, and all sound be decoded for it.
             telephone_event: Some(KEYS),
             comfort_noise: None,

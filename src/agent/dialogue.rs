@@ -13,125 +13,11 @@ use std::time::Duration;
 
 use base::{Event, Instant, Personal, Reason, limit};
 
+use crate::announce::Told;
+use crate::contract::{Input, Output};
 use crate::flow::{Action, Choice, Flow, StepId};
-use crate::provider::{Grammar, ProviderEvent, Role, SpeechId, ThoughtId, UtteranceId};
+use crate::provider::{ProviderEvent, Role, SpeechId, ThoughtId, UtteranceId};
 use crate::turn::{self, Speaking, Turn};
-
-/// What the dialogue is told.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Input {
-    /// The call is answered and media flows.
-    Started,
-    /// A key was pressed.
-    Digit {
-        /// `0`-`9`, `*`, `#`, `A`-`D`.
-        digit: char,
-        /// Since when it is down; it may have been pressed before the dialogue began.
-        from: Instant,
-        /// Until when it was down, as far as known.
-        until: Instant,
-    },
-    /// The caller begins to speak.
-    SpeechStarted {
-        /// Where.
-        position: u64,
-    },
-    /// The caller has fallen silent.
-    SpeechEnded {
-        /// Where.
-        position: u64,
-    },
-    /// The first sample of a speech went out.
-    PlayoutStarted {
-        /// Which.
-        speech: SpeechId,
-        /// Where.
-        position: u64,
-    },
-    /// The last sample of a speech went out.
-    PlayoutFinished {
-        /// Which.
-        speech: SpeechId,
-        /// Where.
-        position: u64,
-    },
-    /// A speech was cut.
-    PlayoutStopped {
-        /// Which.
-        speech: SpeechId,
-        /// Samples of it that went out.
-        played: u64,
-        /// Where.
-        position: u64,
-        /// Whether the caller's voice cut it (not we ourselves).
-        barge_in: bool,
-    },
-    /// The caller put us on hold, or came back.
-    Held(bool),
-    /// The transfer came to nothing; the caller is still there.
-    TransferFailed(Reason),
-    /// How long a sample is on its way to the caller's ear, by RTCP.
-    PathDelay(Duration),
-    /// A provider answered.
-    Provider(ProviderEvent),
-    /// A provider would not take what it was asked.
-    Refused(Role),
-    /// The call is over.
-    Ended,
-}
-
-/// What the dialogue wants.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Output {
-    /// Ask the speaker for this text.
-    Speak {
-        /// Under this id.
-        speech: SpeechId,
-        /// The words.
-        text: String,
-    },
-    /// Hand these samples to the relay.
-    Play {
-        /// Which speech they belong to.
-        speech: SpeechId,
-        /// The samples.
-        samples: Arc<[i16]>,
-        /// Whether they are its last.
-        last: bool,
-    },
-    /// Cut what is playing.
-    StopPlayout,
-    /// What may be heard from now on.
-    Listen(Arc<Grammar>),
-    /// Give the transcriber the caller's samples from `position` on.
-    BeginUtterance {
-        /// Under this id.
-        utterance: UtteranceId,
-        /// From where.
-        position: u64,
-    },
-    /// The utterance is over; its words are wanted.
-    EndUtterance,
-    /// The utterance is of no interest any more.
-    CancelUtterance,
-    /// Ask the reasoner.
-    Think {
-        /// Under this id.
-        thought: ThoughtId,
-        /// The question.
-        question: Personal<String>,
-        /// What to answer from.
-        knowledge: Arc<str>,
-    },
-    /// A turn is finished.
-    Turn(Turn),
-    /// Carry the caller to this number or SIP URI.
-    Transfer(Personal<String>),
-    /// End the call.
-    HangUp(Reason),
-    /// Tell the operator.
-    Event(Event),
-}
 
 /// A stretch of the caller's speech that is being heard.
 #[derive(Debug)]
@@ -161,7 +47,7 @@ struct Said {
 const TRANSFER: Duration = Duration::from_millis(3 * limit::CALL_RING_MS.value);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+pub(crate) enum State {
     /// Not started.
     New,
     /// Saying what belongs to the step.
@@ -172,6 +58,8 @@ enum State {
     Thinking(StepId, ThoughtId),
     /// The caller is being carried to somebody else.
     Transferring(StepId),
+    /// The new party is told of the caller, who waits.
+    Announcing(StepId),
     /// Saying goodbye.
     Leaving(Reason),
     /// Over.
@@ -182,10 +70,10 @@ enum State {
 #[derive(Debug)]
 pub struct Dialogue {
     call: base::CallId,
-    flow: Arc<Flow>,
-    state: State,
+    pub(crate) flow: Arc<Flow>,
+    pub(crate) state: State,
     /// What a wait of the present state ends at: silence, or a provider that does not answer.
-    deadline: Option<Instant>,
+    pub(crate) deadline: Option<Instant>,
     speaking: Option<SpeechId>,
     said: BTreeMap<SpeechId, Said>,
     utterance: Option<Utterance>,
@@ -200,6 +88,8 @@ pub struct Dialogue {
     tries: u8,
     silences: u8,
     path_delay: Duration,
+    /// What the new party of a transfer is told.
+    pub(crate) told: Option<Told>,
     /// One moment on both clocks: the last speech began. (Its end is told when the frame that
     /// holds it is made, up to 20 ms early.)
     clocks: Option<(Instant, u64)>,
@@ -207,7 +97,7 @@ pub struct Dialogue {
     is_held: bool,
     began: Instant,
     ids: u32,
-    outputs: VecDeque<Output>,
+    pub(crate) outputs: VecDeque<Output>,
 }
 
 impl Dialogue {
@@ -229,6 +119,7 @@ impl Dialogue {
             tries: 0,
             silences: 0,
             path_delay: Duration::ZERO,
+            told: None,
             clocks: None,
             is_held: false,
             began: Instant::ZERO,
@@ -267,6 +158,9 @@ impl Dialogue {
                 }
             }
             Input::Held(held) => self.on_held(now, held),
+            Input::TargetReached => self.on_target_reached(now),
+            Input::Announced { speech } => self.on_announced(now, speech),
+            Input::TargetDigit(digit) => self.on_target_digit(now, digit),
             Input::TransferFailed(_) => self.on_transfer_failed(now),
             Input::PathDelay(delay) => self.path_delay = delay,
             Input::Provider(event) => self.on_provider(now, event),
@@ -301,6 +195,7 @@ impl Dialogue {
             State::Speaking(_) | State::Leaving(_) => self.on_failed(now, Role::Speaker),
             State::Thinking(..) => self.on_failed(now, Role::Reasoner),
             State::Transferring(_) => self.on_transfer_failed(now),
+            State::Announcing(_) => self.on_target_silent(now),
             State::New | State::Over => {}
         }
     }
@@ -388,10 +283,11 @@ impl Dialogue {
                     self.enter(now, next);
                 }
                 Some(Action::Ask { .. }) => self.listen(now, step),
-                Some(Action::Transfer { to, .. }) => {
+                Some(Action::Transfer { to, announcement, .. }) => {
                     self.state = State::Transferring(step);
                     self.deadline = Some(now + TRANSFER);
-                    self.outputs.push_back(Output::Transfer(to.clone()));
+                    let is_announced = announcement.is_some();
+                    self.outputs.push_back(Output::Transfer { to: to.clone(), is_announced });
                 }
                 Some(Action::Goodbye { .. }) | None => self.hang_up(now, Reason::AgentHungUp),
             },
@@ -400,14 +296,15 @@ impl Dialogue {
             | State::Listening(_)
             | State::Thinking(..)
             | State::Transferring(_)
+            | State::Announcing(_)
             | State::Over => {}
         }
     }
 
     /// The transfer came to nothing: the flow goes on where it says.
     fn on_transfer_failed(&mut self, now: Instant) {
-        let State::Transferring(step) = self.state else { return };
-        self.deadline = None;
+        let (State::Transferring(step) | State::Announcing(step)) = self.state else { return };
+        (self.deadline, self.told) = (None, None);
         match self.flow.step(step).map(|step| &step.action) {
             Some(Action::Transfer { failed, .. }) => {
                 let failed = *failed;
@@ -577,7 +474,7 @@ impl Dialogue {
     }
 
     /// Turns are written in the order in which they began: what cut a speech comes after it.
-    fn write_turn(&mut self, turn: Turn) {
+    pub(crate) fn write_turn(&mut self, turn: Turn) {
         match &mut self.cut {
             Some((_, waiting)) if waiting.len() < limit::CALL_DTMF_DIGITS.get() => {
                 waiting.push(turn);
@@ -592,7 +489,7 @@ impl Dialogue {
     }
 
     /// Where a moment is in the call's media.
-    fn place_of(&self, moment: Instant) -> Duration {
+    pub(crate) fn place_of(&self, moment: Instant) -> Duration {
         match self.clocks {
             Some((then, position)) => {
                 (turn::at(position) + moment.since(then)).saturating_sub(then.since(moment))
@@ -677,6 +574,9 @@ impl Dialogue {
     }
 
     fn on_speech(&mut self, now: Instant, speech: SpeechId, samples: Arc<[i16]>, last: bool) {
+        if self.is_announcing(speech) {
+            return self.on_announcement(now, speech, samples, last);
+        }
         if self.speaking != Some(speech) {
             return; // cut before it was synthesised
         }
@@ -714,6 +614,7 @@ impl Dialogue {
                 self.speaking = None;
                 self.hang_up(now, Reason::AgentFailed);
             }
+            (Role::Speaker, State::Announcing(_)) => self.decline(now),
             (Role::Reasoner, State::Thinking(_, thought)) => self.on_thought(now, thought, None),
             (Role::Transcriber, State::Listening(step)) if self.utterance.is_some() => {
                 self.drop_utterance();
@@ -723,7 +624,7 @@ impl Dialogue {
         }
     }
 
-    fn fail(&mut self, role: Role) {
+    pub(crate) fn fail(&mut self, role: Role) {
         self.outputs.push_back(Output::Event(Event::ProviderFailed { provider: role.word() }));
     }
 
@@ -786,7 +687,7 @@ impl Dialogue {
         self.outputs.push_back(Output::HangUp(reason));
     }
 
-    const fn next_id(&mut self) -> u32 {
+    pub(crate) const fn next_id(&mut self) -> u32 {
         self.ids = self.ids.wrapping_add(1);
         self.ids
     }

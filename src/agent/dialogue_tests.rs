@@ -418,9 +418,9 @@ goodbye = "Nobody is there."
 fn a_transfer_is_asked_for_when_its_words_are_said_and_the_flow_goes_on_where_it_fails() {
     let mut room = Room::with(TRANSFERS);
     assert_eq!(room.say_out(), "One moment.");
-    let asked = std::iter::from_fn(|| room.dialogue.poll_output())
-        .filter(|it| matches!(it, Output::Transfer(to) if to.expose() == "+442079460000"));
-    assert_eq!(asked.count(), 1);
+    let to = Personal::new(String::from("+442079460000"));
+    let asked = Output::Transfer { to, is_announced: false };
+    assert_eq!(room.outputs().iter().filter(|it| **it == asked).count(), 1);
     room.tell(Input::TransferFailed(Reason::Busy));
     assert_eq!(room.say_out(), "Nobody is there.");
     // What comes twice changes nothing.
@@ -446,4 +446,163 @@ fn a_transfer_says_to_whom_and_where_to_go_on() {
     ] {
         assert!(file::compile("flow.toml", &TRANSFERS.replace(from, to)).is_err(), "{to}");
     }
+}
+
+const ANNOUNCED: &str = r#"
+start = "connect"
+[silence]
+reprompt_after_ms = 5000
+times = 2
+[step.connect]
+transfer = "+442079460000"
+announce = "One moment."
+announce_to = "A caller for you. Press 1."
+accept = "1"
+failed = "sorry"
+[step.sorry]
+goodbye = "Nobody is there."
+"#;
+
+impl Room {
+    /// The new party of a transfer has answered.
+    fn reached(flow: &str) -> Self {
+        let mut room = Self::with(flow);
+        assert_eq!(room.say_out(), "One moment.");
+        let is_asked = |it: &Output| matches!(it, Output::Transfer { is_announced: true, .. });
+        assert!(room.outputs().iter().any(is_asked));
+        room.tell(Input::TargetReached);
+        room
+    }
+
+    /// Lets the speaker speak to the new party, which hears it out; what follows at once.
+    fn announced(&mut self) -> Vec<Output> {
+        let outputs = self.outputs();
+        let Some(Output::Speak { speech, text }) = outputs.last().cloned() else {
+            panic!("{outputs:?}");
+        };
+        assert_eq!(text, "A caller for you. Press 1.");
+        let samples: Arc<[i16]> = vec![100; 16_000].into();
+        self.tell(Input::Provider(ProviderEvent::Speech { speech, samples, last: true }));
+        assert!(matches!(self.outputs()[..], [Output::Announce { last: true, .. }]));
+        self.wait(Duration::from_secs(1));
+        self.tell(Input::Announced { speech });
+        let turns = self.outputs();
+        let said = "[to the new party] A caller for you. Press 1.";
+        assert_eq!(Self::turns(&turns), [(Speaking::Agent, said.to_owned(), false)]);
+        turns
+    }
+
+    fn answer(&mut self) -> Option<bool> {
+        self.outputs().iter().find_map(|output| match output {
+            Output::TransferAnswer(is_accepted) => Some(*is_accepted),
+            _ => None,
+        })
+    }
+}
+
+#[test]
+fn a_new_party_takes_the_caller_by_its_key() {
+    let mut room = Room::reached(ANNOUNCED);
+    room.announced();
+    assert_eq!(room.answer(), None);
+    room.tell(Input::TargetDigit('1'));
+    assert_eq!(room.answer(), Some(true));
+    room.tell(Input::TargetDigit('2'));
+    room.tell(Input::Ended);
+    assert_eq!(room.outputs(), []);
+}
+
+#[test]
+fn a_key_during_the_announcement_counts() {
+    let mut room = Room::reached(ANNOUNCED);
+    room.tell(Input::TargetDigit('1'));
+    let outputs = room.outputs();
+    assert!(outputs.contains(&Output::TransferAnswer(true)), "{outputs:?}");
+}
+
+#[test]
+fn another_key_is_a_refusal_and_the_agent_is_back() {
+    let mut room = Room::reached(ANNOUNCED);
+    room.announced();
+    room.tell(Input::TargetDigit('3'));
+    assert_eq!(room.answer(), Some(false));
+    room.tell(Input::TransferFailed(Reason::Declined));
+    assert_eq!(room.say_out(), "Nobody is there.");
+}
+
+#[test]
+fn a_new_party_that_stays_has_taken_the_caller_where_no_key_is_asked_for() {
+    let mut room = Room::reached(&ANNOUNCED.replace("accept = \"1\"\n", ""));
+    room.tell(Input::TargetDigit('5'));
+    let outputs = room.announced();
+    assert!(outputs.contains(&Output::TransferAnswer(true)), "{outputs:?}");
+}
+
+#[test]
+fn a_silent_new_party_is_told_again_and_then_let_go() {
+    let mut room = Room::reached(ANNOUNCED);
+    room.announced();
+    room.wait(Duration::from_secs(5));
+    room.announced();
+    room.wait(Duration::from_secs(5));
+    assert_eq!(room.answer(), Some(false));
+    // Where even its failure is not told, the caller is not left waiting.
+    room.wait(Duration::from_secs(60));
+    assert_eq!(room.say_out(), "Nobody is there.");
+}
+
+#[test]
+fn a_speaker_that_fails_costs_the_transfer_and_not_the_caller() {
+    for how in ["refused", "failed", "late", "playout"] {
+        let mut room = Room::reached(ANNOUNCED);
+        let outputs = room.outputs();
+        let Some(Output::Speak { speech, .. }) = outputs.last().cloned() else { panic!() };
+        match how {
+            "refused" => room.tell(Input::Refused(Role::Speaker)),
+            "failed" => {
+                room.tell(Input::Provider(ProviderEvent::Failed { role: Role::Speaker }));
+            }
+            "late" => room.wait(Duration::from_secs(60)),
+            _ => {
+                let samples: Arc<[i16]> = vec![100; 160].into();
+                room.tell(Input::Provider(ProviderEvent::Speech { speech, samples, last: true }));
+                room.wait(Duration::from_secs(60));
+            }
+        }
+        assert_eq!(room.answer(), Some(false), "{how}");
+        room.tell(Input::TransferFailed(Reason::Declined));
+        assert_eq!(room.say_out(), "Nobody is there.");
+    }
+}
+
+#[test]
+fn what_the_caller_does_meanwhile_changes_nothing() {
+    let mut room = Room::reached(ANNOUNCED);
+    room.outputs();
+    room.press('1');
+    room.tell(Input::SpeechStarted { position: room.position });
+    room.tell(Input::Held(true));
+    room.tell(Input::SpeechEnded { position: room.position });
+    room.tell(Input::Held(false));
+    assert_eq!(room.outputs(), []);
+    room.tell(Input::TransferFailed(Reason::Declined));
+    assert_eq!(room.say_out(), "Nobody is there.");
+}
+
+#[test]
+fn a_new_party_that_answers_after_the_transfer_was_given_up_is_let_go() {
+    let mut room = Room::reached(ANNOUNCED);
+    room.outputs();
+    room.tell(Input::TransferFailed(Reason::NoAnswer));
+    assert_eq!(room.say_out(), "Nobody is there.");
+    room.outputs();
+    room.tell(Input::TargetReached);
+    assert_eq!(room.outputs(), []);
+
+    let mut room = Room::with(ANNOUNCED);
+    room.say_out();
+    room.wait(Duration::from_secs(600));
+    room.outputs();
+    room.tell(Input::TargetReached);
+    assert_eq!(room.answer(), Some(false));
 }

@@ -11,7 +11,7 @@ use base::{Diagnostic, Personal, limit};
 use serde::Deserialize;
 use toml::Spanned;
 
-use crate::flow::{Action, Choice, Flow, Step, StepId};
+use crate::flow::{Action, Announcement, Choice, Flow, Step, StepId};
 use crate::provider::{Grammar, Phrase};
 
 #[derive(Deserialize)]
@@ -73,6 +73,8 @@ struct StepFile {
     tries: Option<Spanned<u8>>,
     give_up: Option<Spanned<String>>,
     announce: Option<Spanned<String>>,
+    announce_to: Option<Spanned<String>>,
+    accept: Option<Spanned<String>>,
     failed: Option<Spanned<String>>,
 }
 
@@ -104,7 +106,7 @@ pub fn compile(file: &str, text: &str) -> Result<Flow, Vec<Diagnostic>> {
     if errors.is_empty() { Ok(flow) } else { Err(errors) }
 }
 
-const KEYS: [&str; 28] = [
+const KEYS: [&str; 30] = [
     "description",
     "voice",
     "recording",
@@ -120,6 +122,8 @@ const KEYS: [&str; 28] = [
     "goodbye",
     "transfer",
     "announce",
+    "announce_to",
+    "accept",
     "failed",
     "next",
     "question",
@@ -213,6 +217,8 @@ impl Compiler<'_> {
         stray(step.tries.as_ref().map(Spanned::span), is_ask, "tries");
         stray(span(&step.give_up), is_ask, "give_up");
         stray(span(&step.announce), step.transfer.is_some(), "announce");
+        stray(span(&step.announce_to), step.transfer.is_some(), "announce_to");
+        stray(span(&step.accept), step.announce_to.is_some(), "accept");
         stray(span(&step.failed), step.transfer.is_some(), "failed");
     }
 
@@ -266,19 +272,21 @@ impl Compiler<'_> {
     }
 
     fn choice(&mut self, choice: &ChoiceFile) -> Choice {
-        let key = choice.key.as_ref().and_then(|key| {
-            let mut letters = key.get_ref().chars();
-            let letter = letters.next().filter(|letter| "0123456789*#".contains(*letter));
-            if letter.is_none() || letters.next().is_some() {
-                self.error(key.span(), "a key is one of 0-9, * and #");
-            }
-            letter
-        });
+        let key = choice.key.as_ref().and_then(|key| self.key(key));
         let phrases = choice.say.iter().map(|phrase| self.phrase(phrase)).collect();
         if choice.key.is_none() && choice.say.is_empty() {
             self.error(choice.go.span(), "a choice needs a `key`, something to `say`, or both");
         }
         Choice { key, phrases, go: self.target(&choice.go) }
+    }
+
+    fn key(&mut self, key: &Spanned<String>) -> Option<char> {
+        let mut letters = key.get_ref().chars();
+        let letter = letters.next().filter(|letter| "0123456789*#".contains(*letter));
+        if letter.is_none() || letters.next().is_some() {
+            self.error(key.span(), "a key is one of 0-9, * and #");
+        }
+        letter
     }
 
     /// Words as the transcriber wants them: lower case, letters and apostrophes.
@@ -352,7 +360,11 @@ impl Compiler<'_> {
             self.error(span.clone(), &message);
             return Action::Goodbye { text };
         };
-        Action::Transfer { text, to: to_whom, failed: self.target(failed) }
+        let announcement = step.announce_to.as_ref().map(|text| Announcement {
+            text: self.words(text),
+            accept: step.accept.as_ref().and_then(|key| self.key(key)),
+        });
+        Action::Transfer { text, to: to_whom, announcement, failed: self.target(failed) }
     }
 
     fn next(&mut self, name: &str, span: &Range<usize>, step: &StepFile) -> StepId {
@@ -477,5 +489,30 @@ goodbye = "Bye."
         assert_eq!(errors(text), ["4:8: `next` means nothing in step \"a\""]);
         let text = "start = \"a\"\n[step.a]\nsay = \"x\"\n";
         assert!(errors(text)[0].contains("what comes `next`"));
+    }
+
+    const CARRIED: &str = "start = \"a\"\n[step.a]\ntransfer = \"+442079460000\"\n\
+                           announce_to = \"A caller.\"\naccept = \"1\"\nfailed = \"b\"\n\
+                           [step.b]\ngoodbye = \"Bye.\"\n";
+
+    #[test]
+    fn a_transfer_may_be_announced_to_the_new_party() {
+        let flow = compile("a.toml", CARRIED).unwrap();
+        let Action::Transfer { announcement: Some(told), .. } = &flow.steps[0].action else {
+            panic!("{flow:?}");
+        };
+        assert_eq!((told.text.as_str(), told.accept), ("A caller.", Some('1')));
+        let stays = compile("a.toml", &CARRIED.replace("accept = \"1\"\n", "")).unwrap();
+        assert!(matches!(
+            &stays.steps[0].action,
+            Action::Transfer { announcement: Some(Announcement { accept: None, .. }), .. }
+        ));
+    }
+
+    #[test]
+    fn a_key_that_accepts_nothing_or_is_none_is_an_error() {
+        let text = CARRIED.replace("announce_to = \"A caller.\"\n", "");
+        assert_eq!(errors(&text), ["4:10: `accept` means nothing in step \"a\""]);
+        assert!(errors(&CARRIED.replace("\"1\"", "\"yes\""))[0].contains("a key is one of"));
     }
 }

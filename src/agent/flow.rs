@@ -95,6 +95,8 @@ pub enum Action {
         text: String,
         /// To whom: a number or a SIP URI, which the policy's routes are asked for. Personal.
         to: Personal<String>,
+        /// What the new party is told before it gets the caller; `None` joins them at once.
+        announcement: Option<Announcement>,
         /// Where to when it comes to nothing.
         failed: StepId,
     },
@@ -103,6 +105,15 @@ pub enum Action {
         /// The words; may be empty.
         text: String,
     },
+}
+
+/// What is said to the new party of a transfer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Announcement {
+    /// The words.
+    pub text: String,
+    /// The key that takes the call; with `None` whoever stays to the end has taken it.
+    pub accept: Option<char>,
 }
 
 /// One way to go on from a question.

@@ -10,12 +10,15 @@
 
 #![forbid(unsafe_code)]
 
+mod announce;
+mod contract;
 pub mod dialogue;
 pub mod file;
 pub mod flow;
 pub mod provider;
 pub mod turn;
 
-pub use dialogue::{Dialogue, Input, Output};
+pub use contract::{Input, Output};
+pub use dialogue::Dialogue;
 pub use flow::Flow;
 pub use turn::{Speaking, Turn};

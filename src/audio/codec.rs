@@ -177,8 +177,8 @@ impl Encoder {
     }
 
     /// Writes the payload of `pcm` to `out` and returns its length. G.711 takes any number of
-    /// samples, G.722 an even one, Opus 2.5, 5, 10, 20, 40 or 60 ms. Zero bytes mean that nothing
-    /// is to be sent (discontinuous transmission of Opus).
+    /// samples, G.722 an even one, Opus 2.5, 5, 10, 20, 30, 40 or 60 ms. Zero bytes mean that
+    /// nothing is to be sent (discontinuous transmission of Opus).
     ///
     /// # Errors
     /// See [`EncodeError`]; the encoder goes on as if the frame had not been offered.

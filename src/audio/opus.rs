@@ -40,6 +40,8 @@ pub struct OpusEncoder {
     inner: ::opus::Encoder,
     rate: SampleRate,
     is_discontinuous: bool,
+    /// For packets of 30 ms, made when first needed.
+    binder: Option<::opus::Repacketizer>,
 }
 
 /// An Opus decoder.
@@ -53,6 +55,9 @@ const UNSENT_BYTES: usize = 2;
 
 /// The longest packet, RFC 6716 section 3.2.5.
 const PACKET_MS_MAX: u32 = 120;
+
+/// The longest frame with its first byte (RFC 6716 section 3.4).
+const FRAME_BYTES: usize = 1276;
 
 impl OpusEncoder {
     /// An encoder.
@@ -73,7 +78,8 @@ impl OpusEncoder {
             Ok(inner)
         };
         let inner = setup().map_err(|error: ::opus::Error| SetupError(error.code()))?;
-        Ok(Self { inner, rate, is_discontinuous: settings.is_discontinuous })
+        let is_discontinuous = settings.is_discontinuous;
+        Ok(Self { inner, rate, is_discontinuous, binder: None })
     }
 
     /// The rate of the PCM that [`OpusEncoder::encode`] takes.
@@ -82,20 +88,48 @@ impl OpusEncoder {
         self.rate
     }
 
-    /// Encodes 2.5, 5, 10, 20, 40 or 60 ms; see [`crate::Encoder::encode`].
+    /// Encodes 2.5, 5, 10, 20, 30, 40 or 60 ms; see [`crate::Encoder::encode`].
     ///
     /// # Errors
     /// See [`EncodeError`].
     pub fn encode(&mut self, pcm: &[i16], out: &mut [u8]) -> Result<usize, EncodeError> {
         let per_2_5_ms = self.rate.samples(5) / 2;
+        if pcm.len() == 12 * per_2_5_ms {
+            return self.encode_three(pcm, out);
+        }
         if ![1, 2, 4, 8, 16, 24].iter().any(|count| count * per_2_5_ms == pcm.len()) {
             return Err(EncodeError::FrameSize(pcm.len()));
         }
-        let bytes = self.inner.encode(pcm, out).map_err(|error| match error.code() {
-            ErrorCode::BufferTooSmall => ShortOutput { needed: out.len() + 1 }.into(),
-            code => EncodeError::Opus(code),
-        })?;
+        let bytes = self.inner.encode(pcm, out).map_err(|error| refusal(&error, out.len()))?;
         Ok(if self.is_discontinuous && bytes <= UNSENT_BYTES { 0 } else { bytes })
+    }
+
+    /// 30 ms, which no frame has (RFC 6716 section 2.1.4): three frames of 10 ms in one packet.
+    /// Where the encoder changes its mode between them, which frames of one packet cannot
+    /// (section 3.1), the packet ends there, and the listener conceals the rest.
+    fn encode_three(&mut self, pcm: &[i16], out: &mut [u8]) -> Result<usize, EncodeError> {
+        let mut frames = [[0; FRAME_BYTES]; 3];
+        let mut lengths = [0; 3];
+        let sounds = pcm.chunks_exact(self.rate.samples(10));
+        for ((sound, frame), length) in sounds.zip(&mut frames).zip(&mut lengths) {
+            let bytes = self.inner.encode(sound, frame);
+            *length = bytes.map_err(|error| refusal(&error, FRAME_BYTES))?;
+        }
+        if self.is_discontinuous && lengths.iter().all(|length| *length <= UNSENT_BYTES) {
+            return Ok(0);
+        }
+        if self.binder.is_none() {
+            let fresh = ::opus::Repacketizer::new();
+            self.binder = Some(fresh.map_err(|error| EncodeError::Opus(error.code()))?);
+        }
+        let Some(binder) = &mut self.binder else { return Ok(0) };
+        let mut packet = binder.begin();
+        for (frame, length) in frames.iter().zip(lengths) {
+            if packet.cat(&frame[..length]).is_err() {
+                break;
+            }
+        }
+        packet.out(out).map_err(|error| refusal(&error, out.len()))
     }
 
     /// See [`crate::Encoder::set_expected_loss`].
@@ -192,6 +226,13 @@ pub fn repeats_the_last(payload: &[u8]) -> bool {
     let middle = flags >> (7 - frames) & 1;
     let side = if is_stereo { flags >> (6 - 2 * frames) & 1 } else { 0 };
     middle | side != 0
+}
+
+fn refusal(error: &::opus::Error, room: usize) -> EncodeError {
+    match error.code() {
+        ErrorCode::BufferTooSmall => ShortOutput { needed: room + 1 }.into(),
+        code => EncodeError::Opus(code),
+    }
 }
 
 /// libopus knows 8, 12, 16, 24 and 48 kHz.

@@ -61,7 +61,7 @@ fn the_bitrate_is_about_what_was_asked_for() {
 fn every_frame_length_is_taken_and_no_other() {
     let mut encoder = encoder(OpusSettings::default());
     let mut out = [0; 1500];
-    for tenths in [25, 50, 100, 200, 400, 600] {
+    for tenths in [25, 50, 100, 200, 300, 400, 600] {
         let pcm = sine(16_000, 300.0, 5000.0, 16 * tenths / 10);
         let bytes = encoder.encode(&pcm, &mut out).unwrap();
         assert_eq!(payload_samples(&out[..bytes], RATE), Some(pcm.len()));

@@ -167,6 +167,15 @@ events! {
         /// Why.
         reason: Reason,
     }
+    /// A leg has taken another one's place (RFC 3891).
+    LegReplaced "leg.replaced" Info {
+        /// The one that had to go.
+        leg: LegId,
+        /// The one that is there instead.
+        by: LegId,
+        /// The trunk that it came from.
+        trunk: TrunkName,
+    }
     /// A callee's leg began.
     LegDialled "leg.dialled" Info {
         /// The leg.

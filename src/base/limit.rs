@@ -54,6 +54,10 @@ limits! {
     SIP_BODY_PARTS "sip.body_parts" 16 "a description, ISUP, a location and a text are four; alternatives of each are eight",
     /// Deepest nesting of parts within one body.
     SIP_BODY_NESTING "sip.body_nesting" 3 "mixed holds alternative holds related; nothing known goes deeper",
+    /// Most challenges looked at in one response, and most that one leg answers.
+    SIP_CHALLENGES "sip.challenges" 8 "a proxy and a server in four algorithms each",
+    /// Longest realm, nonce and opaque value of a challenge that is answered.
+    SIP_DIGEST_BYTES "sip.digest_bytes" 1_024 "sealed nonces of the largest proxies are below 300",
     /// Transactions held by one shard.
     SIP_TRANSACTIONS "sip.transactions" 65_536 "a minute of the fastest machine's new calls (timers hold each for 32 s)",
 
@@ -66,6 +70,10 @@ limits! {
     SDP_ATTRIBUTES "sdp.attributes" 256 "a browser's audio section has about 60",
     /// Most payload types in one media line.
     SDP_FORMATS "sdp.formats" 64 "RTP has 128 payload types; dynamic ones are 32",
+    /// Longest parameters of a codec that goes through undecoded.
+    SDP_FMTP_BYTES "sdp.fmtp_bytes" 256 "all parameters of EVS at once are about 160",
+    /// Most formats of one party that are offered on undecoded.
+    SDP_OPAQUE_FORMATS "sdp.opaque_formats" 8 "a mobile network offers two layouts each of EVS, AMR-WB and AMR",
 
     // rtp and relay
     /// Largest media datagram.
@@ -86,6 +94,8 @@ limits! {
     RELAY_BATCH "relay.batch" 64 "a flood at one port costs the others at most this many packets",
     /// Tap frames waiting for the recorder or the recogniser of one session.
     RELAY_TAP_FRAMES "relay.tap_frames" 256 "two and a half seconds of both voices at 20 ms",
+    /// Packets of a leg that wait for its recording.
+    RELAY_TAP_PACKETS "relay.tap_packets" 64 "more than a second at 20 ms; the ear looks each 10 ms",
     /// Listeners of one session.
     RELAY_TAPS "relay.taps" 4 "a recogniser and a recorder, and one of each anew while the old one ends",
     /// Commands waiting for one relay worker.
@@ -134,6 +144,8 @@ limits! {
     TRANSPORT_BACKLOG "transport.backlog" 1_024 "what is accepted in some milliseconds; the kernel may allow less",
     /// Open listeners.
     TRANSPORT_LISTENERS "transport.listeners" 64 "three transports on a handful of zones and addresses",
+    /// Addresses of this machine that one UDP socket on every address answers from.
+    TRANSPORT_UDP_ADDRESSES "transport.udp_addresses" 63 "a host of many networks has a dozen; the rest is answered from where the kernel chooses",
     /// IPv6 peers remembered by one UDP socket (IPv4 peers need no memory).
     TRANSPORT_UDP_PEERS "transport.udp_peers" 16_384 "about one megabyte",
     /// IPv6 peers remembered of one network.
@@ -212,12 +224,22 @@ limits! {
     CALL_MIN_SESSION_MS "call.min_session_ms" 90_000 "RFC 4028 section 4 asks for at least 90 s",
     /// DTMF digits held for a voice agent.
     CALL_DTMF_DIGITS "call.dtmf_digits" 64 "the longest entry, a card with expiry and code, has 23",
+    /// Requests of one leg that are remembered because they may be challenged.
+    CALL_UNANSWERED "call.unanswered" 16 "ten keys a second, answered within a second; what is over it is not sent again",
     /// Ladder entries kept per call.
     CALL_LADDER "call.ladder" 200 "a call with hourly refreshes and a transfer has below 60",
     /// Places tried for one call: targets, their URIs and the addresses of each.
     CALL_ATTEMPTS "call.attempts" 12 "three trunks of two sites with two addresses each; a caller does not wait for more",
     /// Time for the first response to our INVITE, in milliseconds.
     CALL_RESPONSE_MS "call.response_ms" 4_000 "a live peer says 100 within 200 ms (RFC 3261 section 17.2.1); three repetitions over UDP fit",
+    /// The same, at most: what a trunk may be given.
+    CALL_RESPONSE_LONGEST_MS "call.response_longest_ms" 32_000 "timer B of RFC 3261 ends the transaction then",
+    /// Names of dialogs given to trunks that may replace them.
+    CALL_REFERRALS "call.referrals" 1_000 "five attended transfers begun each second, each good for three minutes",
+    /// Longest wait for the other party's answer to a REFER that was passed on, in milliseconds.
+    CALL_REFER_MS "call.refer_ms" 20_000 "the referrer gives its REFER up after 32 s (RFC 3261 section 17.1.2.2)",
+    /// How long a REFER that was passed on is followed, and such a name is good, in milliseconds.
+    CALL_REFERRAL_MS "call.referral_ms" 180_000 "the longest ringing",
     /// Longest ringing, in milliseconds.
     CALL_RING_MS "call.ring_ms" 180_000 "RFC 3261 section 13.3.1.1 has a proxy wait for three minutes",
     /// Early dialogs of one INVITE of ours.
@@ -259,7 +281,9 @@ limits! {
 
     // vault
     /// Rows written in one transaction.
-    VAULT_BATCH "vault.batch" 256 "amortises the fsync, delays the first writer by about a millisecond",
+    VAULT_BATCH "vault.batch" 256 "amortises the fsync, a few milliseconds of work, and bounds what may follow the last head",
+    /// How long records gather for one transaction; what was said never waits.
+    VAULT_GATHER_MS "vault.gather_ms" 100 "at 300 calls/s a fsync for some hundred rows; what a crash loses of them is how calls went, not what was said",
     /// Audit records per source and minute of one kind; the rest is one summary record.
     VAULT_AUDIT_PER_SOURCE_MINUTE "vault.audit_per_source_minute" 6 "a scanner must not fill the log",
     /// Records waiting for the vault.
@@ -331,6 +355,20 @@ limits! {
     LOADGEN_QUEUE "loadgen.queue" 1_024 "a second of the fastest load on one connection",
     /// Calls listed one by one in a report.
     LOADGEN_LISTED_CALLS "loadgen.listed_calls" 1_000 "a file that a person can still search; percentiles count every call",
+    /// Largest scenario file, settings of the command line included.
+    LOADGEN_SCENARIO_BYTES "loadgen.scenario_bytes" 1_048_576 "a hundred kinds of caller are below 50 KB",
+    /// Most stages, kinds of caller, kinds of callee, and bad actors of a scenario, each.
+    LOADGEN_KINDS "loadgen.kinds" 64 "more kinds than a table of a report can show",
+    /// Longest run of a scenario, in milliseconds.
+    LOADGEN_RUN_MS "loadgen.run_ms" 86_400_000 "a day; longer soaks are several runs",
+    /// Most threads that carry media.
+    LOADGEN_MEDIA_THREADS "loadgen.media_threads" 32 "a thread carries some thousand calls; loadgen.concurrent needs four",
+    /// Points of a time series in a report.
+    LOADGEN_SAMPLES "loadgen.samples" 1_200 "a point for each pixel of a plot; longer runs get coarser points",
+    /// Most packets, calls or connections of one bad actor per second.
+    LOADGEN_ACTOR_PER_SECOND "loadgen.actor_per_second" 10_000 "a flood that one thread can still send evenly",
+    /// Most attempts of one bad actor.
+    LOADGEN_ATTEMPTS "loadgen.attempts" 100_000 "ten seconds of the fastest flood",
 }
 
 #[cfg(test)]

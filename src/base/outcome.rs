@@ -174,8 +174,12 @@ outcomes! {
     TrunkUntrusted "trunk.untrusted" 503 502 Peer "the certificate shown is not for the domain in `send_to`, or nobody vouches for it; see `tls` of the trunk",
     /// The far end knows no such number.
     NumberUnknown "trunk.number_unknown" 404 404 Peer "the far end says that the number does not exist or is incomplete",
+    /// The trunk asks for credentials that we do not have.
+    CredentialsMissing "trunk.credentials_missing" 502 502 Policy "the trunk asks for a user and a password: add `digest` to it, or look at its realm, its algorithm and its transport",
+    /// The trunk refuses our credentials.
+    CredentialsRefused "trunk.credentials_refused" 502 502 Policy "the trunk does not take the user and password of its `digest`",
     /// The far end refuses us.
-    TrunkRefused "trunk.refused" 502 502 Peer "the trunk refused our INVITE (credentials, rights, a feature); see the ladder of the callee's leg",
+    TrunkRefused "trunk.refused" 502 502 Peer "the trunk refused our INVITE (rights, a feature); see the ladder of the callee's leg",
 
     // this edge
     /// The edge is at its limit of calls.

@@ -69,9 +69,9 @@ pub(crate) fn objection(invite: &Request) -> Option<Reason> {
     None
 }
 
-/// Option tags that are understood: `timer` (RFC 4028) is done; `100rel` (RFC 3262) binds only
-/// who sends provisional responses other than 100, and this edge answers at once.
-pub(crate) const SUPPORTED: [&str; 2] = ["timer", "100rel"];
+/// Option tags that are understood: `timer` (RFC 4028), `replaces` (RFC 3891 section 6.2), and
+/// `100rel` (RFC 3262), which binds only who sends provisional responses other than 100.
+pub(crate) const SUPPORTED: [&str; 3] = ["timer", "100rel", "replaces"];
 
 /// The option tags of Require that are not understood.
 pub(crate) fn unsupported(request: &Request) -> impl Iterator<Item = &str> {

@@ -91,19 +91,23 @@ impl Call {
             return;
         }
         leg.note(desk, true, &Message::Request(ack.clone()));
+        let is_first = leg.stage == Stage::Answered;
         if invite.wants_answer {
-            let is_first = leg.stage == Stage::Answered;
             match leg.accept_answer(ack) {
                 Ok(agreed) => {
+                    let is_caller = leg.is_caller();
                     self.apply(desk, at, &agreed);
-                    if is_first {
+                    if is_first && is_caller {
                         self.answered(desk, &agreed);
                     }
                 }
-                Err(reason) => return self.hang_up(desk, reason),
+                Err(reason) => return self.leg_lost(desk, at, reason),
             }
         }
         self.confirm(desk, at);
+        if is_first {
+            self.successor_is_up(desk, at);
+        }
     }
 }
 
@@ -138,7 +142,7 @@ impl Leg {
     ///
     /// # Errors
     /// Why the offer cannot be answered.
-    fn accept_invite(&mut self, desk: &mut Desk<'_>) -> Result<Option<Agreed>, Reason> {
+    pub(crate) fn accept_invite(&mut self, desk: &mut Desk<'_>) -> Result<Option<Agreed>, Reason> {
         let invite = self.invite.as_ref().ok_or(Reason::Internal)?;
         let (key, request) = (invite.key, invite.request.clone());
         let media = self.media.as_mut().ok_or(Reason::Internal)?;

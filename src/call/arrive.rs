@@ -57,6 +57,9 @@ impl Calls {
             Ok(offer) => offer,
             Err(reason) => return self.refuse(key, &invite, reason, true),
         };
+        if invite.headers.has(sip::Name::Replaces) {
+            return self.on_replacing(peer, trunk, key, invite);
+        }
         let tag = ids::new_tag(self.shard, &mut *self.random);
         let Ok(dialog) = Dialog::uas(&invite, &tag) else {
             return self.refuse(key, &invite, Reason::Malformed, true);
@@ -66,7 +69,7 @@ impl Calls {
         let observed = self.ledger.observe(now, wall);
         self.ledger.attempt(now, trunk);
         let decision = policy::decide(&self.setup.policy, &attempt, &observed);
-        let call = CallId::random(&mut *self.random);
+        let call = CallId::new(wall, &mut *self.random);
         let transport = peer.transport.word();
         let refusal = decision.refusal().cloned();
         let keys_exposed = decision.notes.contains(&Note::KeysExposed);
@@ -95,7 +98,7 @@ impl Calls {
                 return;
             }
         };
-        let mut leg = Leg::new(ladder.leg(), trunk.clone(), accepted.terms.clone(), now);
+        let mut leg = Leg::new(ladder.leg(), trunk.clone(), accepted.terms.clone(), true, now);
         (leg.peer, leg.dialog, leg.ladder) = (Some(Arc::clone(peer)), Some(dialog), ladder);
         leg.note_allowed(&invite.headers);
         let caller = Caller::of(&invite, &accepted.caller);

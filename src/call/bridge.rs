@@ -12,7 +12,8 @@ use crate::contract::{Keep, Output, Record};
 use crate::desk::Desk;
 use crate::dial::{Caller, Route};
 use crate::leg::{Leg, Stage};
-use crate::negotiate::Agreed;
+use crate::negotiate::{self, Agreed};
+use crate::pass::Passing;
 use crate::transfer::Transfer;
 
 /// One call.
@@ -22,6 +23,8 @@ pub(crate) struct Call {
     /// When the voice agent's speech stops for the caller's.
     pub(crate) barge_in: Option<media::BargeIn>,
     pub(crate) keep: Keep,
+    /// The legs that are being recorded as they talk with each other.
+    pub(crate) taped: Option<[u8; 2]>,
     pub(crate) keys_exposed: bool,
     /// The caller is the first; legs that are gone leave.
     pub(crate) legs: Vec<Leg>,
@@ -34,6 +37,10 @@ pub(crate) struct Call {
     /// What is still to be dialled, where the call goes to a trunk.
     pub(crate) route: Option<Route>,
     pub(crate) transfer: Option<Transfer>,
+    /// A REFER that went on to the other party.
+    pub(crate) passing: Option<Passing>,
+    /// Whether its voice agent has begun.
+    pub(crate) is_agent_there: bool,
     pub(crate) arrived: Instant,
     pub(crate) answered: Option<Instant>,
     /// Why the call ends, once it does.
@@ -66,12 +73,15 @@ impl Call {
             accepted,
             barge_in: None,
             keep: Keep { recording: false, transcript: false },
+            taped: None,
             keys_exposed: false,
             caller,
             legs,
             legs_made: 1,
             route: None,
             transfer: None,
+            passing: None,
+            is_agent_there: false,
             arrived,
             answered: None,
             ending: None,
@@ -96,7 +106,8 @@ impl Call {
     pub(crate) fn deadline(&self) -> Option<Instant> {
         let legs = self.legs.iter().filter_map(Leg::deadline).min();
         let ends = self.ends_at().filter(|_| self.ending.is_none());
-        [legs, ends].into_iter().flatten().min()
+        let passing = self.passing.as_ref().and_then(Passing::deadline);
+        [legs, ends, passing].into_iter().flatten().min()
     }
 
     /// When the longest duration is over: the shortest that any leg's trunk allows.
@@ -107,10 +118,26 @@ impl Call {
 
     /// What was agreed on a leg begins to flow.
     pub(crate) fn apply(&mut self, desk: &mut Desk<'_>, at: usize, agreed: &Agreed) {
+        self.apply_told(desk, at, agreed, None);
+    }
+
+    /// The same, where the peer was told a direction that its partner wants.
+    pub(crate) fn apply_told(
+        &mut self,
+        desk: &mut Desk<'_>,
+        at: usize,
+        agreed: &Agreed,
+        told: Option<sdp::Direction>,
+    ) {
+        // It says no more than that it has understood; who asked may have left meanwhile.
+        let is_echo = told.is_some_and(|told| {
+            told != sdp::Direction::SendRecv && told == negotiate::worded(agreed.plan.direction)
+        });
         let held = !agreed.plan.direction.send;
         let changed = std::mem::replace(&mut self.legs[at].is_held, held) != held;
         self.join(desk, at);
         match self.partner(at) {
+            Some(_) if is_echo => {}
             Some(other) => {
                 // The partner learns what it may expect, unless it asked for it itself.
                 let media = self.legs[at].media.as_ref();
@@ -118,7 +145,10 @@ impl Call {
                     self.legs[other].tell_direction(desk, wanted);
                 }
             }
-            None if changed && self.legs[at].partner.is_none() => {
+            None if changed
+                && self.legs[at].partner.is_none()
+                && !self.is_target(self.legs[at].id.index) =>
+            {
                 desk.output(Output::Held { call: self.id, held })
             }
             None => {}
@@ -130,7 +160,12 @@ impl Call {
         let partner = self.partner(at);
         for (from, to) in [(Some(at), partner), (partner, Some(at))] {
             let Some(from) = from else { continue };
+            self.refit(desk, from, to);
             let purpose = match self.legs[from].partner {
+                // Who is told of a caller says "hello" first; that must not cut it short.
+                None if self.is_target(self.legs[from].id.index) => {
+                    Purpose::Agent { barge_in: None }
+                }
                 None => Purpose::Agent { barge_in: self.barge_in },
                 Some(_) => Purpose::Bridge(to.and_then(|to| self.between(from, to))),
             };
@@ -139,6 +174,23 @@ impl Call {
             };
             let plan = media::LegPlan { purpose, ..plan.clone() };
             desk.output(Output::Apply { plan: Box::new(plan) });
+        }
+        self.follow_tape(desk);
+    }
+
+    /// Lets a leg agree anew where it speaks what its partner can no longer hear.
+    fn refit(&mut self, desk: &mut Desk<'_>, at: usize, partner: Option<usize>) {
+        let speaks_to_agent = self.legs[at].partner.is_none();
+        if partner.is_none() && !speaks_to_agent {
+            return; // it waits for another party
+        }
+        let Some(mut media) = self.legs[at].media.take() else { return };
+        let is_stale = media.refit(partner.and_then(|it| self.legs[it].media.as_ref()));
+        let present = media.plan().map(|plan| plan.direction);
+        let leg = &mut self.legs[at];
+        leg.media = Some(media);
+        if let (true, Some(present)) = (is_stale, present) {
+            leg.tell_direction(desk, present);
         }
     }
 
@@ -153,7 +205,7 @@ impl Call {
     pub(crate) fn on_digit(&mut self, desk: &mut Desk<'_>, at: usize, digit: char) {
         let Some(other) = self.partner(at) else {
             if self.legs[at].partner.is_none() {
-                desk.output(Output::Digit { call: self.id, digit });
+                desk.output(Output::Digit { leg: self.legs[at].id, digit });
             }
             return;
         };
@@ -176,6 +228,9 @@ impl Call {
         if keys_exposed {
             desk.event(Event::KeysExposed { call });
         }
+        if let (Some(caller), Some(callee)) = (self.legs.first(), self.partner(0)) {
+            self.keep.recording = self.may_tape(desk, caller, &self.legs[callee]);
+        }
         let (wall, keep) = (desk.wall, self.keep);
         desk.record(Record::Answered { call, wall, codec, protection, keys_exposed, keep });
     }
@@ -189,12 +244,18 @@ impl Call {
         leg.stage = Stage::Talking;
         let leg = leg.id;
         match &self.accepted.destination {
-            Destination::Agent { name } if self.legs[at].partner.is_none() => {
+            Destination::Agent { name }
+                if self.legs[at].partner.is_none() && !self.is_agent_there =>
+            {
+                self.is_agent_there = true;
                 let (call, agent, keep) = (self.id, name.clone(), self.keep);
                 desk.output(Output::StartAgent { call, leg, agent, keep });
             }
             // What waited until both were up.
-            _ => self.legs[at].tell_pending(desk),
+            _ => {
+                self.legs[at].tell_pending(desk);
+                self.follow_tape(desk);
+            }
         }
     }
 

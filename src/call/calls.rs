@@ -12,13 +12,14 @@ use policy::Transport;
 use sip::transaction::{
     ClientKey, Received, ServerKey, TransactionKey, TransactionOutput, Transactions,
 };
-use sip::{DialogId, FlowId, Message, Request, Response};
+use sip::{DialogId, FlowId, Message, Request, Response, ids};
 
 use crate::bridge::Call;
 use crate::contract::{Input, Ledger, Output, Peer, Record, Setup};
-use crate::desk::{Desk, Join};
+use crate::desk::{Desk, Join, Joined};
 use crate::dial::Failure;
-use crate::leg::Stage;
+use crate::leg::{Leg, Stage};
+use crate::pass::{Grants, Passing};
 use crate::transfer;
 
 /// The calls of one shard.
@@ -41,6 +42,7 @@ pub struct Calls {
     armed: BTreeMap<CallId, Instant>,
     outputs: VecDeque<Output>,
     joins: VecDeque<Join>,
+    pub(crate) grants: Grants,
 }
 
 impl Calls {
@@ -71,6 +73,7 @@ impl Calls {
             armed: BTreeMap::new(),
             outputs: VecDeque::new(),
             joins: VecDeque::new(),
+            grants: Grants::default(),
         }
     }
 
@@ -111,8 +114,11 @@ impl Calls {
             Input::HangUp { call, reason } => {
                 self.with_call(call, |call, desk| call.hang_up(desk, reason));
             }
-            Input::Transfer { call, to } => {
-                self.with_call(call, |call, desk| call.on_agent_transfer(desk, to.expose()));
+            Input::Transfer { call, to, is_announced } => self.with_call(call, |call, desk| {
+                call.on_agent_transfer(desk, to.expose(), is_announced);
+            }),
+            Input::TransferAnswer { call, is_accepted } => {
+                self.with_call(call, |call, desk| call.on_transfer_answer(desk, is_accepted));
             }
             Input::HangUpAll { reason } => {
                 let all: Vec<CallId> = self.calls.keys().copied().collect();
@@ -206,7 +212,13 @@ impl Calls {
         key: ServerKey,
         request: Request,
     ) {
-        let Some(dialog) = DialogId::of_request(&request) else {
+        let dialog = DialogId::of_request(&request);
+        let is_first = request.method == sip::Method::Invite && dialog.is_none();
+        if request.headers.has(sip::Name::Replaces) && !is_first {
+            // RFC 3891 section 3.
+            return self.refuse(key, &request, Reason::Malformed, true);
+        }
+        let Some(dialog) = dialog else {
             let copy = request.clone();
             return self.guarded(key, &copy, |calls| {
                 calls.on_new_request(peer, trunk, key, request);
@@ -228,10 +240,31 @@ impl Calls {
     /// that we opened for it; others learn that there is none.
     fn leg_of(&self, dialog: &DialogId, trunk: &TrunkName, flow: Option<FlowId>) -> Option<LegId> {
         let id = self.dialogs.get(dialog).copied()?;
-        let call = self.calls.get(&id.call)?;
-        let leg = call.legs.get(call.place(id.index)?)?;
+        let leg = self.leg(id)?;
         let is_its_flow = leg.peer.as_ref().is_some_and(|peer| Some(peer.flow) == flow);
         (leg.trunk == *trunk || is_its_flow).then_some(id)
+    }
+
+    /// The leg that speaks on a dialog, or on whose INVITE another callee has begun it.
+    pub(crate) fn leg_with(&self, dialog: &DialogId) -> Option<LegId> {
+        if let Some(id) = self.dialogs.get(dialog) {
+            return Some(*id);
+        }
+        let forks = DialogId { remote_tag: String::new(), ..dialog.clone() };
+        let (known, id) = self.dialogs.range(forks..).next()?;
+        let is_its_invite = known.call_id == dialog.call_id && known.local_tag == dialog.local_tag;
+        let leg = self.leg(*id).filter(|_| is_its_invite)?;
+        let mut forks = leg.dial.iter().flat_map(|dial| &dial.forks);
+        forks.any(|fork| fork.id() == dialog).then_some(*id)
+    }
+
+    pub(crate) fn leg(&self, id: LegId) -> Option<&Leg> {
+        let call = self.calls.get(&id.call)?;
+        call.legs.get(call.place(id.index)?)
+    }
+
+    pub(crate) fn call(&self, id: CallId) -> Option<&Call> {
+        self.calls.get(&id).map(|call| &**call)
     }
 
     /// Lets a request act that belongs to no call yet. A panic in it is answered 500, since a
@@ -356,6 +389,9 @@ impl Calls {
                 self.requests.insert(key, leg.id);
             }
         }
+        if let Some((key, index)) = call.passing.as_ref().and_then(Passing::sent) {
+            self.requests.insert(key, LegId { call: id, index });
+        }
         if call.legs.is_empty() {
             return;
         }
@@ -393,6 +429,13 @@ impl Calls {
     fn join(&mut self, join: &Join) {
         let replaced = self.leg_of(&join.dialog, &join.trunk, None);
         let replaced = replaced.filter(|leg| leg.call != join.leg.call);
+        if let Joined::Named { to } = &join.how {
+            let name = replaced.and_then(|leg| self.name(leg, to));
+            return self.with_call(join.leg.call, |call, desk| match &name {
+                Some(name) => call.send_refer(desk, Some(name)),
+                None => call.refer_failed(desk, Reason::TransferRefused),
+            });
+        }
         let mut far = None;
         if let Some(leg) = replaced {
             self.with_call(leg.call, |call, desk| {
@@ -403,6 +446,18 @@ impl Calls {
             Some(far) => call.adopt(desk, far, join.leg.index),
             None => call.transfer_failed(desk, Failure::of(Reason::NoDialog)),
         });
+    }
+
+    /// A name by which somebody of a trunk may replace a leg: it tells nothing of the leg's peer.
+    fn name(&mut self, leg: LegId, to: &TrunkName) -> Option<DialogId> {
+        let is_up = self.leg(leg).is_some_and(|leg| leg.stage == Stage::Talking);
+        let name = DialogId {
+            call_id: ids::new_call_id(&mut *self.random),
+            local_tag: ids::new_tag(self.shard, &mut *self.random),
+            remote_tag: ids::new_tag(self.shard, &mut *self.random),
+        };
+        let is_given = is_up && self.grants.give(self.now, name.clone(), leg, to.clone());
+        is_given.then_some(name)
     }
 
     /// Carries what the transactions want to the outputs, and their failures to the calls.

@@ -9,26 +9,27 @@ use sip::{Headers, Name, Response};
 use crate::contract::Unserved;
 use crate::dial::Failure;
 
-/// The failure that a final refusal of the callee's is, and whether another target may do better
-/// (a network's failure; what the called party says is final).
-pub(crate) fn of_refusal(response: &Response) -> (Failure, bool) {
+/// The failure that a final refusal of the callee's is. (Whether another target may do better is
+/// the route's to say.)
+pub(crate) fn of_refusal(response: &Response) -> Failure {
     let status = response.status;
-    let (reason, is_passed, is_passing) = match status.code() {
-        486 | 600 => (Reason::Busy, true, false),
-        603 | 607 | 608 => (Reason::Declined, true, false),
-        404 | 410 | 484 | 485 | 604 => (Reason::NumberUnknown, true, false),
-        480 | 487 => (Reason::NoAnswer, false, false),
-        488 | 606 => (Reason::NoCommonCodec, false, false),
-        408 | 500 | 502..=504 => (Reason::TrunkUnreachable, false, true),
-        // 401, 403, 407, 5xx that trying elsewhere does not cure, a 3xx that leads nowhere.
-        _ => (Reason::TrunkRefused, false, false),
+    let (reason, is_passed) = match status.code() {
+        486 | 600 => (Reason::Busy, true),
+        603 | 607 | 608 => (Reason::Declined, true),
+        404 | 410 | 484 | 485 | 604 => (Reason::NumberUnknown, true),
+        480 | 487 => (Reason::NoAnswer, false),
+        488 | 606 => (Reason::NoCommonCodec, false),
+        408 | 500 | 502..=504 => (Reason::TrunkUnreachable, false),
+        // 403, 5xx that trying elsewhere does not cure, a 3xx that leads nowhere. A 401 or 407
+        // is never passed on: it would ask the caller for our password.
+        _ => (Reason::TrunkRefused, false),
     };
     let cause = q850(&response.headers);
     let unserved = (status.code() == 503).then(|| {
         let seconds = response.headers.seconds(Name::RetryAfter).ok().flatten();
         Unserved::Unavailable(seconds.map(|it| Duration::from_secs(u64::from(it))))
     });
-    (Failure { reason, status: is_passed.then_some(status), cause, unserved }, is_passing)
+    Failure { reason, status: is_passed.then_some(status), cause, unserved }
 }
 
 /// The ITU-T Q.850 cause of a message, which means the same to every network (RFC 3326).
@@ -48,12 +49,12 @@ mod tests {
     }
 
     #[test]
-    fn the_called_partys_word_is_final_and_a_networks_is_not() {
-        for final_ in [486, 600, 603, 404, 480, 484, 488, 403, 401, 501] {
-            assert!(!of_refusal(&refusal(final_)).1, "{final_}");
+    fn what_a_network_says_of_itself_is_not_passed_on() {
+        for ours in [401, 403, 407, 408, 480, 488, 500, 501, 503] {
+            assert_eq!(of_refusal(&refusal(ours)).status, None, "{ours}");
         }
-        for passing in [408, 500, 502, 503, 504] {
-            assert!(of_refusal(&refusal(passing)).1, "{passing}");
+        for theirs in [404, 484, 486, 600, 603] {
+            assert_eq!(of_refusal(&refusal(theirs)).status, Status::new(theirs));
         }
     }
 
@@ -63,10 +64,10 @@ mod tests {
         for value in ["SIP;cause=600", "Q.850;cause=17;text=\"host 10.0.0.1\""] {
             busy.headers.push_header(Header::new(Name::Reason, value));
         }
-        let (failure, _) = of_refusal(&busy);
+        let failure = of_refusal(&busy);
         assert_eq!((failure.status, failure.cause), (Some(Status::BUSY_HERE), Some(17)));
         let mut odd = refusal(500);
         odd.headers.push(Name::Reason, "Q.850;cause=900");
-        assert_eq!(of_refusal(&odd).0.cause, None);
+        assert_eq!(of_refusal(&odd).cause, None);
     }
 }

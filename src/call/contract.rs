@@ -1,5 +1,6 @@
 //! What goes into [`crate::Calls`] and what comes out.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,6 +9,7 @@ use base::{CallId, Event, Instant, LegId, Personal, Reason, TrunkName, VoiceAgen
 use bytes::Bytes;
 use media::{LegPlan, MediaEvent, Need, Quality};
 use policy::{Attempt, Decision, Observed, Policy, Transport};
+use sip::digest::Login;
 use sip::transaction::FlowId;
 
 /// Where a message came from: a connection, or the peer of a UDP socket.
@@ -23,6 +25,8 @@ pub struct Peer {
     pub local: SocketAddr,
     /// Verified identities of the peer's certificate.
     pub certificates: Arc<[String]>,
+    /// Whether the peer may use it for requests of its own, although we opened it (RFC 5923).
+    pub alias: bool,
 }
 
 /// What the shard's calls are told.
@@ -73,6 +77,15 @@ pub enum Input {
         call: CallId,
         /// A SIP URI or a number, which routes are asked for as if the caller had dialled it.
         to: Personal<String>,
+        /// Whether the voice agent speaks with the new party first ([`Output::TargetReached`]).
+        is_announced: bool,
+    },
+    /// What the new party says to an announced transfer.
+    TransferAnswer {
+        /// Which call.
+        call: CallId,
+        /// Whether it takes the caller; else it is let go and the voice agent is back.
+        is_accepted: bool,
     },
     /// Every call is to end: the edge stops.
     HangUpAll {
@@ -127,6 +140,14 @@ pub enum Output {
         /// The plan; names its leg.
         plan: Box<LegPlan>,
     },
+    /// A leg has taken another one's place: the media session of `from` is that of `to` from now
+    /// on, and a voice agent that talks there goes on.
+    HandOver {
+        /// The leg that goes.
+        from: LegId,
+        /// The leg that is there instead.
+        to: LegId,
+    },
     /// The leg's media is over.
     Release {
         /// Which leg.
@@ -148,12 +169,39 @@ pub enum Output {
         /// The call.
         call: CallId,
     },
+    /// The new party of an announced transfer is there: the voice agent may speak on its leg, and
+    /// answers with [`Input::TransferAnswer`]. The caller waits.
+    TargetReached {
+        /// Its leg.
+        leg: LegId,
+    },
     /// The voice agent's transfer came to nothing; its caller is still there.
     TransferFailed {
         /// The call.
         call: CallId,
         /// Why.
         reason: Reason,
+    },
+    /// A leg's peer hears that somebody's telephone rings, or no longer.
+    Ring {
+        /// Whose.
+        leg: LegId,
+        /// Which of both.
+        on: bool,
+    },
+    /// Two legs that talk with each other are recorded from now on.
+    Tape {
+        /// The call.
+        call: CallId,
+        /// Who is on the left.
+        caller: LegId,
+        /// Who is on the right.
+        callee: LegId,
+    },
+    /// They are recorded no more.
+    StopTape {
+        /// The call.
+        call: CallId,
     },
     /// The peer put the call on hold, or took it back.
     Held {
@@ -164,8 +212,8 @@ pub enum Output {
     },
     /// A key came by signalling (INFO) rather than media.
     Digit {
-        /// The call.
-        call: CallId,
+        /// Whose.
+        leg: LegId,
         /// `0`-`9`, `*`, `#`, `A`-`D`.
         digit: char,
     },
@@ -261,6 +309,17 @@ pub enum Record {
         /// The message.
         text: Personal<String>,
     },
+    /// A leg took another one's place in its call (RFC 3891).
+    Replaced {
+        /// The one that had to go.
+        leg: LegId,
+        /// The one that is there instead.
+        by: LegId,
+        /// The trunk that it came from.
+        trunk: TrunkName,
+        /// Who; seals with the record.
+        source: Personal<SocketAddr>,
+    },
     /// A refusal worth an audit record.
     Refused {
         /// Why.
@@ -291,7 +350,9 @@ pub struct Setup {
     /// The policy.
     pub policy: Arc<Policy>,
     /// The voice agents.
-    pub agents: std::collections::BTreeMap<String, AgentCard>,
+    pub agents: BTreeMap<String, AgentCard>,
+    /// What we show trunks that ask for a user and a password.
+    pub logins: BTreeMap<TrunkName, Login>,
     /// Whether this edge keeps recordings at all.
     pub recording: bool,
     /// Whether this edge keeps transcripts at all.

@@ -20,7 +20,7 @@ use crate::contract::{Ledger, Output, Peer, Record, Setup};
 const PRODUCT: &str = concat!("callgate/", env!("CARGO_PKG_VERSION"));
 
 /// Methods that are answered with more than 405 (RFC 3261 section 20.5).
-pub(crate) const ALLOW: [Method; 9] = [
+pub(crate) const ALLOW: [Method; 10] = [
     Method::Invite,
     Method::Ack,
     Method::Cancel,
@@ -30,6 +30,7 @@ pub(crate) const ALLOW: [Method; 9] = [
     Method::Info,
     Method::Prack,
     Method::Refer,
+    Method::Notify,
 ];
 
 /// See the module's documentation.
@@ -45,7 +46,7 @@ pub(crate) struct Desk<'a> {
     pub(crate) joins: &'a mut VecDeque<Join>,
 }
 
-/// A leg of one call is to talk with the far end of another.
+/// A leg of one call has to do with another call.
 #[derive(Debug)]
 pub(crate) struct Join {
     /// The leg.
@@ -54,6 +55,20 @@ pub(crate) struct Join {
     pub(crate) trunk: TrunkName,
     /// The leg of the other call that is replaced.
     pub(crate) dialog: DialogId,
+    /// By whom.
+    pub(crate) how: Joined,
+}
+
+/// How the leg of another call is replaced.
+#[derive(Debug)]
+pub(crate) enum Joined {
+    /// The leg talks with the other call's far end.
+    Here,
+    /// Somebody of this trunk is to replace it, under a name that we give it.
+    Named {
+        /// The trunk.
+        to: TrunkName,
+    },
 }
 
 /// A leg's ladder: how many messages it may still take.
@@ -117,12 +132,16 @@ impl Desk<'_> {
 
     /// Our Contact on a flow (RFC 3261 section 8.1.1.8).
     pub(crate) fn contact(&self, peer: &Peer, zone: Option<&str>) -> String {
-        let uri = Uri::sip(None, &self.host(peer, zone), Some(peer.local.port()));
-        let uri = match peer.transport {
+        NameAddr::new(self.place(peer, zone, None)).to_string()
+    }
+
+    /// Where we are for a peer, or where it reaches `user` by us.
+    pub(crate) fn place(&self, peer: &Peer, zone: Option<&str>, user: Option<&str>) -> Uri {
+        let uri = Uri::sip(user, &self.host(peer, zone), Some(peer.local.port()));
+        match peer.transport {
             Transport::Udp => uri,
             transport => uri.with_param("transport", Some(transport.word())),
-        };
-        NameAddr::new(uri).to_string()
+        }
     }
 
     /// Answers a request; a final answer outside a dialog gets a fresh tag of ours.
@@ -236,6 +255,20 @@ impl Desk<'_> {
         Some((sent.ok()?, invite))
     }
 
+    /// Sends a request once more in another transaction; it comes back as it was sent.
+    pub(crate) fn repeat(
+        &mut self,
+        peer: &Peer,
+        zone: Option<&str>,
+        mut request: Request,
+    ) -> Option<(ClientKey, Request)> {
+        let via = self.via(peer, zone);
+        request.headers.set(Name::Via, via.to_string());
+        let reliable = peer.transport != Transport::Udp;
+        let sent = self.transactions.request(self.now, peer.flow, reliable, request.clone());
+        Some((sent.ok()?, request))
+    }
+
     /// Sends the ACK of a 2xx, which has no transaction.
     pub(crate) fn send_ack(
         &mut self,
@@ -255,6 +288,9 @@ impl Desk<'_> {
         let host = self.host(peer, zone);
         let mut via = Via::new(&transport, host, Some(peer.local.port()), &branch);
         via.params.set("rport", None); // RFC 3581 section 3
+        if peer.alias {
+            via.params.set("alias", None); // RFC 5923 section 5
+        }
         via
     }
 }

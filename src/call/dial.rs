@@ -17,10 +17,11 @@ use crate::admit::SUPPORTED;
 use crate::bridge::Call;
 use crate::cause;
 use crate::contract::{Output, Peer, Unserved};
+use crate::credentials::{self, Tries};
 use crate::desk::{ALLOW, Desk};
 use crate::hold;
 use crate::leg::{Leg, Pending, Stage};
-use crate::negotiate;
+use crate::negotiate::Beyond;
 
 /// Who waits for the callee.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,11 +103,21 @@ pub(crate) struct Dialling {
     is_final: bool,
     /// Whether a 422 was followed already.
     is_raised: bool,
+    /// Who has asked for credentials.
+    pub(crate) tries: Tries,
 }
 
 impl Dialling {
     pub(crate) fn deadline(&self) -> Option<Instant> {
         [self.heard_by, self.answered_by].into_iter().flatten().min()
+    }
+
+    /// Another INVITE is on its way, with nothing left of what the first one began.
+    pub(crate) fn begin_again(&mut self, key: ClientKey, invite: Request, heard_by: Instant) {
+        (self.key, self.invite, self.is_final) = (Some(key), Some(invite), false);
+        (self.heard_by, self.answered_by) = (Some(heard_by), None);
+        self.forks.clear();
+        self.reliable.clear();
     }
 }
 
@@ -209,7 +220,8 @@ impl Call {
             return self.route_failed(desk, Failure::of(Reason::TrunkUnreachable));
         };
         let (trunk, terms) = (attempt.target.trunk.clone(), attempt.target.terms.clone());
-        let mut leg = Leg::new(id, trunk.clone(), terms, desk.now);
+        let heard_by = desk.now + terms.first_response;
+        let mut leg = Leg::new(id, trunk.clone(), terms, false, desk.now);
         let waiting = self.route.as_ref().map(|route| route.waiting);
         let partner = match waiting {
             Some(Waiting::Transfer { stays }) => stays,
@@ -228,10 +240,11 @@ impl Call {
             invite: None,
             forks: Vec::new(),
             reliable: BTreeMap::new(),
-            heard_by: Some(desk.now + limit::CALL_RESPONSE_MS.millis()),
+            heard_by: Some(heard_by),
             answered_by: None,
             is_final: false,
             is_raised: false,
+            tries: Tries::default(),
         }));
         let zone = leg.zone().and_then(|name| desk.setup.policy.zone(name));
         // Where the zone names no address the relay takes the one of the way to the peer.
@@ -274,32 +287,42 @@ impl Call {
 
     /// Sends the INVITE once ports and flow are there.
     pub(crate) fn invite(&mut self, desk: &mut Desk<'_>, at: usize) {
-        let offered = self.legs.first().filter(|leg| leg.is_caller());
-        let offered = offered.and_then(|caller| caller.invite.as_ref());
-        let offer = offered.and_then(|it| hold::offer_of(&it.request).ok().flatten());
+        let beyond = self.beyond(&self.legs[at]);
         let leg = &mut self.legs[at];
         let is_sent = leg.dial.as_ref().is_none_or(|dial| dial.key.is_some());
         if is_sent || leg.stage != Stage::Inviting {
             return;
         }
         let (Some(peer), Some(media)) = (leg.peer.clone(), leg.media.as_mut()) else { return };
-        if let Some(offer) = &offer {
-            media.prefer(&negotiate::codecs_of(offer));
+        beyond.into_iter().for_each(|beyond| media.follow(beyond));
+        if !media.has_codecs() {
+            return self.attempt_failed(desk, at, Failure::of(Reason::NoCommonCodec), true);
         }
         let session = media.offer(desk.random);
         let request = leg.invitation(desk, &self.caller, &self.called, &peer);
         let Some(request) = request else {
             return self.attempt_failed(desk, at, Failure::of(Reason::TrunkUnreachable), true);
         };
-        let request = request.with_body("application/sdp", session.to_string());
+        let mut request = request.with_body("application/sdp", session.to_string());
+        leg.credentials.write(&mut request);
         let Some((key, request)) = desk.call(&peer, leg.terms.zone.as_deref(), request) else {
             return self.attempt_failed(desk, at, Failure::of(Reason::EdgeCallLimit), false);
         };
         leg.note(desk, false, &Message::Request(request.clone()));
         if let Some(dial) = &mut leg.dial {
             (dial.key, dial.invite) = (Some(key), Some(request));
-            dial.heard_by = Some(desk.now + limit::CALL_RESPONSE_MS.millis());
+            dial.heard_by = Some(desk.now + leg.terms.first_response);
         }
+    }
+
+    /// What the party takes that a leg is to talk with: as it has agreed, or as it offers.
+    pub(crate) fn beyond(&self, leg: &Leg) -> Option<Beyond> {
+        let waits = &self.legs[self.place(leg.partner?)?];
+        let agreed = waits.media.as_ref().and_then(|media| media.beyond());
+        agreed.or_else(|| {
+            let offer = hold::offer_of(&waits.invite.as_ref()?.request).ok()??;
+            Some(Beyond::offered(&offer, &waits.terms))
+        })
     }
 
     /// A response to our INVITE; `None` is a timeout or a flow that failed.
@@ -327,7 +350,7 @@ impl Call {
         }
         let Some(dial) = &mut leg.dial else { return };
         dial.heard_by = None;
-        let ring = desk.now + limit::CALL_RING_MS.millis();
+        let ring = desk.now + leg.terms.ring;
         dial.answered_by.get_or_insert(ring);
         let is_news = leg.stage == Stage::Inviting && response.status != Status::TRYING;
         if !is_news || !leg.follow_fork(response) && response.headers.to_tag().is_some() {
@@ -352,12 +375,28 @@ impl Call {
         if response.status.code() == 422 && leg.raise(&response.headers) {
             return self.invite(desk, at);
         }
-        if (300..400).contains(&response.status.code()) {
+        if credentials::is_challenge(response) {
+            return match leg.invite_again(desk, response) {
+                Ok(()) => {}
+                Err(reason) => self.on_not_let_in(desk, at, reason),
+            };
+        }
+        let is_redirect = (300..400).contains(&response.status.code());
+        if is_redirect {
             self.redirect(at, &response.headers);
         }
-        let (failure, is_passing) = cause::of_refusal(response);
-        let is_redirect = (300..400).contains(&response.status.code());
-        self.attempt_failed(desk, at, failure, is_passing || is_redirect);
+        let is_passing = self.legs[at].goes_on_after(response.status.code());
+        self.attempt_failed(desk, at, cause::of_refusal(response), is_passing || is_redirect);
+    }
+
+    /// A trunk does not take our credentials: neither will its other addresses, and asking each of
+    /// them could lock the account.
+    fn on_not_let_in(&mut self, desk: &mut Desk<'_>, at: usize, reason: Reason) {
+        let trunk = &self.legs[at].trunk;
+        if let Some(route) = &mut self.route {
+            route.left.retain(|attempt| attempt.target.trunk != *trunk);
+        }
+        self.attempt_failed(desk, at, Failure::of(reason), true);
     }
 
     /// An attempt is over: the next target, where the failure is not the callee's own word.
@@ -463,7 +502,7 @@ impl Call {
             None => {}
         }
         match self.route.as_ref().map(|route| route.waiting) {
-            Some(Waiting::Transfer { .. }) => self.transferred(desk, at),
+            Some(Waiting::Transfer { .. }) => self.target_is_up(desk, at),
             _ => self.answer_caller(desk),
         }
     }
@@ -475,7 +514,9 @@ impl Call {
             let failure = Failure::of(Reason::TrunkUnreachable);
             self.attempt_failed(desk, at, failure, true);
         } else if dial.answered_by.is_some_and(|by| by <= desk.now) {
-            self.attempt_failed(desk, at, Failure::of(Reason::NoAnswer), false);
+            // What the caller would be told counts.
+            let is_passing = self.legs[at].goes_on_after(Reason::NoAnswer.sip_status());
+            self.attempt_failed(desk, at, Failure::of(Reason::NoAnswer), is_passing);
         }
     }
 }
@@ -538,6 +579,12 @@ impl Leg {
         Some(request)
     }
 
+    /// Whether the route tries its next target after a refusal with this status.
+    fn goes_on_after(&self, status: u16) -> bool {
+        let failover = self.dial.iter().flat_map(|dial| &dial.attempt.target.failover);
+        failover.copied().any(|statuses| statuses.contains(status))
+    }
+
     /// Takes note that the peer is there: whatever it says but 503 tells so.
     fn note_served(&mut self, desk: &mut Desk<'_>, response: &Response) {
         let Some(dial) = &mut self.dial else { return };
@@ -595,8 +642,11 @@ impl Leg {
         };
         let Ok(cseq) = response.headers.cseq() else { return };
         let zone = self.terms.zone.as_deref();
-        desk.send_ack(peer, zone, dialog.ack(cseq.number));
-        desk.request(peer, zone, &mut dialog, Method::Bye, |_| {});
+        let mut ack = dialog.ack(cseq.number);
+        self.credentials.write_ack(cseq.number, &mut ack);
+        desk.send_ack(peer, zone, ack);
+        let credentials = &mut self.credentials;
+        desk.request(peer, zone, &mut dialog, Method::Bye, |bye| credentials.write(bye));
     }
 
     /// Forgets how it was dialled, once no other answer can come.
@@ -607,7 +657,8 @@ impl Leg {
     /// What a leg was dialled by, for the table.
     pub(crate) fn keys(&self) -> impl Iterator<Item = ClientKey> {
         let dialled = self.dial.as_ref().and_then(|dial| dial.key);
-        [dialled, self.pending.and_then(Pending::key)].into_iter().flatten()
+        let waiting = [dialled, self.pending.and_then(Pending::key)];
+        waiting.into_iter().flatten().chain(self.credentials.keys())
     }
 }
 

@@ -10,6 +10,7 @@ use sip::{Dialog, Method, Name, Request, Response, Status};
 
 use crate::answer;
 use crate::bridge::Call;
+use crate::contract::Output;
 use crate::desk::Desk;
 use crate::dial::Waiting;
 use crate::hold;
@@ -42,9 +43,20 @@ impl Call {
     pub(crate) fn on_progress(&mut self, desk: &mut Desk<'_>, status: Status) {
         match &mut self.route {
             Some(route) if route.waiting == Waiting::Caller => route.early = Some(status),
-            _ => return self.notify_referrer(desk, status),
+            _ => {
+                self.ring(desk, status == Status::RINGING);
+                return self.notify_referrer(desk, status);
+            }
         }
         self.pass_early(desk);
+    }
+
+    /// Whoever is being carried over hears that the new party's telephone rings, or no longer.
+    pub(crate) fn ring(&mut self, desk: &mut Desk<'_>, on: bool) {
+        let stays = self.transfer.as_ref().and_then(|transfer| self.place(transfer.stays));
+        if let Some(stays) = stays {
+            desk.output(Output::Ring { leg: self.legs[stays].id, on });
+        }
     }
 
     /// Tells the caller what the callee said last, as soon as that can be said: its ports are
@@ -99,13 +111,13 @@ impl Call {
         Ok(())
     }
 
-    /// Lets a leg prefer what its partner was agreed to send, so that nothing is transcoded
+    /// Lets a leg prefer what its partner has agreed to take, so that nothing is transcoded
     /// without need.
     pub(crate) fn prefer_partners(&mut self, at: usize) {
         let partner = self.partner(at).and_then(|other| self.legs[other].media.as_ref());
-        let codec = partner.and_then(|media| media.plan()).map(|plan| plan.send.codec);
-        if let (Some(codec), Some(media)) = (codec, self.legs[at].media.as_mut()) {
-            media.prefer(&[codec]);
+        let beyond = partner.and_then(|media| media.beyond());
+        if let (Some(beyond), Some(media)) = (beyond, self.legs[at].media.as_mut()) {
+            media.follow(beyond);
         }
     }
 
@@ -117,6 +129,7 @@ impl Call {
         key: ServerKey,
         request: &Request,
     ) {
+        self.prefer_partners(at);
         let leg = &mut self.legs[at];
         let acknowledged = rack(request);
         let Some(_) = leg.reliable.take_if(|it| Some(it.number) == acknowledged) else {
@@ -210,10 +223,7 @@ impl Leg {
         let number = headers.text(Name::RSeq).and_then(|text| text.trim().parse::<u32>().ok());
         let is_reliable = headers.has_token(Name::Require, OPTION_TAG);
         let (Some(number), true) = (number, is_reliable) else { return true };
-        let (Some(dial), Some(dialog), Some(peer)) = (&mut self.dial, &mut self.dialog, &self.peer)
-        else {
-            return true;
-        };
+        let (Some(dial), Some(dialog)) = (&mut self.dial, &self.dialog) else { return true };
         let tag = dialog.id().remote_tag.clone();
         let seen = dial.reliable.get(&tag).copied();
         if seen.is_some_and(|seen| number != seen.wrapping_add(1)) {
@@ -221,13 +231,9 @@ impl Leg {
         }
         dial.reliable.insert(tag, number);
         let cseq = headers.cseq().map_or(0, |cseq| cseq.number);
-        let zone = self.terms.zone.as_deref();
-        let sent = desk.request(peer, zone, dialog, Method::Prack, |prack| {
+        self.send(desk, Method::Prack, |prack| {
             prack.headers.push(Name::RAck, format!("{number} {cseq} INVITE"));
         });
-        if let Some((_, message)) = sent {
-            self.ladder.note(desk, false, &message);
-        }
         true
     }
 

@@ -13,6 +13,7 @@ use crate::contract::{Output, Peer, Record};
 use crate::desk::Desk;
 use crate::dial::Failure;
 use crate::leg::{Leg, Pending, Stage};
+use crate::pass::Passing;
 
 impl Call {
     /// A peer hangs up, and with it the call.
@@ -33,13 +34,16 @@ impl Call {
         }
         let response = leg.plain_ok(desk, request);
         leg.respond(desk, key, &response);
-        let reason = if leg.is_caller() { Reason::CallerHungUp } else { Reason::CalleeHungUp };
+        let reason = if leg.is_callers_side { Reason::CallerHungUp } else { Reason::CalleeHungUp };
         let was_over = leg.is_over();
         if !was_over {
             leg.leave(desk, reason);
         }
         leg.stage = Stage::Gone;
         let index = leg.id.index;
+        if self.is_target(index) {
+            return self.transfer_failed(desk, Failure::of(Reason::Declined));
+        }
         if !was_over && !self.is_leaving(index) {
             self.end(desk, reason, cause::q850(&request.headers));
         }
@@ -72,6 +76,8 @@ impl Call {
     }
 
     fn end(&mut self, desk: &mut Desk<'_>, reason: Reason, cause: Option<u16>) {
+        // RFC 3261 section 15.1.2: what is pending is answered first.
+        self.refer_failed(desk, Reason::TransferRefused);
         for leg in &mut self.legs {
             leg.cause = leg.cause.or(cause);
             leg.hang_up(desk, reason);
@@ -120,6 +126,7 @@ impl Call {
         let leg = &mut self.legs[at];
         match leg.pending {
             Some(Pending::Refresh { key: sent, .. }) if sent == key => {
+                leg.credentials.forget(key);
                 leg.pending = None;
                 leg.try_refresh_later(desk, None);
             }
@@ -138,9 +145,18 @@ impl Call {
         let leg = &mut self.legs[at];
         if let Some(response) = response {
             leg.note(desk, true, &Message::Response(response.clone()));
+            if response.status.is_success() {
+                leg.credentials.renew(&response.headers);
+            }
         }
         if leg.dial.as_ref().is_some_and(|dial| dial.key == Some(key)) {
             return self.on_dial_response(desk, at, response);
+        }
+        if leg.answer_challenge(desk, key, response) {
+            return;
+        }
+        if self.passing.as_ref().and_then(Passing::sent).is_some_and(|(sent, _)| sent == key) {
+            return self.on_refer_response(desk, response);
         }
         if let Some(response) = response
             && leg.reinvite == Some(key)
@@ -155,10 +171,11 @@ impl Call {
         match leg.pending.take_if(|pending| pending.key() == Some(key)) {
             Some(Pending::Bye(_)) => leg.stage = Stage::Gone,
             Some(Pending::Refresh { is_invite, .. }) => {
+                let told = leg.told;
                 match leg.on_refresh_response(desk, response, is_invite) {
-                    Ok(Some(agreed)) => self.apply(desk, at, &agreed),
+                    Ok(Some(agreed)) => self.apply_told(desk, at, &agreed, told),
                     Ok(None) => {}
-                    Err(reason) => return self.hang_up(desk, reason),
+                    Err(reason) => return self.leg_lost(desk, at, reason),
                 }
                 self.legs[at].tell_pending(desk);
             }
@@ -170,6 +187,10 @@ impl Call {
     pub(crate) fn on_timeout(&mut self, desk: &mut Desk<'_>) {
         for at in 0..self.legs.len() {
             self.on_leg_timeout(desk, at);
+        }
+        let refer = self.passing.as_ref().and_then(Passing::deadline);
+        if refer.is_some_and(|by| by <= desk.now) {
+            self.refer_failed(desk, Reason::TransferRefused);
         }
         let is_over = self.ends_at().is_some_and(|end| end <= desk.now);
         if is_over && self.ending.is_none() {
@@ -186,14 +207,14 @@ impl Call {
             return;
         }
         if leg.back_by.take_if(|by| *by <= now).is_some() {
-            return self.hang_up(desk, Reason::FlowLost);
+            return self.leg_lost(desk, at, Reason::FlowLost);
         }
         if leg.reserved_by().is_some_and(|by| by <= now) {
             return self.hang_up(desk, Reason::RelayFull);
         }
         let waited = leg.on_ack_timeout(desk).and_then(|()| leg.on_session_timeout(desk));
         if let Err(reason) = waited {
-            return self.hang_up(desk, reason);
+            return self.leg_lost(desk, at, reason);
         }
         if let Err(reason) = leg.on_reliable_timeout(desk) {
             return self.fail(desk, Failure::of(reason));
@@ -208,7 +229,7 @@ impl Call {
         let expects = self.legs[at].media.as_ref().and_then(|media| media.plan());
         let is_up = self.answered.is_some();
         if is_up && expects.is_some_and(|plan| plan.direction.receive) {
-            self.hang_up(desk, Reason::MediaTimeout);
+            self.leg_lost(desk, at, Reason::MediaTimeout);
         }
     }
 

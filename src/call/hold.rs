@@ -68,6 +68,7 @@ impl Call {
             }
             Method::Prack => self.on_prack(desk, at, key, &request),
             Method::Refer => self.on_refer(desk, at, key, &request),
+            Method::Notify => self.on_notify(desk, at, key, &request),
             Method::Other(_) => leg.refuse(desk, key, &request, Reason::MethodUnknown),
             _ => leg.refuse(desk, key, &request, Reason::MethodNotAllowed),
         }
@@ -81,6 +82,7 @@ impl Call {
         // their ACK.
         self.legs[at].invite = None;
         self.confirm(desk, at);
+        self.prefer_partners(at);
         let leg = &mut self.legs[at];
         let described = offer_of(&request).and_then(|offer| leg.negotiate(desk, offer));
         let (session, agreed) = match described {
@@ -105,6 +107,7 @@ impl Call {
 
     /// RFC 3311; mostly a session refresh (RFC 4028 section 7.4).
     fn on_update(&mut self, desk: &mut Desk<'_>, at: usize, key: ServerKey, request: &Request) {
+        self.prefer_partners(at);
         let leg = &mut self.legs[at];
         let offer = match offer_of(request) {
             Ok(offer) => offer,
@@ -172,7 +175,13 @@ impl Leg {
         if present.is_none() {
             return; // its first offer and answer are still to come
         }
-        self.to_tell = (present != Some(wanted)).then(|| negotiate::worded(wanted));
+        let is_pending = self.pending.is_some();
+        let is_stale = self.media.as_ref().is_some_and(|media| media.is_stale(is_pending));
+        let wanted = negotiate::worded(wanted);
+        // What is on its way counts, not what it is about to change.
+        let on_its_way = self.told.filter(|_| is_pending);
+        let is_news = on_its_way.or(present.map(negotiate::worded)) != Some(wanted) || is_stale;
+        self.to_tell = is_news.then_some(wanted);
         self.tell_pending(desk);
     }
 
@@ -185,7 +194,7 @@ impl Leg {
             return;
         }
         let Some(direction) = self.to_tell.take() else { return };
-        let offer = self.media.as_mut().and_then(|media| media.redirect(direction));
+        let offer = self.media.as_mut().and_then(|media| media.redirect(direction, desk.random));
         let Some(offer) = offer else { return };
         self.send_offer(desk, &offer);
         if self.pending.is_some() {

@@ -13,6 +13,7 @@ use sip::{
 };
 
 use crate::contract::Peer;
+use crate::credentials::Credentials;
 use crate::desk::{Desk, Ladder};
 use crate::dial::Dialling;
 use crate::early::Reliable;
@@ -85,6 +86,8 @@ pub(crate) struct Leg {
     pub(crate) terms: Terms,
     /// The leg that it talks with; `None` where that is a voice agent.
     pub(crate) partner: Option<u8>,
+    /// Whether it is the caller's, or has taken its place.
+    pub(crate) is_callers_side: bool,
     pub(crate) stage: Stage,
     /// Whether the trunk's and the edge's counts hold it.
     pub(crate) is_counted: bool,
@@ -121,6 +124,7 @@ pub(crate) struct Leg {
     /// Whether the peer takes UPDATE.
     pub(crate) peer_allows_update: bool,
     pub(crate) pending: Option<Pending>,
+    pub(crate) credentials: Credentials,
     /// Our latest re-INVITE: each 2xx that it gets is acknowledged, also after our BYE.
     pub(crate) reinvite: Option<ClientKey>,
     /// When to try a refresh again.
@@ -138,10 +142,16 @@ pub(crate) struct Leg {
 }
 
 impl Leg {
-    /// A leg that has nothing yet.
-    pub(crate) fn new(id: LegId, trunk: TrunkName, mut terms: Terms, began: Instant) -> Self {
+    /// A leg that has nothing yet; `is_inbound` where the peer begins it.
+    pub(crate) fn new(
+        id: LegId,
+        trunk: TrunkName,
+        mut terms: Terms,
+        is_inbound: bool,
+        began: Instant,
+    ) -> Self {
         // An exemption holds for one direction of calls.
-        let srtp = if id.index == 0 { terms.srtp_inbound } else { terms.srtp_outbound };
+        let srtp = if is_inbound { terms.srtp_inbound } else { terms.srtp_outbound };
         if srtp == policy::Protection::Required {
             terms.plain_media_from.clear();
         }
@@ -150,6 +160,7 @@ impl Leg {
             trunk,
             terms,
             partner: None,
+            is_callers_side: id.index == 0,
             stage: Stage::Inviting,
             is_counted: false,
             is_moving: false,
@@ -172,6 +183,7 @@ impl Leg {
             raised: None,
             peer_allows_update: false,
             pending: None,
+            credentials: Credentials::default(),
             reinvite: None,
             retry_at: None,
             refusals: 0,
@@ -277,8 +289,13 @@ impl Leg {
     ) -> Option<ClientKey> {
         let (peer, dialog) = (self.peer.as_ref()?, self.dialog.as_mut()?);
         let zone = self.terms.zone.as_deref();
-        let (key, message) = desk.request(peer, zone, dialog, method, finish)?;
+        let credentials = &mut self.credentials;
+        let (key, message) = desk.request(peer, zone, dialog, method, |request| {
+            finish(request);
+            credentials.write(request);
+        })?;
         self.ladder.note(desk, false, &message);
+        self.remember(desk, key, &message);
         Some(key)
     }
 
@@ -287,7 +304,9 @@ impl Leg {
     pub(crate) fn acknowledge(&mut self, desk: &mut Desk<'_>, response: &Response) {
         let (Some(peer), Some(dialog)) = (&self.peer, &self.dialog) else { return };
         let Ok(cseq) = response.headers.cseq() else { return };
-        let message = desk.send_ack(peer, self.terms.zone.as_deref(), dialog.ack(cseq.number));
+        let mut ack = dialog.ack(cseq.number);
+        self.credentials.write_ack(cseq.number, &mut ack);
+        let message = desk.send_ack(peer, self.terms.zone.as_deref(), ack);
         self.ladder.note(desk, false, &Message::Request(message));
     }
 }

@@ -4,7 +4,7 @@
 //! `poll_timeout`, `poll_output`; drain the outputs fully before the next input. The files stand
 //! in the order in which a call meets them: `arrive`, `admit`, `dial`, `early`, `negotiate`,
 //! `answer`, `bridge`, `hold`, `transfer`,
-//! `refresh`, `hangup`.
+//! `pass`, `replaces`, `refresh`, `hangup`.
 //!
 //! It opens no port and reads no clock: ports are asked for with [`Output::Reserve`], keys and
 //! tags come from the injected randomness, limits that span shards from the [`Ledger`]. A panic
@@ -19,6 +19,7 @@ mod bridge;
 mod calls;
 mod cause;
 mod contract;
+mod credentials;
 mod desk;
 mod dial;
 mod early;
@@ -27,11 +28,22 @@ mod hold;
 mod keep;
 mod leg;
 mod negotiate;
+mod pass;
 mod refresh;
+mod replaces;
+mod tape;
 mod transfer;
 
 pub use calls::Calls;
 pub use contract::{AgentCard, Input, Keep, Ledger, Output, Peer, Record, Setup, Unserved};
+
+/// The shard that owns the dialog which a Replaces value names (RFC 3891); `None` where it cannot
+/// be one of ours.
+#[must_use]
+pub fn shard_of_replaces(value: &str) -> Option<u8> {
+    let named = replaces::Replaces::parse(value)?;
+    sip::ids::shard_of_tag(&named.dialog.local_tag)
+}
 
 /// What policy sees of an INVITE: the same as on the live path, for `callgate explain`.
 ///

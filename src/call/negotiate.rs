@@ -7,13 +7,16 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use audio::Codec;
-use base::{LegId, Random, Reason};
+use base::{LegId, Random, Reason, limit};
 use media::{
-    ComfortNoise, Format, LegPlan, Protection, Purpose, Reserved, SourceIdentity, TelephoneEvent,
+    ComfortNoise, Format, LegPlan, OpaqueFormat, Protection, Purpose, Reserved, SourceIdentity,
+    TelephoneEvent,
 };
 use policy::{DtmfMethod, Terms};
 use rtp::sdes::{CryptoLine, Suite};
-use sdp::{Direction, Keying, Local, Negotiated, OpusParameters, Protocol, Session};
+use sdp::{
+    Direction, Keying, Local, Negotiated, Opaque, OpaqueCodec, OpusParameters, Protocol, Session,
+};
 
 /// Milliseconds of audio per packet that we prefer.
 const PACKET_MS: u16 = 20;
@@ -25,6 +28,8 @@ pub(crate) struct LegMedia {
     terms: Terms,
     /// The terms' codecs, those first that the other leg has.
     codecs: Vec<policy::Codec>,
+    /// What the other leg's peer takes.
+    beyond: Beyond,
     reserved: Reserved,
     /// The address that our descriptions name.
     advertise: IpAddr,
@@ -40,6 +45,54 @@ pub(crate) struct LegMedia {
     pending: Option<(Session, Vec<CryptoLine>)>,
     local: Option<Session>,
     plan: Option<LegPlan>,
+    /// What was agreed on first, and what goes through, as the peer described it.
+    codec: &'static str,
+    opaque: Vec<sdp::Codec>,
+    /// Whether the other leg has changed so that this one must be agreed on anew, whether that
+    /// was offered, and how often.
+    is_stale: bool,
+    is_refitting: bool,
+    refits: u64,
+}
+
+/// What the other leg's peer takes, as far as it matters here.
+#[derive(Clone, Debug)]
+pub(crate) struct Beyond {
+    /// Names of its codecs, the best first.
+    names: Vec<String>,
+    /// What can only go through to it, as it described that.
+    opaque: Vec<sdp::Codec>,
+    /// Whether it takes anything that is made here.
+    decodes: bool,
+    /// Milliseconds of audio per packet that it wants.
+    packet_ms: u16,
+}
+
+impl Default for Beyond {
+    /// A voice agent, or nobody yet.
+    fn default() -> Self {
+        Self { names: Vec::new(), opaque: Vec::new(), decodes: true, packet_ms: PACKET_MS }
+    }
+}
+
+impl Beyond {
+    /// What the caller offers, as far as its trunk's terms allow.
+    pub(crate) fn offered(offer: &Session, terms: &Terms) -> Self {
+        let is_allowed = |name: &str| {
+            terms.codecs.iter().find(|codec| codec.word().eq_ignore_ascii_case(name)).copied()
+        };
+        let lines = || offer.media.iter().filter(|media| media.is_open_audio());
+        let formats: Vec<_> = lines().flat_map(sdp::Media::payload_formats).collect();
+        let allowed = || formats.iter().filter_map(|it| Some((it, is_allowed(&it.name)?)));
+        let opaque = allowed().filter_map(|(format, _)| sdp::Codec::opaque(format));
+        let wishes = lines().filter_map(sdp::Media::ptime);
+        Self {
+            names: formats.iter().map(|format| format.name.clone()).collect(),
+            opaque: opaque.take(limit::SDP_OPAQUE_FORMATS.get()).collect(),
+            decodes: allowed().any(|(_, codec)| !codec.is_opaque()),
+            packet_ms: wishes.min().unwrap_or(PACKET_MS),
+        }
+    }
 }
 
 /// What was agreed.
@@ -64,6 +117,7 @@ impl LegMedia {
         Self {
             leg,
             codecs: terms.codecs.clone(),
+            beyond: Beyond::default(),
             terms,
             advertise: advertise.unwrap_or_else(|| reserved.rtp.ip()),
             reserved,
@@ -75,6 +129,21 @@ impl LegMedia {
             pending: None,
             local: None,
             plan: None,
+            codec: "",
+            opaque: Vec::new(),
+            is_stale: false,
+            is_refitting: false,
+            refits: 0,
+        }
+    }
+
+    /// The media of a leg that takes this one's place: its ports and its source go on, so that
+    /// the relay's session does; descriptions and keys are its own.
+    pub(crate) fn successor(&self, leg: LegId, terms: Terms, random: &mut dyn Random) -> Self {
+        Self {
+            source: self.source.clone(),
+            takes_noise: self.takes_noise,
+            ..Self::new(leg, terms, self.reserved, Some(self.advertise), random)
         }
     }
 
@@ -85,7 +154,7 @@ impl LegMedia {
             Protection::Srtp { suite, .. } => suite.name(),
             Protection::Plain { .. } => "none",
         };
-        Some(Agreed { codec: plan.send.codec.name(), protection, plan })
+        Some(Agreed { codec: self.codec, protection, plan })
     }
 
     /// Takes comfort noise from now on.
@@ -93,12 +162,60 @@ impl LegMedia {
         self.takes_noise = true;
     }
 
-    /// Puts these codecs before the others, so that nothing is transcoded without need.
-    pub(crate) fn prefer(&mut self, first: &[Codec]) {
+    /// What this leg's peer has agreed to take, for the other leg.
+    pub(crate) fn beyond(&self) -> Option<Beyond> {
+        let plan = self.plan.as_ref()?;
+        let packet_ms = plan.send.map_or(PACKET_MS, |send| u16::from(send.packet_ms));
+        Some(Beyond {
+            names: vec![self.codec.to_owned()],
+            opaque: self.opaque.clone(),
+            decodes: plan.send.is_some(),
+            packet_ms,
+        })
+    }
+
+    /// Takes what the other leg's peer has: its codecs come before the others, so that nothing is
+    /// transcoded without need, and what cannot be decoded is spoken only where it has it too.
+    pub(crate) fn follow(&mut self, beyond: Beyond) {
         let rank = |codec: &policy::Codec| {
-            first.iter().position(|it| it.name().eq_ignore_ascii_case(codec.word()))
+            beyond.names.iter().position(|name| name.eq_ignore_ascii_case(codec.word()))
         };
         self.codecs.sort_by_key(|codec| rank(codec).unwrap_or(usize::MAX));
+        self.beyond = beyond;
+    }
+
+    /// Whether anything is left to offer.
+    pub(crate) fn has_codecs(&self) -> bool {
+        self.wanted().next().is_some()
+    }
+
+    /// Looks whether what was agreed still goes with what the other leg's peer takes, of which
+    /// there is none where a voice agent speaks. `true` where it is to be agreed on anew, which
+    /// happens no more often than limit `call.refresh_tries` says.
+    pub(crate) fn refit(&mut self, other: Option<&LegMedia>) -> bool {
+        let Some(plan) = &self.plan else { return false };
+        let fits = match other.map(|other| other.plan.as_ref()) {
+            None => plan.opaque.is_empty(),
+            Some(None) => true,
+            Some(Some(theirs)) => {
+                let goes_on = |it: &OpaqueFormat| theirs.opaque.iter().any(|o| o.codec == it.codec);
+                let is_made = theirs.send.is_some() || plan.accept.is_empty();
+                plan.opaque.iter().all(goes_on) && is_made
+            }
+        };
+        if fits || self.refits >= limit::CALL_REFRESH_TRIES.value {
+            return false;
+        }
+        self.refits += 1;
+        self.is_stale = true;
+        self.follow(other.and_then(LegMedia::beyond).unwrap_or_default());
+        true
+    }
+
+    /// Whether what was agreed has still to be agreed on anew, and the offer of ours that
+    /// `is_pending`, if one is, asks for something else.
+    pub(crate) const fn is_stale(&self, is_pending: bool) -> bool {
+        self.is_stale && !(is_pending && self.is_refitting)
     }
 
     /// The plan in force.
@@ -135,8 +252,17 @@ impl LegMedia {
         Some(session)
     }
 
-    /// Our description in force with another direction, as an offer that holds or resumes.
-    pub(crate) fn redirect(&mut self, direction: Direction) -> Option<Session> {
+    /// Our description in force with another direction, as an offer that holds or resumes; anew
+    /// where the other leg has changed.
+    pub(crate) fn redirect(
+        &mut self,
+        direction: Direction,
+        random: &mut dyn Random,
+    ) -> Option<Session> {
+        if self.is_stale {
+            self.is_refitting = true;
+            return Some(self.offer_towards(direction, random));
+        }
         let session = sdp::with_direction(self.local.as_ref()?, direction);
         let ours = self.lines.iter().map(|(_, ours)| ours.clone()).collect();
         self.pending = Some((session.clone(), ours));
@@ -181,6 +307,10 @@ impl LegMedia {
 
     /// Our offer, for an INVITE that came without one.
     pub(crate) fn offer(&mut self, random: &mut dyn Random) -> Session {
+        self.offer_towards(Direction::SendRecv, random)
+    }
+
+    fn offer_towards(&mut self, direction: Direction, random: &mut dyn Random) -> Session {
         let suites = self.suites();
         let lines: Vec<CryptoLine> = suites
             .iter()
@@ -197,6 +327,7 @@ impl LegMedia {
         // Where plain RTP is allowed both are offered in one line (RFC 8643 section 4).
         let is_exempt = !self.terms.plain_media_from.is_empty();
         want.offer_protocol = if is_exempt { Protocol::RtpAvp } else { Protocol::RtpSavp };
+        want.direction = direction;
         want.offer_crypto = lines.iter().map(CryptoLine::to_attribute).collect();
         let session = match &self.local {
             // Every line and payload number keeps its place (RFC 3264 section 8).
@@ -244,17 +375,28 @@ impl LegMedia {
         self.terms.suites.iter().filter_map(|suite| Suite::from_name(suite.word())).collect()
     }
 
+    /// What we would speak, the best first.
+    fn wanted(&self) -> impl Iterator<Item = sdp::Codec> {
+        let Beyond { opaque, decodes, .. } = &self.beyond;
+        self.codecs.iter().flat_map(move |codec| {
+            let made = match codec {
+                _ if !decodes => None,
+                policy::Codec::Opus => Some(sdp::Codec::opus(&OpusParameters {
+                    use_inband_fec: Some(true),
+                    stereo: Some(false),
+                    ..OpusParameters::default()
+                })),
+                policy::Codec::G722 => Some(sdp::Codec::g722()),
+                policy::Codec::Pcma => Some(sdp::Codec::pcma()),
+                policy::Codec::Pcmu => Some(sdp::Codec::pcmu()),
+                _ => None,
+            };
+            let of = |it: &&sdp::Codec| it.name.eq_ignore_ascii_case(codec.word());
+            made.into_iter().chain(opaque.iter().filter(of).cloned())
+        })
+    }
+
     fn local_wishes(&self) -> Local {
-        let codecs = self.codecs.iter().map(|codec| match codec {
-            policy::Codec::Opus => sdp::Codec::opus(&OpusParameters {
-                use_inband_fec: Some(true),
-                stereo: Some(false),
-                ..OpusParameters::default()
-            }),
-            policy::Codec::G722 => sdp::Codec::g722(),
-            policy::Codec::Pcma => sdp::Codec::pcma(),
-            policy::Codec::Pcmu => sdp::Codec::pcmu(),
-        });
         let rtcp_port = self.reserved.rtcp.map_or(self.reserved.rtp.port(), |rtcp| rtcp.port());
         Local {
             session_id: self.session_id,
@@ -262,12 +404,12 @@ impl LegMedia {
             address: self.advertise,
             rtp_port: self.reserved.rtp.port(),
             rtcp_port,
-            codecs: codecs.collect(),
+            codecs: self.wanted().collect(),
             telephone_event: self.terms.dtmf.contains(&DtmfMethod::Rfc4733),
             comfort_noise: self.takes_noise,
             direction: Direction::SendRecv,
             rtcp_mux: true,
-            ptime: PACKET_MS,
+            ptime: self.beyond.packet_ms,
             plaintext: !self.terms.plain_media_from.is_empty(),
             crypto: BTreeMap::new(),
             dtls: Vec::new(),
@@ -296,6 +438,12 @@ impl LegMedia {
         };
         let accept = formats(|codec| codec.receive_payload_type);
         let sendable = formats(|codec| codec.payload_type);
+        let passing = || negotiated.codecs.iter().filter_map(|it| Some((it, it.opaque?)));
+        let opaque = passing().map(|(it, codec)| OpaqueFormat {
+            codec,
+            send: it.payload_type,
+            receive: it.receive_payload_type,
+        });
         // Held by 0.0.0.0 (RFC 2543): nothing is sent, and the address stays for the resumption.
         let remote = negotiated.remote.or_else(|| self.plan.as_ref().map(|plan| plan.remote));
         let held = negotiated.remote.is_none();
@@ -308,9 +456,10 @@ impl LegMedia {
                 receive: receives(negotiated.direction),
             },
             protection,
-            send: *sendable.first().ok_or(Reason::NoCommonCodec)?,
+            send: sendable.first().copied(),
             sendable,
             accept,
+            opaque: opaque.collect(),
             telephone_event: negotiated.telephone_event.map(|event| TelephoneEvent {
                 send: event.payload_type,
                 receive: event.receive_payload_type,
@@ -325,17 +474,26 @@ impl LegMedia {
             // Filled in when the leg is joined with what it talks to.
             purpose: Purpose::Bridge(None),
         };
-        self.lines = lines;
+        let first = negotiated.codecs.first().and_then(|it| known_name(&it.name));
+        self.codec = first.ok_or(Reason::NoCommonCodec)?;
+        self.opaque = passing().map(|(it, codec)| described(it, codec)).collect();
+        (self.is_stale, self.is_refitting, self.lines) = (false, false, lines);
         self.plan = Some(plan);
         self.agreed().ok_or(Reason::Internal)
     }
 }
 
-/// The codecs of an offer's audio lines that we know, in their order.
-pub(crate) fn codecs_of(offer: &Session) -> Vec<Codec> {
-    let lines = offer.media.iter().filter(|media| media.is_open_audio());
-    let formats = lines.flat_map(sdp::Media::payload_formats);
-    formats.filter_map(|format| Codec::from_name(&format.name)).collect()
+/// The name of a codec that is decoded here or goes through.
+fn known_name(name: &str) -> Option<&'static str> {
+    let opaque = || OpaqueCodec::from_name(name).map(OpaqueCodec::name);
+    Codec::from_name(name).map(Codec::name).or_else(opaque)
+}
+
+/// A codec that goes through, as the peer described it.
+fn described(codec: &sdp::NegotiatedCodec, opaque: Opaque) -> sdp::Codec {
+    let fmtp = codec.fmtp.as_deref().and_then(|fmtp| sdp::opaque::passable(opaque.codec, fmtp));
+    let (name, clock_rate) = (opaque.codec.name().into(), opaque.clock_rate);
+    sdp::Codec { name, clock_rate, channels: 1, fmtp }
 }
 
 /// A direction in the words of a description.

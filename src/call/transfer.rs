@@ -6,17 +6,19 @@
 //! call of the same peer (Replaces, RFC 3891), whose far end is joined. Where it comes to nothing
 //! the call is as it was, and who asked is told.
 
-use base::{Event, LegId, Reason};
+use base::{Event, Instant, LegId, Reason};
 use media::Need;
 use policy::{Attempt, Destination, Offer, Verdict};
 use sip::transaction::ServerKey;
-use sip::{DialogId, Name, Request, Status, Uri};
+use sip::{Name, Request, Status, Uri};
 
 use crate::bridge::Call;
 use crate::contract::Output;
-use crate::desk::{Desk, Join};
+use crate::desk::{Desk, Join, Joined};
 use crate::dial::{Failure, Waiting};
 use crate::leg::{Leg, Stage};
+use crate::pass::Passing;
+use crate::replaces::Replaces;
 
 /// A transfer under way.
 #[derive(Debug)]
@@ -25,6 +27,10 @@ pub(crate) struct Transfer {
     referrer: Option<Referrer>,
     /// The leg that is carried to somebody else.
     pub(crate) stays: u8,
+    /// Whether the voice agent speaks with the new party first.
+    is_announced: bool,
+    /// The leg of the new party, while the voice agent speaks with it.
+    target: Option<u8>,
 }
 
 /// A leg that sent REFER.
@@ -46,18 +52,17 @@ impl Call {
         key: ServerKey,
         request: &Request,
     ) {
-        let place = match self.transfer_target(at, request) {
-            Ok(place) => place,
+        let (place, replaces) = match self.transfer_target(desk.now, at, request) {
+            Ok(target) => target,
             Err(reason) => return self.legs[at].refuse(desk, key, request, reason),
         };
+        if self.legs[at].terms.transfer == policy::Transfer::Pass {
+            let dialog = replaces.map(|replaces| replaces.dialog);
+            return self.pass(desk, at, (key, request), (&place, dialog));
+        }
         let Some(stays) = self.legs[at].partner else { return };
         let leg = &mut self.legs[at];
-        let accepted = Status::new(202).unwrap_or(Status::OK);
-        let mut response = desk.response_tagged(request, accepted, &leg.local_tag());
-        if let Some(peer) = &leg.peer {
-            response.headers.push(Name::Contact, desk.contact(peer, leg.zone()));
-        }
-        leg.respond(desk, key, &response);
+        leg.accept_refer(desk, key, request);
         let headers = &request.headers;
         let declines = headers.named("Refer-Sub").any(|it| it.text() == Some("false"));
         let referrer = Referrer {
@@ -65,28 +70,33 @@ impl Call {
             id: headers.cseq().map_or(0, |cseq| cseq.number),
             subscribes: !declines,
         };
-        self.transfer = Some(Transfer { referrer: Some(referrer), stays });
+        self.transfer =
+            Some(Transfer { referrer: Some(referrer), stays, is_announced: false, target: None });
         self.notify_referrer(desk, Status::TRYING);
-        match place.headers().find(|(name, _)| name.eq_ignore_ascii_case("Replaces")) {
-            Some((_, replaces)) => match replaced(replaces) {
-                Some(dialog) => desk.joins.push_back(Join {
-                    leg: LegId { call: self.id, index: stays },
-                    trunk: self.legs[at].trunk.clone(),
-                    dialog,
-                }),
-                None => self.transfer_failed(desk, Failure::of(Reason::Malformed)),
-            },
+        match replaces {
+            Some(Replaces { dialog, .. }) => desk.joins.push_back(Join {
+                leg: LegId { call: self.id, index: stays },
+                trunk: self.legs[at].trunk.clone(),
+                dialog,
+                how: Joined::Here,
+            }),
             None => self.dial_transfer(desk, at, &place),
         }
     }
 
     /// What stands against a REFER, or where it points.
-    fn transfer_target(&self, at: usize, request: &Request) -> Result<Uri, Reason> {
+    fn transfer_target(
+        &self,
+        now: Instant,
+        at: usize,
+        request: &Request,
+    ) -> Result<(Uri, Option<Replaces>), Reason> {
         let leg = &self.legs[at];
-        if leg.stage != Stage::Talking || self.transfer.is_some() {
+        let is_passing = self.passing.as_ref().is_some_and(|passing| passing.is_busy(now));
+        if leg.stage != Stage::Talking || self.transfer.is_some() || is_passing {
             return Err(Reason::RequestPending);
         }
-        if leg.terms.transfer != policy::Transfer::Edge {
+        if leg.terms.transfer == policy::Transfer::Refuse {
             return Err(Reason::TransferRefused);
         }
         if self.partner(at).is_none_or(|other| self.legs[other].stage != Stage::Talking) {
@@ -100,20 +110,66 @@ impl Call {
         if !is_call || place.uri.user().is_none() && place.uri.number().is_none() {
             return Err(Reason::TransferRefused);
         }
-        Ok(place.uri.clone())
+        let mut headers = place.uri.headers();
+        let replaces = headers.find(|(name, _)| name.eq_ignore_ascii_case("Replaces"));
+        // Within a URI it is escaped.
+        let replaces = replaces
+            .map(|(_, value)| Replaces::parse(&sip::uri::unescape(value)).ok_or(Reason::Malformed));
+        Ok((place.uri.clone(), replaces.transpose()?))
     }
 
     /// The voice agent carries its caller to somebody else.
-    pub(crate) fn on_agent_transfer(&mut self, desk: &mut Desk<'_>, to: &str) {
-        let caller = self.legs.first().filter(|leg| leg.stage == Stage::Talking);
-        let is_free = self.transfer.is_none() && caller.is_some_and(|leg| leg.partner.is_none());
+    pub(crate) fn on_agent_transfer(&mut self, desk: &mut Desk<'_>, to: &str, is_announced: bool) {
+        let is_agents = |leg: &Leg| leg.stage == Stage::Talking && leg.partner.is_none();
+        let caller = self.legs.iter().position(is_agents).filter(|_| self.transfer.is_none());
         let place = Uri::parse(to).or_else(|_| Uri::parse(&format!("tel:{to}")));
-        let (Ok(place), true) = (place, is_free) else {
+        let (Ok(place), Some(at)) = (place, caller) else {
             let reason = Reason::TransferRefused;
             return desk.output(Output::TransferFailed { call: self.id, reason });
         };
-        self.transfer = Some(Transfer { referrer: None, stays: 0 });
-        self.dial_transfer(desk, 0, &place);
+        let stays = self.legs[at].id.index;
+        self.transfer = Some(Transfer { referrer: None, stays, is_announced, target: None });
+        self.dial_transfer(desk, at, &place);
+    }
+
+    /// The new party has answered: it is joined, unless the voice agent has to say something first.
+    pub(crate) fn target_is_up(&mut self, desk: &mut Desk<'_>, at: usize) {
+        let leg = &mut self.legs[at];
+        match &mut self.transfer {
+            Some(transfer) if transfer.is_announced => {
+                transfer.target = Some(leg.id.index);
+                leg.partner = None;
+                let leg = leg.id;
+                self.join(desk, at);
+                self.ring(desk, false);
+                desk.output(Output::TargetReached { leg });
+            }
+            _ => self.transferred(desk, at),
+        }
+    }
+
+    /// Whether a leg is the new party of a transfer that it has not accepted yet.
+    pub(crate) fn is_target(&self, index: u8) -> bool {
+        self.transfer.as_ref().is_some_and(|transfer| transfer.target == Some(index))
+    }
+
+    /// What the new party says to an announced transfer.
+    pub(crate) fn on_transfer_answer(&mut self, desk: &mut Desk<'_>, is_accepted: bool) {
+        let target = self.transfer.as_ref().and_then(|transfer| transfer.target);
+        let Some(at) = target.and_then(|target| self.place(target)) else { return };
+        if is_accepted {
+            return self.transferred(desk, at);
+        }
+        self.leg_lost(desk, at, Reason::Declined);
+    }
+
+    /// A leg cannot go on, and the call with it, unless it is one that was not part of it yet.
+    pub(crate) fn leg_lost(&mut self, desk: &mut Desk<'_>, at: usize, reason: Reason) {
+        if !self.is_target(self.legs[at].id.index) {
+            return self.hang_up(desk, reason);
+        }
+        self.legs[at].hang_up(desk, reason);
+        self.transfer_failed(desk, Failure::of(reason));
     }
 
     /// Dials the new party as the leg at `at` could.
@@ -182,6 +238,7 @@ impl Call {
         }
         desk.event(Event::TransferDone { call: self.id });
         self.join(desk, stays);
+        self.resume(desk, stays, to);
         self.notify_referrer(desk, Status::OK);
         let referrer = self.transfer.take().and_then(|transfer| transfer.referrer);
         if let Some(at) = referrer.and_then(|referrer| self.place(referrer.leg)) {
@@ -190,11 +247,21 @@ impl Call {
         }
     }
 
+    /// Who was put on hold by the party that has left is told what the new one wants.
+    fn resume(&mut self, desk: &mut Desk<'_>, stays: usize, to: usize) {
+        let to = &self.legs[to];
+        let media = to.media.as_ref().filter(|_| to.pending.is_none());
+        if let Some(wanted) = media.and_then(|media| media.partner_direction()) {
+            self.legs[stays].tell_direction(desk, wanted);
+        }
+    }
+
     /// It came to nothing: all is as it was, unless who asked has gone.
     pub(crate) fn transfer_failed(&mut self, desk: &mut Desk<'_>, failure: Failure) {
         let (call, reason) = (self.id, failure.reason);
         desk.event(Event::TransferFailed { call, reason });
         self.notify_referrer(desk, failure.status.unwrap_or_else(|| Status::of(reason)));
+        self.ring(desk, false);
         let Some(transfer) = self.transfer.take() else { return };
         match transfer.referrer {
             None => desk.output(Output::TransferFailed { call, reason }),
@@ -214,20 +281,9 @@ impl Call {
     pub(crate) fn notify_referrer(&mut self, desk: &mut Desk<'_>, status: Status) {
         let referrer = self.transfer.as_ref().and_then(|transfer| transfer.referrer);
         let Some(referrer) = referrer.filter(|referrer| referrer.subscribes) else { return };
-        let Some(at) = self.place(referrer.leg) else { return };
-        let leg = &mut self.legs[at];
-        if leg.stage != Stage::Talking || leg.flow_lost {
-            return;
+        if let Some(at) = self.place(referrer.leg) {
+            self.legs[at].notify(desk, referrer.id, status, status.is_final());
         }
-        leg.send(desk, sip::Method::Notify, |notify| {
-            let headers = &mut notify.headers;
-            headers.push(Name::Event, format!("refer;id={}", referrer.id));
-            let is_over = status.is_final();
-            let state = if is_over { "terminated;reason=noresource" } else { "active;expires=180" };
-            headers.push(Name::SubscriptionState, state);
-            headers.set(Name::ContentType, "message/sipfrag;version=2.0");
-            notify.body = format!("SIP/2.0 {status}\r\n").into();
-        });
     }
 
     /// Takes a leg of another call in, which is to talk with our leg `stays`; its media moves to
@@ -266,29 +322,13 @@ impl Call {
     }
 }
 
-/// The dialog that a Replaces value names, seen from us (RFC 3891 section 3): its `to-tag` is
-/// ours. Within a URI it is escaped.
-fn replaced(value: &str) -> Option<DialogId> {
-    let unescaped = sip::uri::unescape(value);
-    let mut parts = unescaped.split(';');
-    let call_id = parts.next()?.trim().to_owned();
-    let (mut to, mut from) = (None, None);
-    for part in parts {
-        match part.split_once('=')? {
-            (name, tag) if name.trim().eq_ignore_ascii_case("to-tag") => to = Some(tag.trim()),
-            (name, tag) if name.trim().eq_ignore_ascii_case("from-tag") => from = Some(tag.trim()),
-            _ => {}
-        }
-    }
-    Some(DialogId { call_id, local_tag: to?.to_owned(), remote_tag: from?.to_owned() })
-}
-
 /// The far end of a leg that is replaced, taken out of its call, which ends with it.
 pub(crate) fn detach(call: &mut Call, desk: &mut Desk<'_>, replaced: u8) -> Option<Leg> {
     let at = call.place(replaced)?;
     let far = call.partner(at)?;
     let is_up = |at: usize| call.legs[at].stage == Stage::Talking;
-    if !is_up(at) || !is_up(far) || call.transfer.is_some() {
+    let is_asked = call.passing.as_ref().is_some_and(Passing::is_asked);
+    if !is_up(at) || !is_up(far) || call.transfer.is_some() || is_asked {
         return None;
     }
     let mut leg = call.legs.remove(far);

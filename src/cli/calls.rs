@@ -274,13 +274,14 @@ fn leg_text(what: &str, quality: &Value) -> anyhow::Result<String> {
         return Ok(out);
     }
     let figure = |name: &str| quality[name].as_f64().unwrap_or_default();
-    let (received, lost, mos) = (figure("received"), figure("lost"), figure("mos"));
+    let (received, lost) = (figure("received"), figure("lost"));
     let percent = |part: f64, whole: f64| if whole > 0.0 { part / whole * 100.0 } else { 0.0 };
-    let verdict = match mos {
+    let verdict = match quality["mos"].as_f64() {
         _ if received == 0.0 => "nothing was heard".to_owned(),
-        _ if mos >= 4.0 => format!("good, MOS {mos:.1}"),
-        _ if mos >= 3.6 => format!("fair, MOS {mos:.1}"),
-        _ => format!("poor, MOS {mos:.1}"),
+        None => "a codec without a score".to_owned(),
+        Some(mos) if mos >= 4.0 => format!("good, MOS {mos:.1}"),
+        Some(mos) if mos >= 3.6 => format!("fair, MOS {mos:.1}"),
+        Some(mos) => format!("poor, MOS {mos:.1}"),
     };
     let round_trip = match quality["round_trip_ms"].as_f64() {
         Some(ms) => format!(", round trip {ms:.0} ms"),

@@ -82,6 +82,7 @@ fn from_file(options: &Options) -> anyhow::Result<Attempt> {
         source: options.source,
         local: options.source,
         certificates: Arc::from(options.certificate.as_slice()),
+        alias: false,
     };
     let mut attempt = call::attempt_of(&peer, &invite, edge::boot::today())
         .map_err(|reason| anyhow::anyhow!("{}: {reason}: {}", path.display(), reason.hint()))?;

@@ -1,4 +1,7 @@
-//! `callgate load`: places calls, draws progress, ends with a table and, where asked, JSON.
+//! `callgate load`: places calls, draws progress, ends with a table and, where asked, JSON. With a
+//! scenario it does what the scenario says (`load/scenario.rs`).
+
+mod scenario;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -17,8 +20,21 @@ use crate::speak;
 #[derive(Args)]
 pub(crate) struct Options {
     /// Whom to call, such as 'sip:reception@127.0.0.1:5061;transport=tls'.
-    #[arg(long, value_name = "URI")]
-    to: String,
+    #[arg(long, value_name = "URI", required_unless_present_any = ["scenario", "answer"])]
+    to: Option<String>,
+    /// Run a scenario: callers, callees and bad actors of several kinds (benches/scenarios). Of the
+    /// options below it takes --to, --from, --answer, --set, --ca, --certificate, --key, --json,
+    /// --report and --html.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ONE_COMMAND)]
+    scenario: Option<PathBuf>,
+    /// Set a value of the scenario, as in --set limits.calls=5 or --set stage.0.rate=2; may be
+    /// repeated.
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Answer calls at this address, as in 127.0.0.1:5071; alone, until Ctrl-C or the limit of time
+    /// (limits.duration, an hour).
+    #[arg(long, value_name = "ADDRESS", conflicts_with_all = ONE_COMMAND)]
+    answer: Option<String>,
     /// Who calls: a number, a user or a whole address.
     #[arg(long, value_name = "CALLER")]
     from: Option<String>,
@@ -67,9 +83,9 @@ pub(crate) struct Options {
     /// Write what is heard, a 16 kHz WAV; with several calls one each.
     #[arg(long, value_name = "FILE")]
     save: Option<PathBuf>,
-    /// Who vouches for the server, PEM.
-    #[arg(long, default_value = "certs/ca.pem", value_name = "FILE")]
-    ca: PathBuf,
+    /// Who vouches for the server, PEM [default: certs/ca.pem].
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
     /// Client certificate, PEM; with --key.
     #[arg(long, requires = "key", value_name = "FILE")]
     certificate: Option<PathBuf>,
@@ -85,7 +101,32 @@ pub(crate) struct Options {
     /// Write the report as JSON into a file as well.
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
+    /// Write the report of a scenario as a page with plots, which needs nothing else.
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
 }
+
+/// Options that only make sense without a scenario.
+const ONE_COMMAND: [&str; 15] = [
+    "calls",
+    "rate",
+    "concurrency",
+    "connections",
+    "hold",
+    "codecs",
+    "suites",
+    "media",
+    "late_offer",
+    "say",
+    "wav",
+    "tone",
+    "silent",
+    "digits",
+    "save",
+];
+
+/// Where the development certificates are.
+const CA: &str = "certs/ca.pem";
 
 /// How media is protected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -99,6 +140,12 @@ enum Media {
 }
 
 pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
+    if options.scenario.is_some() || options.answer.is_some() {
+        return scenario::run(options);
+    }
+    if options.html.is_some() || !options.set.is_empty() {
+        bail!("--html and --set go with --scenario");
+    }
     let config = configured(options)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let report = runtime.block_on(async {
@@ -132,7 +179,8 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
 }
 
 fn configured(options: &Options) -> anyhow::Result<Config> {
-    let mut config = Config::new(Target::parse(&options.to)?);
+    let to = options.to.as_deref().context("--to is missing")?;
+    let mut config = Config::new(Target::parse(to)?);
     if let Some(from) = &options.from {
         config = config.with_caller(from)?;
     }
@@ -168,7 +216,7 @@ fn configured(options: &Options) -> anyhow::Result<Config> {
     config.tls.authorities = if options.danger_accept_any_certificate {
         Authorities::DangerAcceptAnyCertificate
     } else {
-        Authorities::File(options.ca.clone())
+        Authorities::File(options.ca.clone().unwrap_or_else(|| CA.into()))
     };
     if let (Some(certificate), Some(key)) = (&options.certificate, &options.key) {
         config.tls.identity = Some(Identity { certificate: certificate.clone(), key: key.clone() });

@@ -125,6 +125,9 @@ impl Archive {
                     None => self.submit(vault::Record::Ladder { call, entry }, "call"),
                 }
             }
+            Record::Replaced { leg, by, trunk, source } => {
+                self.refusals.replaced(leg, by, &trunk, &source);
+            }
             Record::Refused { reason, source, transport, trunk } => {
                 self.refusals.audit(now, reason, &source, transport, trunk);
             }

@@ -481,9 +481,7 @@ fn start_providers(config: &Config, telemetry: &Arc<Telemetry>) -> Result<Provid
 }
 
 fn shard_queues(config: &Config) -> (Shards, Vec<mpsc::Receiver<Input>>) {
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let wanted = if config.signalling.shards == 0 { cores } else { config.signalling.shards };
-    let queues = (0..wanted.clamp(1, 64)).map(|_| mpsc::channel(limit::SHARD_INPUTS.get()));
+    let queues = (0..config.shards()).map(|_| mpsc::channel(limit::SHARD_INPUTS.get()));
     let (senders, receivers): (Vec<_>, Vec<_>) = queues.unzip();
     (senders.into(), receivers)
 }

@@ -146,7 +146,7 @@ sections! {
     }
     /// Signalling.
     signalling: Signalling / SignallingFile {
-        /// Owners of calls; 0 for one per core.
+        /// Owners of calls, and threads for them and their connections; 0 for one per two cores.
         shards: usize,
     }
     /// Logs.
@@ -220,6 +220,14 @@ impl fmt::Display for ConfigError {
 impl std::error::Error for ConfigError {}
 
 impl Config {
+    /// How many shards own the calls, and how many threads they and their connections have.
+    #[must_use]
+    pub fn shards(&self) -> usize {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let wanted = if self.signalling.shards == 0 { cores / 2 } else { self.signalling.shards };
+        wanted.clamp(1, 64)
+    }
+
     /// Reads an operator's file (its name and text, if there is one) over the defaults, and
     /// `environment` (pairs of `CALLGATE_SECTION_KEY` and a TOML value) over both.
     ///

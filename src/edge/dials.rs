@@ -107,6 +107,7 @@ fn input_of(leg: LegId, answer: Result<Reached, DialError>) -> call::Input {
                 source: flow.source,
                 local: flow.local,
                 certificates: Arc::clone(&flow.certificates),
+                alias: flow.reusable,
             });
             call::Input::Connected { leg, peer }
         }

@@ -9,10 +9,12 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use agent::provider::{Grammar, Listening, UtteranceId};
-use base::CallId;
+use base::{CallId, Clock, Instant};
 use media::{Channel, FRAME_SAMPLES, TapFrame};
 use rtrb::Consumer;
 use vault::RecordingWriter;
+
+use crate::clock::OsClock;
 
 /// What an ear is told about one call.
 #[derive(Debug)]
@@ -32,6 +34,8 @@ pub enum EarCommand {
     Cancel,
     /// The call is over.
     Close,
+    /// The recording of its bridged legs is over.
+    CloseTape,
 }
 
 /// What an ear listens to and with.
@@ -44,8 +48,17 @@ pub struct Opened {
     pub recording: Option<RecordingWriter>,
 }
 
+/// A recording of two legs that talk with each other.
+pub struct Tape {
+    /// The caller, and the callee.
+    pub voices: [relay::listen::Listener; 2],
+    /// Where it goes.
+    pub recording: RecordingWriter,
+}
+
 enum Message {
     Open(CallId, Box<Opened>),
+    Tape(CallId, Box<Tape>),
     Tell(CallId, EarCommand),
 }
 
@@ -62,6 +75,8 @@ pub struct EarHandle(SyncSender<Message>);
 /// Commands that may wait: a few for each call that begins or speaks within one wake.
 const COMMANDS: usize = 4_096;
 const WAKE: Duration = Duration::from_millis(10);
+/// How long recordings of bridged legs may take at each wake.
+const TAPES_TIME: Duration = Duration::from_millis(8);
 /// Audio before the voice detector's onset that the transcriber gets: soft first sounds.
 const PRE_ROLL: u64 = 16 * 240;
 /// Frames kept for it: the onset is told up to a second late.
@@ -101,6 +116,12 @@ impl EarHandle {
         self.0.try_send(Message::Open(call, Box::new(opened))).is_ok()
     }
 
+    /// Begins to record two legs; `false` where the ear is overrun.
+    #[must_use]
+    pub fn tape(&self, call: CallId, tape: Tape) -> bool {
+        self.0.try_send(Message::Tape(call, Box::new(tape))).is_ok()
+    }
+
     /// Tells one call's ear; `false` where it is overrun.
     #[must_use]
     pub fn tell(&self, call: CallId, command: EarCommand) -> bool {
@@ -112,7 +133,11 @@ impl EarHandle {
 }
 
 #[derive(Default)]
-struct Room(BTreeMap<CallId, Listener>);
+struct Room {
+    listeners: BTreeMap<CallId, Listener>,
+    /// The one that waits longest is the first.
+    tapes: VecDeque<(CallId, Box<Tape>)>,
+}
 
 struct Listener {
     opened: Opened,
@@ -133,10 +158,37 @@ impl Room {
             for message in commands.try_iter().take(COMMANDS) {
                 self.take(message);
             }
-            self.0.values_mut().for_each(Listener::hear);
+            self.listeners.values_mut().for_each(Listener::hear);
+            self.record();
         }
-        for (_, mut listener) in self.0 {
+        for (_, mut listener) in self.listeners {
             listener.close();
+        }
+        for (_, tape) in self.tapes {
+            tape.close();
+        }
+    }
+
+    /// Lets recordings of bridged legs hear, as many as there is time for: voice agents wait for
+    /// their words, these lose nothing for a second.
+    fn record(&mut self) {
+        let began = OsClock.now();
+        for _ in 0..self.tapes.len() {
+            let now = OsClock.now();
+            let Some((call, mut tape)) = self.tapes.pop_front() else { return };
+            tape.hear(now);
+            self.tapes.push_back((call, tape));
+            if now.since(began) >= TAPES_TIME {
+                return;
+            }
+        }
+    }
+
+    fn close_tape(&mut self, call: CallId) {
+        if let Some(at) = self.tapes.iter().position(|(known, _)| *known == call)
+            && let Some((_, tape)) = self.tapes.remove(at)
+        {
+            tape.close();
         }
     }
 
@@ -148,19 +200,44 @@ impl Room {
                     kept: VecDeque::with_capacity(KEPT),
                     hearing: None,
                 };
-                self.0.insert(call, listener);
+                self.listeners.insert(call, listener);
+            }
+            Message::Tape(call, tape) => {
+                self.close_tape(call);
+                self.tapes.push_back((call, tape));
             }
             Message::Tell(call, EarCommand::Close) => {
-                if let Some(mut listener) = self.0.remove(&call) {
+                if let Some(mut listener) = self.listeners.remove(&call) {
                     listener.close();
                 }
             }
+            Message::Tell(call, EarCommand::CloseTape) => {
+                self.close_tape(call);
+            }
             Message::Tell(call, command) => {
-                if let Some(listener) = self.0.get_mut(&call) {
+                if let Some(listener) = self.listeners.get_mut(&call) {
                     listener.obey(command);
                 }
             }
         }
+    }
+}
+
+impl Tape {
+    /// Records what was said until now.
+    fn hear(&mut self, now: Instant) {
+        let channels = [vault::Channel::Caller, vault::Channel::Agent];
+        for (voice, channel) in self.voices.iter_mut().zip(channels) {
+            voice.listen(now, &mut |position, frame| {
+                // What the recorder has no room for is a gap, which it counts.
+                let _ = self.recording.push(channel, position, frame);
+            });
+        }
+    }
+
+    fn close(mut self) {
+        self.hear(OsClock.now());
+        self.recording.finish();
     }
 }
 
@@ -181,7 +258,7 @@ impl Listener {
                     listening.end();
                 }
             }
-            EarCommand::Close => {}
+            EarCommand::Close | EarCommand::CloseTape => {}
         }
     }
 
@@ -227,3 +304,7 @@ impl Listener {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "ear_tests.rs"]
+mod tests;

@@ -286,6 +286,7 @@ impl Door {
             source: flow.source,
             local: flow.local,
             certificates: Arc::clone(&flow.certificates),
+            alias: flow.reusable,
         });
         let alias = alias_of(&message);
         let message = Box::new(message);
@@ -434,13 +435,15 @@ fn stateless(raw: &Bytes, flow: &Flow, reason: Reason, tell: bool, tag: &str) ->
     Some(response.to_bytes())
 }
 
-/// The shard that owns a message: named in our tag or branch, else by its Call-ID, so that
-/// retransmissions, CANCEL and ACK of one INVITE meet where it went.
+/// The shard that owns a message: named in our tag or branch, also where an INVITE is to replace
+/// one of our dialogs, else by its Call-ID, so that retransmissions, CANCEL and ACK of one INVITE
+/// meet where it went.
 fn shard_of(message: &Message, count: usize) -> usize {
     let named = match message {
-        Message::Request(Request { headers, .. }) => {
-            headers.to_tag().and_then(|tag| ids::shard_of_tag(&tag))
-        }
+        Message::Request(Request { headers, .. }) => match headers.to_tag() {
+            Some(tag) => ids::shard_of_tag(&tag),
+            None => headers.text(Name::Replaces).and_then(call::shard_of_replaces),
+        },
         Message::Response(Response { headers, .. }) => {
             headers.top_via().ok().and_then(|via| ids::shard_of_branch(via.branch()?))
         }
@@ -533,6 +536,7 @@ mod tests {
             local: "192.0.2.2:5060".parse().unwrap(),
             certificates: Arc::new([]),
             outgoing: false,
+            reusable: false,
         }
     }
 
@@ -679,6 +683,19 @@ mod tests {
         use transport::Transport::{Tcp, Tls, Udp};
         assert!(!admits("203.0.113.9:1", Tcp) && admits("192.0.2.1:1", Tcp));
         assert!(admits("203.0.113.9:1", Tls) && admits("203.0.113.9:1", Udp));
+    }
+
+    #[test]
+    fn an_invite_goes_to_the_shard_of_the_dialog_that_it_replaces() {
+        let parse = |text: &str| sip::parse::datagram(&Bytes::from(text.to_owned())).unwrap();
+        for shard in [0, 1] {
+            let tag = ids::new_tag(shard, &mut base::SeededRandom::new(1));
+            let replaces = format!("Replaces: x@y;to-tag={tag};from-tag=z\r\nMax-Forwards");
+            let invite = INVITE.replace("Max-Forwards", &replaces);
+            assert_eq!(shard_of(&parse(&invite), 2), usize::from(shard));
+        }
+        let foreign = INVITE.replace("Max-Forwards", "Replaces: x;to-tag=1\r\nMax-Forwards");
+        assert_eq!(shard_of(&parse(&foreign), 2), shard_of(&parse(INVITE), 2));
     }
 
     #[test]

@@ -12,6 +12,7 @@ use base::{CallId, Clock, Event, Instant, LegId, Personal, SessionId, limit};
 use bytes::Bytes;
 use call::{Keep, Record};
 use media::MediaEvent;
+use relay::listen::Listener;
 use relay::{Command, EventSink, RelayHandle};
 use sip::FlowId;
 use telemetry::Telemetry;
@@ -22,7 +23,7 @@ use vault::VaultHandle;
 use crate::archive::Archive;
 use crate::clock::OsClock;
 use crate::dials::Dials;
-use crate::ear::{EarCommand, EarHandle, Opened};
+use crate::ear::{EarCommand, EarHandle, Opened, Tape};
 use crate::front::Shards;
 use crate::shard::{Driver, Input, Shard, Wish};
 
@@ -117,6 +118,22 @@ impl Driver for Host {
             return;
         }
         self.relay(session, Command::Tap(producer));
+    }
+
+    fn tape(&mut self, call: CallId, sessions: [SessionId; 2]) {
+        let Ok(recording) = self.vault.record(call) else {
+            return self.telemetry.emit(&Event::VaultFailed { what: "recording" });
+        };
+        let began = OsClock.now();
+        let rings = sessions.map(|_| rtrb::RingBuffer::new(limit::RELAY_TAP_PACKETS.get()));
+        let [(caller, caller_packets), (callee, callee_packets)] = rings;
+        let voices = [caller_packets, callee_packets].map(|it| Listener::new(it, began));
+        if !self.ear.tape(call, Tape { voices, recording }) {
+            return self.telemetry.emit(&Event::QueueFull { queue: "ear" });
+        }
+        for (session, ring) in sessions.into_iter().zip([caller, callee]) {
+            self.relay(session, Command::TapPackets(ring));
+        }
     }
 
     fn ear(&mut self, call: CallId, command: EarCommand) {

@@ -20,6 +20,7 @@ pub mod ear;
 pub mod front;
 pub mod host;
 pub mod ledger;
+mod logins;
 pub mod policies;
 pub mod refusals;
 pub mod shard;

@@ -15,6 +15,7 @@ use transport::{Ingress, Line, LoadedLine};
 use crate::agents::{self, Agents};
 use crate::boot;
 use crate::config::Config;
+use crate::logins::{self, Logins};
 
 /// What the files amount to.
 #[derive(Clone, Debug)]
@@ -102,16 +103,19 @@ pub fn load(config: &Config, version: u64, wall: WallTime) -> Result<Loaded, Loa
     if !collisions.is_empty() {
         return Err(LoadError::of(&collisions));
     }
+    let Logins { logins, warnings: found } =
+        logins::read(&policy).map_err(|found| LoadError::of(&found))?;
+    warnings.extend(found.iter().map(ToString::to_string));
     let setup = Setup {
         policy: Arc::new(policy.with_version(version)),
         agents: agents::cards(&agents),
+        logins,
         recording: config.keep.recording,
         transcript: config.keep.transcript,
         advertise: Some(config.advertise.host.clone()).filter(|host| !host.is_empty()),
         media_advertise: config.advertise.media.parse().ok(),
     };
     let lines = lines(&setup.policy, config)?;
-    warnings.extend(deaf_datagrams(config));
     Ok(Loaded { setup: Arc::new(setup), agents: Arc::new(agents), lines, warnings })
 }
 
@@ -144,18 +148,6 @@ fn lines(policy: &Policy, config: &Config) -> Result<Vec<LoadedLine>, LoadError>
 fn ingresses(listeners: impl IntoIterator<Item = (Transport, SocketAddr)>) -> Vec<Ingress> {
     let ingress = |(word, address)| Some(Ingress { transport: boot::kind(word)?, address });
     listeners.into_iter().filter_map(ingress).collect()
-}
-
-/// Of a datagram to every address nobody knows which one it came to, so that there is none to name
-/// in Contact.
-fn deaf_datagrams(config: &Config) -> Option<String> {
-    let is_wild = config.listen.udp.iter().any(|address| address.ip().is_unspecified());
-    let warns = is_wild && config.advertise.host.is_empty();
-    warns.then(|| {
-        "warning: [listen] udp is every address and [advertise] host is empty: calls over UDP \
-         are told to answer to no address; set the host, or list the addresses"
-            .to_owned()
-    })
 }
 
 /// What tells that a file changed: its time and size, and that of every voice agent.

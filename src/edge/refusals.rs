@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use base::event::Times;
 use base::throttle::Summary;
-use base::{Event, Instant, Personal, Reason, Throttle, TrunkName, limit};
+use base::{CallId, Event, Instant, LegId, Personal, Reason, Throttle, TrunkName, limit};
 use policy::Transport;
 use serde_json::json;
 use telemetry::Telemetry;
@@ -61,7 +61,22 @@ impl Refusals {
         let actor = trunk.map_or_else(|| "stranger".to_owned(), |trunk| format!("trunk:{trunk}"));
         let details =
             json!({ "reason": reason.code(), "transport": transport.word(), "source": address });
-        self.write("sip.refused", actor, AuditDetails::Sealed(Personal::new(details.to_string())));
+        let details = AuditDetails::Sealed(Personal::new(details.to_string()));
+        self.write("sip.refused", actor, None, details);
+    }
+
+    /// Writes who took whose place in a call.
+    pub fn replaced(
+        &self,
+        leg: LegId,
+        by: LegId,
+        trunk: &TrunkName,
+        source: &Personal<SocketAddr>,
+    ) {
+        let address = source.expose().to_string();
+        let details = json!({ "leg": leg.index, "by": by.index, "source": address });
+        let details = AuditDetails::Sealed(Personal::new(details.to_string()));
+        self.write("call.replaced", format!("trunk:{trunk}"), Some(leg.call), details);
     }
 
     /// Whether one more refused call of `trunk` is stored whole; else it is counted here.
@@ -92,19 +107,25 @@ impl Refusals {
         for Summary { source, kind, left_out } in audits {
             let details = json!({ "reason": kind.code(), "source": source, "more": left_out });
             let details = AuditDetails::Sealed(Personal::new(details.to_string()));
-            self.write("sip.refused.more", "stranger".to_owned(), details);
+            self.write("sip.refused.more", "stranger".to_owned(), None, details);
         }
         for Summary { source, kind: reason, left_out } in calls {
             let trunk = source.unwrap_or_else(|| TrunkName::new("others"));
             let details = AuditDetails::Plain(format!("reason={reason} calls={left_out}"));
-            self.write("call.refused.more", format!("trunk:{trunk}"), details);
+            self.write("call.refused.more", format!("trunk:{trunk}"), None, details);
             let calls = Times(left_out);
             self.0.telemetry.emit(&Event::CallsRefused { trunk, reason, calls });
         }
     }
 
-    fn write(&self, kind: &'static str, actor: String, details: AuditDetails) {
-        let entry = AuditEntry { kind, actor, call: None, details };
+    fn write(
+        &self,
+        kind: &'static str,
+        actor: String,
+        call: Option<CallId>,
+        details: AuditDetails,
+    ) {
+        let entry = AuditEntry { kind, actor, call, details };
         if self.0.vault.submit(vault::Record::Audit(entry)).is_err() {
             self.0.telemetry.emit(&Event::VaultFailed { what: "audit" });
         }

@@ -77,6 +77,8 @@ pub trait Driver {
     fn relay(&mut self, session: SessionId, command: Command) -> bool;
     /// Lets the transcriber, and with `keep.recording` the recorder, listen along.
     fn listen(&mut self, call: CallId, session: SessionId, keep: Keep);
+    /// Lets the recorder listen to two bridged sessions: the caller's, and the callee's.
+    fn tape(&mut self, call: CallId, sessions: [SessionId; 2]);
     /// Tells a call's ear.
     fn ear(&mut self, call: CallId, command: EarCommand);
     /// Asks the speaker.
@@ -114,6 +116,8 @@ pub trait Driver {
 struct Talk {
     dialogue: Dialogue,
     leg: LegId,
+    /// The new party of a transfer, while the voice agent speaks with it.
+    target: Option<LegId>,
     voice: String,
     keeps_transcript: bool,
 }
@@ -132,6 +136,8 @@ pub struct Shard {
     early_keys: BTreeMap<CallId, Vec<agent::Input>>,
     /// Legs that talk with another leg.
     bridged: BTreeSet<LegId>,
+    /// Calls whose bridged legs are recorded, and which these are.
+    taped: BTreeMap<CallId, [LegId; 2]>,
     sessions: BTreeMap<LegId, SessionId>,
     legs: BTreeMap<SessionId, LegId>,
     released: VecDeque<(Instant, SessionId)>,
@@ -150,6 +156,7 @@ impl Shard {
             talks: BTreeMap::new(),
             early_keys: BTreeMap::new(),
             bridged: BTreeSet::new(),
+            taped: BTreeMap::new(),
             sessions: BTreeMap::new(),
             legs: BTreeMap::new(),
             released: VecDeque::new(),
@@ -243,11 +250,19 @@ impl Shard {
         if let MediaEvent::Report { last: true, .. } = &event {
             self.forget(session);
         }
-        let talk = self.talks.get(&leg.call).map(|talk| talk.leg);
-        match (to_agent(now, &event), talk == Some(leg)) {
-            (Some(input), true) => self.tell(now, wall, leg.call, input, driver),
-            (Some(input @ agent::Input::Digit { .. }), false) => self.hold_key(leg, input, driver),
-            _ => {}
+        let talk = self.talks.get(&leg.call);
+        if talk.is_some_and(|talk| talk.target == Some(leg)) {
+            if let Some(input) = of_target(&event) {
+                self.tell(now, wall, leg.call, input, driver);
+            }
+        } else {
+            match (to_agent(now, &event), talk.is_some_and(|talk| talk.leg == leg)) {
+                (Some(input), true) => self.tell(now, wall, leg.call, input, driver),
+                (Some(input @ agent::Input::Digit { .. }), false) => {
+                    self.hold_key(leg, input, driver);
+                }
+                _ => {}
+            }
         }
         self.calls.handle_input(now, wall, call::Input::Media { leg, event });
     }
@@ -280,50 +295,96 @@ impl Shard {
                     self.calls.handle_input(now, wall, call::Input::Media { leg, event });
                 }
             }
-            call::Output::Apply { plan } => {
-                let (leg, Some(session)) = (plan.leg, self.sessions.get(&plan.leg).copied()) else {
-                    return;
-                };
-                let with = match &plan.purpose {
-                    Purpose::Bridge(Some(bridge)) => self.sessions.get(&bridge.with).copied(),
-                    Purpose::Bridge(None) | Purpose::Agent { .. } => None,
-                };
-                match &plan.purpose {
-                    Purpose::Agent { .. } => self.bridged.remove(&leg),
-                    Purpose::Bridge(_) => self.bridged.insert(leg),
-                };
-                if !driver.relay(session, Command::Apply { plan, with }) {
-                    // Without its plan the leg is mute: the call must not look well.
-                    let (call, reason) = (leg.call, Reason::RelayFull);
-                    self.calls.handle_input(now, wall, call::Input::HangUp { call, reason });
-                }
-            }
+            call::Output::Apply { plan } => self.apply(now, wall, plan, driver),
+            call::Output::HandOver { from, to } => self.hand_over(from, to),
             call::Output::Release { leg } => self.release(now, wall, leg, driver),
             call::Output::StartAgent { call, leg, agent, keep } => {
                 self.start_agent(now, wall, call, leg, &agent, keep, driver);
             }
+            call::Output::Ring { leg, on } => {
+                if let Some(session) = self.sessions.get(&leg) {
+                    driver.relay(*session, Command::Ring(on));
+                }
+            }
+            call::Output::Tape { call, caller, callee } => {
+                let session = |leg| self.sessions.get(&leg).copied();
+                if let (Some(caller_session), Some(callee_session)) =
+                    (session(caller), session(callee))
+                {
+                    self.taped.insert(call, [caller, callee]);
+                    driver.tape(call, [caller_session, callee_session]);
+                }
+            }
+            call::Output::StopTape { call } => self.stop_tape(call, driver),
             call::Output::Held { call, held } => {
                 self.tell(now, wall, call, agent::Input::Held(held), driver);
             }
-            call::Output::Digit { call, digit } => {
-                let input = agent::Input::Digit { digit, from: now, until: now };
-                if self.talks.contains_key(&call) {
-                    self.tell(now, wall, call, input, driver);
-                } else {
-                    self.hold_key(LegId { call, index: 0 }, input, driver);
-                }
-            }
+            call::Output::Digit { leg, digit } => self.on_key(now, wall, leg, digit, driver),
             call::Output::Press { leg, digit } => {
                 if let Some(session) = self.sessions.get(&leg) {
                     driver.relay(*session, Command::SendDigits(digit.to_string()));
                 }
             }
             call::Output::StopAgent { call } => self.stop_agent(now, wall, call, driver),
+            call::Output::TargetReached { leg } => {
+                self.set_target(leg.call, Some(leg));
+                self.tell(now, wall, leg.call, agent::Input::TargetReached, driver);
+            }
             call::Output::TransferFailed { call, reason } => {
+                self.set_target(call, None);
                 self.tell(now, wall, call, agent::Input::TransferFailed(reason), driver);
             }
             call::Output::Record(record) => driver.store(*record),
             call::Output::Event(event) => driver.event(event),
+        }
+    }
+
+    fn apply(
+        &mut self,
+        now: Instant,
+        wall: WallTime,
+        plan: Box<media::LegPlan>,
+        driver: &mut dyn Driver,
+    ) {
+        let (leg, Some(session)) = (plan.leg, self.sessions.get(&plan.leg).copied()) else {
+            return;
+        };
+        let with = match &plan.purpose {
+            Purpose::Bridge(Some(bridge)) => self.sessions.get(&bridge.with).copied(),
+            Purpose::Bridge(None) | Purpose::Agent { .. } => None,
+        };
+        match &plan.purpose {
+            Purpose::Agent { .. } => self.bridged.remove(&leg),
+            Purpose::Bridge(_) => self.bridged.insert(leg),
+        };
+        if !driver.relay(session, Command::Apply { plan, with }) {
+            // Without its plan the leg is mute: the call must not look well.
+            let (call, reason) = (leg.call, Reason::RelayFull);
+            self.calls.handle_input(now, wall, call::Input::HangUp { call, reason });
+        }
+    }
+
+    /// A key came by signalling.
+    fn on_key(
+        &mut self,
+        now: Instant,
+        wall: WallTime,
+        leg: LegId,
+        digit: char,
+        driver: &mut dyn Driver,
+    ) {
+        let input = agent::Input::Digit { digit, from: now, until: now };
+        let target = agent::Input::TargetDigit(digit);
+        match self.talks.get(&leg.call).map(|talk| talk.target == Some(leg)) {
+            Some(true) => self.tell(now, wall, leg.call, target, driver),
+            Some(false) => self.tell(now, wall, leg.call, input, driver),
+            None => self.hold_key(leg, input, driver),
+        }
+    }
+
+    fn set_target(&mut self, call: CallId, target: Option<LegId>) {
+        if let Some(talk) = self.talks.get_mut(&call) {
+            talk.target = target;
         }
     }
 
@@ -340,6 +401,21 @@ impl Shard {
         self.sessions.insert(leg, session);
         self.legs.insert(session, leg);
         session
+    }
+
+    /// The media session of one leg is another one's, with the voice agent that talks there.
+    fn hand_over(&mut self, from: LegId, to: LegId) {
+        let Some(session) = self.sessions.remove(&from) else { return };
+        self.sessions.insert(to, session);
+        self.legs.insert(session, to);
+        if self.bridged.remove(&from) {
+            self.bridged.insert(to);
+        }
+        if let Some(talk) = self.talks.get_mut(&from.call).filter(|talk| talk.leg == from) {
+            talk.leg = to;
+        }
+        let taped = self.taped.get_mut(&from.call).into_iter().flatten();
+        taped.filter(|leg| **leg == from).for_each(|leg| *leg = to);
     }
 
     fn forget(&mut self, session: SessionId) -> Option<LegId> {
@@ -373,8 +449,18 @@ impl Shard {
         }
     }
 
+    /// The recording of two bridged legs is over.
+    fn stop_tape(&mut self, call: CallId, driver: &mut dyn Driver) {
+        if self.taped.remove(&call).is_some() {
+            driver.ear(call, EarCommand::CloseTape);
+        }
+    }
+
     fn release(&mut self, now: Instant, wall: WallTime, leg: LegId, driver: &mut dyn Driver) {
         self.bridged.remove(&leg);
+        if self.taped.get(&leg.call).is_some_and(|legs| legs.contains(&leg)) {
+            self.stop_tape(leg.call, driver);
+        }
         if self.talks.get(&leg.call).is_none_or(|talk| talk.leg == leg) {
             self.stop_agent(now, wall, leg.call, driver);
         }
@@ -405,6 +491,7 @@ impl Shard {
         let talk = Talk {
             dialogue: Dialogue::new(call, Arc::clone(flow)),
             leg,
+            target: None,
             voice: flow.voice.clone(),
             keeps_transcript: keep.transcript,
         };
@@ -430,9 +517,29 @@ impl Shard {
         }
     }
 
+    /// Hands a piece of speech to a leg's session; who failed, where it is not taken.
+    fn play(
+        &self,
+        leg: Option<LegId>,
+        (speech, samples, last): (SpeechId, Arc<[i16]>, bool),
+        driver: &mut dyn Driver,
+    ) -> Option<Role> {
+        let command = Command::Play { speech: speech.0, samples, last };
+        let session = leg.and_then(|leg| self.sessions.get(&leg));
+        let taken = session.is_some_and(|session| driver.relay(*session, command));
+        (!taken).then_some(Role::Speaker)
+    }
+
+    fn stop_playout(&self, leg: Option<LegId>, driver: &mut dyn Driver) {
+        if let Some(session) = leg.and_then(|leg| self.sessions.get(&leg)) {
+            driver.relay(*session, Command::StopPlayout);
+        }
+    }
+
     fn follow(&mut self, now: Instant, wall: WallTime, call: CallId, driver: &mut dyn Driver) {
         while let Some(talk) = self.talks.get_mut(&call) {
             let Some(output) = talk.dialogue.poll_output() else { return };
+            let (talk_leg, talk_target) = (talk.leg, talk.target);
             let refused = match output {
                 agent::Output::Speak { speech, text } => {
                     driver.speak(call, speech, &text, &talk.voice).err().map(|_| Role::Speaker)
@@ -441,15 +548,13 @@ impl Shard {
                     driver.think(call, thought, &question, &knowledge).err().map(|_| Role::Reasoner)
                 }
                 agent::Output::Play { speech, samples, last } => {
-                    let command = Command::Play { speech: speech.0, samples, last };
-                    let session = self.sessions.get(&talk.leg);
-                    let taken = session.is_some_and(|session| driver.relay(*session, command));
-                    (!taken).then_some(Role::Speaker)
+                    self.play(Some(talk_leg), (speech, samples, last), driver)
+                }
+                agent::Output::Announce { speech, samples, last } => {
+                    self.play(talk_target, (speech, samples, last), driver)
                 }
                 agent::Output::StopPlayout => {
-                    if let Some(session) = self.sessions.get(&talk.leg) {
-                        driver.relay(*session, Command::StopPlayout);
-                    }
+                    self.stop_playout(Some(talk_leg), driver);
                     None
                 }
                 agent::Output::Listen(grammar) => {
@@ -474,8 +579,16 @@ impl Shard {
                     }
                     None
                 }
-                agent::Output::Transfer(to) => {
-                    self.calls.handle_input(now, wall, call::Input::Transfer { call, to });
+                agent::Output::Transfer { to, is_announced } => {
+                    let input = call::Input::Transfer { call, to, is_announced };
+                    self.calls.handle_input(now, wall, input);
+                    None
+                }
+                agent::Output::TransferAnswer(is_accepted) => {
+                    self.set_target(call, None);
+                    self.stop_playout(talk_target, driver);
+                    let input = call::Input::TransferAnswer { call, is_accepted };
+                    self.calls.handle_input(now, wall, input);
                     None
                 }
                 agent::Output::HangUp(reason) => {
@@ -491,6 +604,17 @@ impl Shard {
                 talk.dialogue.handle_input(now, agent::Input::Refused(role));
             }
         }
+    }
+}
+
+/// What of a media event of a transfer's new party concerns the voice agent.
+const fn of_target(event: &MediaEvent) -> Option<agent::Input> {
+    match *event {
+        MediaEvent::Digit { digit, .. } => Some(agent::Input::TargetDigit(digit)),
+        MediaEvent::PlayoutFinished { speech, .. } => {
+            Some(agent::Input::Announced { speech: SpeechId(speech) })
+        }
+        _ => None,
     }
 }
 

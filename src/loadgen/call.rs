@@ -22,7 +22,7 @@ use crate::os::{OsClock, OsRandom, wake_at};
 use crate::pacer::Pacer;
 use crate::report::{CallOutcome, CallReport, Ending, millis};
 use crate::talk::{Act, FRAME, Heard, Talker};
-use crate::uac::{Agreed, Description, End, Parties, Uac, UacOutput};
+use crate::user_agent::{Agreed, Description, End, Parties, UserAgent, UserAgentOutput};
 use crate::wav;
 
 /// Sound above this is audible: far above the noise of G.711, far below speech.
@@ -80,7 +80,7 @@ pub(crate) struct Call {
     inbox: mpsc::Receiver<Message>,
     is_cut_off: bool,
     cancelled: Cancelled,
-    uac: Uac,
+    ua: UserAgent,
     ports: Ports,
     media: Option<Media>,
     /// Running while media may flow.
@@ -153,8 +153,8 @@ impl Call {
         report.call_id = ids::new_call_id(&mut random);
         let now = OsClock.now();
         let inbox = line.register(&report.call_id);
-        let mut uac = Uac::new(parties, description, Box::new(random));
-        uac.start(now, &report.call_id);
+        let mut ua = UserAgent::new(parties, description, Box::new(random));
+        ua.start(now, &report.call_id);
         let talker = Talker::new(config.script.clone());
         let listens = config.script.listens();
         let ear = listens.then(|| VoiceDetector::new(SampleRate::Hz16000, Threshold::default()));
@@ -164,7 +164,7 @@ impl Call {
             inbox,
             is_cut_off: false,
             cancelled,
-            uac,
+            ua,
             ports,
             media: None,
             pacer: None,
@@ -202,7 +202,7 @@ impl Call {
                 () = tokio::time::sleep_until(wake) => None,
                 () = self.cancelled.wait(), if !is_cancelled => {
                     is_cancelled = true;
-                    self.uac.end(OsClock.now(), End::Over(Ending::Cancelled));
+                    self.ua.end(OsClock.now(), End::Over(Ending::Cancelled));
                     None
                 }
             };
@@ -222,32 +222,34 @@ impl Call {
     fn on_message(&mut self, message: Option<Message>) {
         let now = OsClock.now();
         match message {
-            Some(message) => self.uac.receive(now, message),
+            Some(message) => self.ua.receive(now, message),
             None => {
                 self.is_cut_off = true;
-                self.uac.flow_failed(now);
+                self.ua.flow_failed(now);
             }
         }
     }
 
     /// Does what the user agent asks for.
     fn drain(&mut self, now: Instant) {
-        while let Some(output) = self.uac.poll_output() {
+        while let Some(output) = self.ua.poll_output() {
             match output {
-                UacOutput::Send(bytes) => {
+                UserAgentOutput::Send(bytes) => {
                     if self.line.send(bytes).is_err() && !self.is_cut_off {
                         self.is_cut_off = true;
-                        self.uac.flow_failed(now);
+                        self.ua.flow_failed(now);
                     }
                 }
-                UacOutput::Agreed(agreed) => {
+                UserAgentOutput::Agreed(agreed) => {
                     if let Err(reason) = self.agree(now, &agreed) {
                         let reason = reason.to_owned();
-                        self.uac.end(now, End::Failed { status: Some(200), reason });
+                        self.ua.end(now, End::Failed { status: Some(200), reason });
                     }
                 }
-                UacOutput::Released => self.stop_media(now),
-                UacOutput::Ended(end) => self.end = Some(end),
+                // Here media begins with the answer.
+                UserAgentOutput::Early(_) | UserAgentOutput::Digit(_) => {}
+                UserAgentOutput::Released => self.stop_media(now),
+                UserAgentOutput::Ended(end) => self.end = Some(end),
             }
         }
     }
@@ -280,7 +282,7 @@ impl Call {
         // Once it has passed, the user agent's own time to give up counts.
         let limit = Some(limit).filter(|it| *it > OsClock.now());
         let tick = self.pacer.as_ref().map(Pacer::poll_timeout);
-        let earliest = [limit, tick, self.uac.poll_timeout()].into_iter().flatten().min();
+        let earliest = [limit, tick, self.ua.poll_timeout()].into_iter().flatten().min();
         earliest.unwrap_or_else(|| OsClock.now() + Duration::from_secs(1))
     }
 
@@ -289,15 +291,15 @@ impl Call {
         match self.answered {
             None if now >= self.started + config.setup_timeout => {
                 let reason = "setup.timeout".to_owned();
-                self.uac.end(now, End::Failed { status: self.uac.status(), reason });
+                self.ua.end(now, End::Failed { status: self.ua.status(), reason });
             }
             Some(answered) if now >= answered + config.hold => {
-                self.uac.end(now, End::Over(Ending::Hold));
+                self.ua.end(now, End::Over(Ending::Hold));
             }
             _ => {}
         }
-        if self.uac.poll_timeout().is_some_and(|at| at <= now) {
-            self.uac.handle_timeout(now);
+        if self.ua.poll_timeout().is_some_and(|at| at <= now) {
+            self.ua.handle_timeout(now);
         }
         let Some(due) = self.pacer.as_mut().map(|pacer| pacer.handle_timeout(now)) else { return };
         for skipped in 0..due.skipped {
@@ -350,9 +352,9 @@ impl Call {
             }
         }
         match act {
-            Some(Act::Hold) => self.uac.hold(now, Direction::SendOnly),
-            Some(Act::Resume) => self.uac.hold(now, Direction::SendRecv),
-            Some(Act::Hangup) => self.uac.end(now, End::Over(Ending::Script)),
+            Some(Act::Hold) => self.ua.hold(now, Direction::SendOnly),
+            Some(Act::Resume) => self.ua.hold(now, Direction::SendRecv),
+            Some(Act::Hangup) => self.ua.end(now, End::Over(Ending::Script)),
             Some(Act::Digits(_)) | None => {}
         }
     }
@@ -396,7 +398,7 @@ impl Call {
     fn finish(&mut self) {
         self.stop_media(OsClock.now());
         let report = &mut self.report;
-        report.status = self.uac.status();
+        report.status = self.ua.status();
         report.steps_begun = self.talker.steps_begun();
         report.waits_timed_out = self.talker.waits_timed_out();
         if let Some(media) = &self.media {

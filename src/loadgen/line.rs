@@ -1,17 +1,18 @@
 //! One signalling connection (or UDP socket) that many calls share: messages out, and messages in
-//! to the call whose Call-ID they have.
+//! to the call whose Call-ID they have. `listen.rs` makes lines of the connections that others open
+//! to us; on those, an INVITE of a new call rings a [`Doorbell`].
 
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use base::limit::{LOADGEN_QUEUE, SIP_MESSAGE_BYTES, TRANSPORT_HANDSHAKE_MS};
 use bytes::Bytes;
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
-use sip::{Frame, Framer, Message, Method, Name, Opened, PING, PONG, Response, Status};
+use sip::{Frame, Framer, Message, Method, Name, Opened, PING, PONG, Request, Response, Status};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::sync::{mpsc, oneshot};
@@ -62,18 +63,45 @@ impl OpenError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Clogged;
 
-enum Out {
+pub(crate) enum Out {
     Message(Bytes),
     End(oneshot::Sender<()>),
 }
 
 #[derive(Default)]
-struct Calls {
+pub(crate) struct Calls {
     is_closed: bool,
+    /// Whether the calls belong to all lines of a listener, so that the end of one line ends none:
+    /// a far end may go on with a call on another connection.
+    is_of_listener: bool,
     inboxes: BTreeMap<String, mpsc::Sender<Message>>,
 }
 
-type Shared = Arc<Mutex<Calls>>;
+pub(crate) type Shared = Arc<Mutex<Calls>>;
+
+/// The calls of a listener, empty.
+pub(crate) fn calls_of_listener() -> Shared {
+    Arc::new(Mutex::new(Calls { is_of_listener: true, ..Calls::default() }))
+}
+
+/// A call that begins on a line of a listener.
+pub(crate) struct Arrival {
+    /// The line that its answers take.
+    pub(crate) line: Arc<Line>,
+    /// Its INVITE.
+    pub(crate) invite: Request,
+    /// What follows.
+    pub(crate) inbox: mpsc::Receiver<Message>,
+}
+
+/// Where new calls are told.
+#[derive(Clone)]
+pub(crate) struct Doorbell {
+    /// Whom to tell.
+    pub(crate) arrivals: mpsc::Sender<Arrival>,
+    /// The line that they come by.
+    pub(crate) line: Weak<Line>,
+}
 
 /// Calls are added and removed in one step each, so that a panic elsewhere leaves nothing torn.
 fn lock(calls: &Shared) -> MutexGuard<'_, Calls> {
@@ -85,12 +113,15 @@ pub(crate) struct Line {
     out: mpsc::Sender<Out>,
     calls: Shared,
     local: SocketAddr,
-    reader: AbortHandle,
+    /// Ends with the line; a line of a shared socket has none of its own.
+    reader: OnceLock<AbortHandle>,
 }
 
 impl Drop for Line {
     fn drop(&mut self) {
-        self.reader.abort();
+        if let Some(reader) = self.reader.get() {
+            reader.abort();
+        }
     }
 }
 
@@ -128,10 +159,15 @@ impl Line {
         let (out, outbox) = mpsc::channel(LOADGEN_QUEUE.get());
         let calls = Shared::default();
         let socket = Arc::new(socket);
-        let desk = Desk { calls: Arc::clone(&calls), out: out.downgrade(), source: address };
+        let desk = Desk {
+            calls: Arc::clone(&calls),
+            out: out.downgrade(),
+            source: address,
+            doorbell: None,
+        };
         let reader = tokio::spawn(read_datagrams(Arc::clone(&socket), desk)).abort_handle();
-        tokio::spawn(write_datagrams(socket, outbox));
-        Ok(Self { out, calls, local, reader })
+        tokio::spawn(write_datagrams(socket, None, outbox));
+        Ok(Self { out, calls, local, reader: reader.into() })
     }
 
     fn run(
@@ -142,10 +178,48 @@ impl Line {
         let (out, outbox) = mpsc::channel(LOADGEN_QUEUE.get());
         let calls = Shared::default();
         let (incoming, outgoing) = tokio::io::split(stream);
-        let desk = Desk { calls: Arc::clone(&calls), out: out.downgrade(), source };
-        let reader = tokio::spawn(read_stream(incoming, desk)).abort_handle();
+        let desk = Desk { calls: Arc::clone(&calls), out: out.downgrade(), source, doorbell: None };
+        let reader = tokio::spawn(read_stream(incoming, Opened::ByUs, desk)).abort_handle();
         tokio::spawn(write_stream(outgoing, outbox, Arc::clone(&calls)));
-        Self { out, calls, local, reader }
+        Self { out, calls, local, reader: reader.into() }
+    }
+
+    /// A line of a connection that `source` opened to us.
+    pub(crate) fn accepted(
+        stream: impl AsyncRead + AsyncWrite + Send + 'static,
+        local: SocketAddr,
+        source: SocketAddr,
+        calls: &Shared,
+        arrivals: mpsc::Sender<Arrival>,
+    ) -> Arc<Self> {
+        let (out, outbox) = mpsc::channel(LOADGEN_QUEUE.get());
+        let (incoming, outgoing) = tokio::io::split(stream);
+        tokio::spawn(write_stream(outgoing, outbox, Arc::clone(calls)));
+        let weak = out.downgrade();
+        let reader = OnceLock::new();
+        let line = Arc::new(Self { out, calls: Arc::clone(calls), local, reader });
+        let doorbell = Some(Doorbell { arrivals, line: Arc::downgrade(&line) });
+        let desk = Desk { calls: Arc::clone(calls), out: weak, source, doorbell };
+        // Only now, so that the first call finds its line.
+        let reader = tokio::spawn(read_stream(incoming, Opened::ByPeer, desk)).abort_handle();
+        line.reader.get_or_init(|| reader);
+        line
+    }
+
+    /// A line to one peer of a datagram socket that hears many, and the desk for what it hears.
+    pub(crate) fn of_peer(
+        socket: &Arc<UdpSocket>,
+        local: SocketAddr,
+        source: SocketAddr,
+        calls: &Shared,
+        arrivals: mpsc::Sender<Arrival>,
+    ) -> (Arc<Self>, Desk) {
+        let (out, outbox) = mpsc::channel(LOADGEN_QUEUE.get());
+        tokio::spawn(write_datagrams(Arc::clone(socket), Some(source), outbox));
+        let weak = out.downgrade();
+        let line = Arc::new(Self { out, calls: Arc::clone(calls), local, reader: OnceLock::new() });
+        let doorbell = Some(Doorbell { arrivals, line: Arc::downgrade(&line) });
+        (line, Desk { calls: Arc::clone(calls), out: weak, source, doorbell })
     }
 
     /// Our address on it.
@@ -156,6 +230,11 @@ impl Line {
     /// Whether no more calls can use it.
     pub(crate) fn is_closed(&self) -> bool {
         lock(&self.calls).is_closed
+    }
+
+    /// Whether nothing can be sent any more.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.out.is_closed()
     }
 
     /// Has messages of this call delivered; the inbox ends when the line does.
@@ -193,19 +272,23 @@ impl Line {
 
 fn close(calls: &Shared) {
     let mut calls = lock(calls);
+    if calls.is_of_listener {
+        return;
+    }
     calls.is_closed = true;
     calls.inboxes.clear();
 }
 
 /// Sorts what arrives.
-struct Desk {
+pub(crate) struct Desk {
     calls: Shared,
     out: mpsc::WeakSender<Out>,
     source: SocketAddr,
+    doorbell: Option<Doorbell>,
 }
 
 impl Desk {
-    fn deliver(&self, mut message: Message) {
+    pub(crate) fn deliver(&self, mut message: Message) {
         if let Message::Request(request) = &mut message {
             request.stamp_source(self.source);
         }
@@ -219,6 +302,7 @@ impl Desk {
             // repeat or time out.
             (Some(inbox), message) => drop(inbox.try_send(message)),
             (None, Message::Request(request)) if request.method != Method::Ack => {
+                let Some(request) = self.ring(request) else { return };
                 let status = match request.method {
                     Method::Options => Status::OK,
                     _ => Status::CALL_DOES_NOT_EXIST,
@@ -228,6 +312,28 @@ impl Desk {
                 self.send(response.to_bytes());
             }
             (None, _) => {}
+        }
+    }
+
+    /// Tells of a new call; gives back what is none, or what nobody takes.
+    fn ring(&self, request: Request) -> Option<Request> {
+        let Some(doorbell) = &self.doorbell else { return Some(request) };
+        let is_new = request.method == Method::Invite && request.headers.to_tag().is_none();
+        let call_id = request.headers.call_id().ok().filter(|_| is_new).map(str::to_owned);
+        let (Some(call_id), Some(line)) = (call_id, doorbell.line.upgrade()) else {
+            return Some(request);
+        };
+        let (sender, inbox) = mpsc::channel(LOADGEN_QUEUE.get());
+        lock(&self.calls).inboxes.insert(call_id.clone(), sender);
+        match doorbell.arrivals.try_send(Arrival { line, invite: request, inbox }) {
+            Ok(()) => None,
+            Err(refused) => {
+                lock(&self.calls).inboxes.remove(&call_id);
+                let request = refused.into_inner().invite;
+                let busy = Response::to(&request, Status::SERVICE_UNAVAILABLE, Some("load"));
+                self.send(busy.to_bytes());
+                None
+            }
         }
     }
 
@@ -245,8 +351,8 @@ impl Drop for Desk {
     }
 }
 
-async fn read_stream(mut stream: impl AsyncRead + Unpin, desk: Desk) {
-    let mut framer = Framer::new(Opened::ByUs);
+async fn read_stream(mut stream: impl AsyncRead + Unpin, opened: Opened, desk: Desk) {
+    let mut framer = Framer::new(opened);
     let mut buffer = vec![0; 16_384];
     while let Ok(read @ 1..) = stream.read(&mut buffer).await {
         framer.push(&buffer[..read]);
@@ -303,9 +409,16 @@ async fn write_stream(
     drop(end);
 }
 
-async fn write_datagrams(socket: Arc<UdpSocket>, mut outbox: mpsc::Receiver<Out>) {
+async fn write_datagrams(
+    socket: Arc<UdpSocket>,
+    to: Option<SocketAddr>,
+    mut outbox: mpsc::Receiver<Out>,
+) {
     while let Some(Out::Message(bytes)) = outbox.recv().await {
         // What the network does not take is repeated by its transaction.
-        let _ = socket.send(&bytes).await;
+        let _ = match to {
+            Some(to) => socket.send_to(&bytes, to).await,
+            None => socket.send(&bytes).await,
+        };
     }
 }

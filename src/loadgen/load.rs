@@ -30,6 +30,17 @@ pub enum LoadError {
     /// The configuration asks for what cannot be done.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// Where callees are to listen, nobody can.
+    #[error("nobody can listen at {address}: {why}")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// What the system says.
+        why: String,
+    },
+    /// The threads that carry media cannot be started.
+    #[error("the media threads do not start: {0}")]
+    Engine(String),
     /// TLS cannot be set up.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -48,7 +59,7 @@ pub enum LoadError {
 pub struct Cancellation(Arc<watch::Sender<bool>>);
 
 impl Cancellation {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(Arc::new(watch::Sender::new(false)))
     }
 
@@ -57,7 +68,7 @@ impl Cancellation {
         self.0.send_replace(true);
     }
 
-    fn listen(&self) -> Cancelled {
+    pub(crate) fn listen(&self) -> Cancelled {
         Cancelled(self.0.subscribe())
     }
 }
@@ -163,7 +174,7 @@ impl Load {
     /// The target's name has no address. Calls that fail are in the report.
     pub async fn run(self) -> Result<Report, LoadError> {
         let Self { config, tls, progress, cancellation } = self;
-        let far = far_of(&config, tls).await?;
+        let far = far_of(&config.target, tls, config.tls.server_name.as_deref()).await?;
         let (started, wall) = (OsClock.now(), OsClock.wall());
         let deadline = started + config.deadline.unwrap_or_else(|| longest(&config));
         let plan = Arc::new(Plan { tracker: Tracker { progress, started }, config });
@@ -259,8 +270,12 @@ fn longest(config: &Config) -> Duration {
     offset(config.calls, config.rate).saturating_add(calls)
 }
 
-async fn far_of(config: &Config, tls: Option<Arc<rustls::ClientConfig>>) -> Result<Far, LoadError> {
-    let Target { host, port, transport, .. } = &config.target;
+pub(crate) async fn far_of(
+    target: &Target,
+    tls: Option<Arc<rustls::ClientConfig>>,
+    server_name: Option<&str>,
+) -> Result<Far, LoadError> {
+    let Target { host, port, transport, .. } = target;
     let name = match host {
         Host::Name(name) => name.to_string(),
         other => other.ip().map(|ip| ip.to_string()).unwrap_or_default(),
@@ -274,7 +289,7 @@ async fn far_of(config: &Config, tls: Option<Arc<rustls::ClientConfig>>) -> Resu
             .next()
             .ok_or_else(|| resolve("it has none".into()))?,
     };
-    let server_name = config.tls.server_name.clone().unwrap_or_else(|| name.clone());
+    let server_name = server_name.map_or_else(|| name.clone(), str::to_owned);
     let tls = match tls {
         Some(tls) => {
             let name = ServerName::try_from(server_name)
@@ -287,18 +302,18 @@ async fn far_of(config: &Config, tls: Option<Arc<rustls::ClientConfig>>) -> Resu
 }
 
 /// The signalling connections, opened when first needed and again where one was lost.
-struct Lines {
+pub(crate) struct Lines {
     far: Far,
     lines: Vec<Mutex<Option<Arc<Line>>>>,
 }
 
 impl Lines {
-    fn new(far: Far, count: u32) -> Arc<Self> {
+    pub(crate) fn new(far: Far, count: u32) -> Arc<Self> {
         Arc::new(Self { far, lines: (0..count).map(|_| Mutex::new(None)).collect() })
     }
 
     /// The line of call `index`.
-    async fn get(&self, index: u32) -> Result<Arc<Line>, &'static str> {
+    pub(crate) async fn get(&self, index: u32) -> Result<Arc<Line>, &'static str> {
         let slot = &self.lines[index as usize % self.lines.len()];
         let mut slot = slot.lock().await;
         if let Some(line) = slot.as_ref().filter(|line| !line.is_closed()) {
@@ -309,7 +324,7 @@ impl Lines {
         Ok(line)
     }
 
-    async fn close(&self) {
+    pub(crate) async fn close(&self) {
         for slot in &self.lines {
             if let Some(line) = slot.lock().await.take() {
                 line.close().await;

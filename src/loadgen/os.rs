@@ -43,3 +43,29 @@ impl Random for OsRandom {
         }
     }
 }
+
+/// CPU time of the calling thread.
+pub(crate) fn thread_time() -> Duration {
+    cpu_time(rustix::time::ClockId::ThreadCPUTime)
+}
+
+/// CPU time of this process.
+pub(crate) fn process_time() -> Duration {
+    cpu_time(rustix::time::ClockId::ProcessCPUTime)
+}
+
+fn cpu_time(clock: rustix::time::ClockId) -> Duration {
+    let time = rustix::time::clock_gettime(clock);
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or(0))
+}
+
+/// Has as many descriptors as the system allows; returns how many.
+pub(crate) fn raise_descriptors() -> u64 {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let now = getrlimit(Resource::Nofile);
+    let most = Rlimit { current: now.maximum, maximum: now.maximum };
+    // Refused only where it would change nothing.
+    let _ = setrlimit(Resource::Nofile, most);
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}

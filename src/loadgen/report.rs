@@ -329,6 +329,11 @@ impl Tally {
         }
     }
 
+    /// Calls begun late so far.
+    pub(crate) const fn late_starts(&self) -> u64 {
+        self.saturation.late_starts
+    }
+
     /// The report.
     pub(crate) fn finish(mut self, frame: Frame) -> Report {
         self.calls.sort_by_key(|call| call.index);
@@ -417,6 +422,10 @@ impl fmt::Display for Report {
             writeln!(f, "saving     {} recordings are missing or not whole", self.save_errors)?;
         }
         let Saturation { ticks, behind, skipped, worst_ms, late_starts } = self.saturation;
+        if ticks == 0 && self.answered > 0 {
+            // Of a scenario, whose media has a clock for all calls.
+            return write!(f, "late       {late_starts} calls begun late");
+        }
         write!(
             f,
             "own clock  {behind} of {ticks} ticks more than 10 ms late (worst {worst_ms:.1} ms), \

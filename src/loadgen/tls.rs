@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
 use rustls::version::{TLS12, TLS13};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 
@@ -24,6 +24,9 @@ pub enum TlsError {
         /// What is wrong with it.
         why: String,
     },
+    /// A certificate of our own cannot be made, or not be written.
+    #[error("no certificate can be made: {0}")]
+    Make(String),
     /// There is no certificate of an authority.
     #[error("{0} holds no certificate of an authority")]
     NoAuthority(String),
@@ -54,6 +57,35 @@ pub(crate) fn client(tls: &Tls) -> Result<Arc<ClientConfig>, TlsError> {
         }
     };
     Ok(Arc::new(config))
+}
+
+/// The configuration of a listener: with a certificate of files, or with one made now for `names`,
+/// which is returned as PEM.
+pub(crate) fn server(
+    identity: Option<(&Path, &Path)>,
+    names: Vec<String>,
+) -> Result<(Arc<ServerConfig>, Option<String>), TlsError> {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let builder = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&TLS13, &TLS12])?
+        .with_no_client_auth();
+    let (chain, key, made) = match identity {
+        Some((certificate, key)) => {
+            let chain = CertificateDer::pem_file_iter(certificate)
+                .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+                .map_err(|error| unreadable(certificate, &error))?;
+            let key = PrivateKeyDer::from_pem_file(key).map_err(|error| unreadable(key, &error))?;
+            (chain, key, None)
+        }
+        None => {
+            let made = rcgen::generate_simple_self_signed(names)
+                .map_err(|error| TlsError::Make(error.to_string()))?;
+            let key = PrivateKeyDer::try_from(made.signing_key.serialize_der())
+                .map_err(|why| TlsError::Make(why.to_owned()))?;
+            (vec![made.cert.der().clone()], key, Some(made.cert.pem()))
+        }
+    };
+    Ok((Arc::new(builder.with_single_cert(chain, key)?), made))
 }
 
 /// `None` where nobody needs to vouch.

@@ -16,8 +16,8 @@ pub struct Bridge {
     pub with: LegId,
     /// By payload type that the leg may send; others are dropped.
     pub audio: Vec<(u8, Passage)>,
-    /// What [`Passage::Transcode`] makes.
-    pub to: Format,
+    /// What [`Passage::Transcode`] makes; `None` where nothing is transcoded.
+    pub to: Option<Format>,
     /// What becomes of key presses.
     pub keys: KeyPassage,
     /// Whether tones in the sound count as key presses: they are taken out of the sound, which is
@@ -81,7 +81,8 @@ pub struct Rule {
 ///
 /// A codec that `to` takes as well is never decoded, unless packets would be of another length
 /// than it asks for or tones are to be found in the sound. Keys that become tones need no
-/// decoding: the sound makes room for them.
+/// decoding: the sound makes room for them. What goes through undecoded goes to a codec that means
+/// the same, or nowhere; no tone is found in it.
 #[must_use]
 pub fn between(from: &LegPlan, to: &LegPlan, rule: Rule) -> Bridge {
     let keys = keys(from, to, rule);
@@ -91,9 +92,14 @@ pub fn between(from: &LegPlan, to: &LegPlan, rule: Rule) -> Bridge {
         && keys != KeyPassage::Drop;
     let passage = |format: &Format| {
         let passage = if detect_tones { Passage::Transcode } else { passage(format, to) };
-        (format.payload_type, passage)
+        let is_possible = passage != Passage::Transcode || to.send.is_some();
+        is_possible.then_some((format.payload_type, passage))
     };
-    let audio: Vec<(u8, Passage)> = from.accept.iter().map(passage).collect();
+    let opaque = from.opaque.iter().filter_map(|format| {
+        let taken = to.opaque.iter().find(|taken| taken.codec == format.codec)?;
+        Some((format.receive, Passage::Forward(taken.send)))
+    });
+    let audio = from.accept.iter().filter_map(passage).chain(opaque).collect();
     // Noise is told apart from sound only where it can be handed on as it is.
     let comfort_noise = to.comfort_noise.map(|noise| noise.send).filter(|_| !detect_tones);
     Bridge { with: to.leg, audio, to: to.send, keys, detect_tones, comfort_noise }
@@ -126,9 +132,9 @@ fn keys(from: &LegPlan, to: &LegPlan, rule: Rule) -> KeyPassage {
         }
         // A peer that agreed on no events hears tones, the form that needs no agreement.
         (KeyForm::Events, None) | (KeyForm::Tones, _) => {
-            match from.telephone_event {
+            match from.telephone_event.filter(|_| to.send.is_some()) {
                 Some(_) => KeyPassage::Tones,
-                // They are in the sound already, or come by signalling.
+                // They are in the sound already, come by signalling, or cannot be made.
                 None => KeyPassage::Drop,
             }
         }

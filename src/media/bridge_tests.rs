@@ -4,7 +4,9 @@ use audio::Codec;
 use base::{CallId, LegId, SeededRandom};
 
 use super::*;
-use crate::plan::{ComfortNoise, Direction, Protection, Purpose, SourceIdentity, TelephoneEvent};
+use crate::plan::{
+    ComfortNoise, Direction, OpaqueFormat, Protection, Purpose, SourceIdentity, TelephoneEvent,
+};
 
 fn format(codec: Codec, payload_type: u8) -> Format {
     Format { codec, payload_type, packet_ms: 20, dtx: false, bitrate: 0 }
@@ -18,9 +20,10 @@ fn leg(index: u8, formats: &[Format]) -> LegPlan {
         remote_rtcp: None,
         direction: Direction::BOTH,
         protection: Protection::Plain { from: Vec::new() },
-        send: formats[0],
+        send: formats.first().copied(),
         sendable: formats.to_vec(),
         accept: formats.to_vec(),
+        opaque: Vec::new(),
         telephone_event: None,
         comfort_noise: None,
         inactive: Duration::from_secs(60),
@@ -103,4 +106,35 @@ fn noise_goes_on_where_the_listener_takes_it_and_the_sound_is_left_alone() {
     assert_eq!(between(&from, &to, EVENTS).comfort_noise, Some(13));
     let found = between(&from, &to, Rule { keys_from: KeyForm::Tones, ..EVENTS });
     assert_eq!(found.comfort_noise, None);
+}
+
+fn opaque(fmtp: &str, send: u8, receive: u8) -> OpaqueFormat {
+    let codec = sdp::Opaque::of("AMR-WB", 16_000, 1, Some(fmtp)).unwrap();
+    OpaqueFormat { codec, send, receive }
+}
+
+#[test]
+fn what_cannot_be_decoded_goes_to_its_like_or_nowhere() {
+    let mut from = leg(0, &[format(Codec::Pcmu, 0)]);
+    from.opaque = vec![opaque("octet-align=1", 96, 97), opaque("", 98, 99)];
+    let mut to = leg(1, &[format(Codec::Pcma, 8)]);
+    to.opaque = vec![opaque("octet-align=1", 110, 111)];
+    let bridge = between(&from, &to, EVENTS);
+    assert_eq!(bridge.audio, [(0, Passage::Recode(8)), (97, Passage::Forward(110))]);
+    to.opaque.clear();
+    assert_eq!(between(&from, &to, EVENTS).audio, [(0, Passage::Recode(8))]);
+}
+
+#[test]
+fn a_leg_that_takes_nothing_made_here_gets_nothing_made_here() {
+    let mut from = leg(0, &[format(Codec::Pcmu, 0)]);
+    from.telephone_event = event(101);
+    from.opaque = vec![opaque("", 96, 96)];
+    let mut to = leg(1, &[]);
+    to.opaque = vec![opaque("", 110, 111)];
+    let bridge = between(&from, &to, Rule { keys_to: KeyForm::Tones, ..EVENTS });
+    assert_eq!((&bridge.audio[..], bridge.to), (&[(96, Passage::Forward(110))][..], None));
+    assert_eq!(bridge.keys, KeyPassage::Drop, "no tone can be made in it");
+    to.telephone_event = event(101);
+    assert!(matches!(between(&from, &to, EVENTS).keys, KeyPassage::Events { .. }));
 }

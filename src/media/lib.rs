@@ -14,8 +14,8 @@ pub mod tap;
 
 pub use bridge::{Bridge, KeyForm, KeyPassage, Passage, Rule, between};
 pub use plan::{
-    BargeIn, ComfortNoise, Direction, Format, LegPlan, Need, Protection, Purpose, Reserved,
-    SourceIdentity, TelephoneEvent,
+    BargeIn, ComfortNoise, Direction, Format, LegPlan, Need, OpaqueFormat, Protection, Purpose,
+    Reserved, SourceIdentity, TelephoneEvent,
 };
 pub use report::{MediaEvent, Quality, StopCause};
-pub use tap::{Channel, FRAME_SAMPLES, TAP_RATE, TapFrame};
+pub use tap::{Channel, FRAME_SAMPLES, TAP_PAYLOAD_BYTES, TAP_RATE, TapFrame, TapKind, TapPacket};

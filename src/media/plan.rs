@@ -7,6 +7,7 @@ use audio::Codec;
 use base::{LegId, Random};
 use ipnet::IpNet;
 use rtp::sdes::{KeySalt, Suite};
+use sdp::Opaque;
 
 use crate::bridge::Bridge;
 
@@ -62,7 +63,7 @@ pub enum Protection {
     },
 }
 
-/// A codec under a payload type.
+/// A codec that is decoded and made here, under a payload type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Format {
     /// The codec.
@@ -75,6 +76,17 @@ pub struct Format {
     pub dtx: bool,
     /// Opus: most bits per second that the peer wants, 0 for no wish (`maxaveragebitrate`).
     pub bitrate: u32,
+}
+
+/// A codec that goes through undecoded, under its payload types.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OpaqueFormat {
+    /// What both sides mean by it.
+    pub codec: Opaque,
+    /// Payload type that we send.
+    pub send: u8,
+    /// Payload type that we expect.
+    pub receive: u8,
 }
 
 /// Telephone events as agreed with the peer (RFC 4733).
@@ -172,12 +184,14 @@ pub struct LegPlan {
     pub direction: Direction,
     /// How packets are protected.
     pub protection: Protection,
-    /// What we send.
-    pub send: Format,
+    /// What we make; `None` where the peer takes nothing that is made here.
+    pub send: Option<Format>,
     /// Whatever else the peer takes, under the payload types that it expects; `send` is the first.
     pub sendable: Vec<Format>,
     /// What we take, under the payload types that we expect; other packets are dropped.
     pub accept: Vec<Format>,
+    /// What goes through undecoded, to a leg that has it too.
+    pub opaque: Vec<OpaqueFormat>,
     /// Telephone events (RFC 4733), where both sides take them.
     pub telephone_event: Option<TelephoneEvent>,
     /// Comfort noise (RFC 3389), where both sides take it: its payload types.
@@ -191,9 +205,23 @@ pub struct LegPlan {
 }
 
 impl LegPlan {
+    /// The RTP clock that the leg begins with, in Hz.
+    #[must_use]
+    pub fn clock_rate(&self) -> u32 {
+        let opaque = || self.opaque.first().map(|format| format.codec.clock_rate);
+        let made = self.send.map(|format| format.codec.clock_rate());
+        made.or_else(opaque).unwrap_or(8_000)
+    }
+
+    /// Whether all that may come can be decoded here.
+    #[must_use]
+    pub fn is_decodable(&self) -> bool {
+        self.opaque.is_empty() && !self.accept.is_empty()
+    }
+
     /// Whether the codec that we send carries nothing above 4 kHz.
     #[must_use]
     pub const fn is_narrowband(&self) -> bool {
-        matches!(self.send.codec, Codec::Pcmu | Codec::Pcma)
+        matches!(self.send, Some(Format { codec: Codec::Pcmu | Codec::Pcma, .. }))
     }
 }

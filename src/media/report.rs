@@ -108,8 +108,9 @@ pub struct Quality {
     pub remote_jitter: Duration,
     /// Round trip by RTCP, once known.
     pub round_trip: Option<Duration>,
-    /// Estimated mean opinion score of what we hear, 1 to 4.5 (ITU-T G.107).
-    pub mos: f32,
+    /// Estimated mean opinion score of what we hear, 1 to 4.5 (ITU-T G.107); `None` of a codec
+    /// whose impairment is not known.
+    pub mos: Option<f32>,
     /// 20 ms frames that had to be concealed.
     pub concealed: u64,
 }

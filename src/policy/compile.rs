@@ -2,6 +2,7 @@
 //! [`route`]) finds what contradicts itself; linting ([`lint`]) finds what is allowed but odd.
 //! Every error of every file is reported at once.
 
+mod digest;
 mod lint;
 mod read;
 mod report;

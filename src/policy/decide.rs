@@ -100,6 +100,7 @@ fn verdict(
         called: call.called.normalised,
         caller: call.caller.normalised,
         terms,
+        record: route.record,
     })
 }
 
@@ -188,7 +189,8 @@ fn destination(
             Err(Refusal { status: *status, ..Refusal::known(Reason::RefusedByRoute) })
         }
         Action::Trunks(shares) => {
-            let targets = targets(policy, shares, attempt, observed).map_err(Refusal::known)?;
+            let mut targets = targets(policy, shares, attempt, observed).map_err(Refusal::known)?;
+            targets.iter_mut().for_each(|target| target.failover.clone_from(&route.failover));
             Ok(Destination::Trunk { targets })
         }
     }
@@ -218,6 +220,7 @@ fn targets(
         let target = Target {
             trunk: trunk.name.clone(),
             plaintext: peers.iter().any(|peer| peer.transport.is_plaintext()),
+            failover: Vec::new(),
             send_to: peers.into_iter().map(|peer| peer.uri.clone()).collect(),
             terms: trunk.terms(observed.wall),
         };
@@ -309,6 +312,8 @@ impl Trunk {
             transcript: self.transcript,
             max_duration: self.max_duration,
             media_inactive: self.media_inactive,
+            first_response: self.first_response,
+            ring: self.ring,
             dtmf: self.dtmf.clone(),
             transfer: self.transfer,
         }

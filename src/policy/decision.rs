@@ -3,10 +3,11 @@
 use core::fmt;
 use core::time::Duration;
 
-use base::{Reason, TrunkName, VoiceAgentName};
+use base::{Reason, TrunkName, VoiceAgentName, limit};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use crate::statuses::Statuses;
 use crate::wire;
 use crate::words::{Codec, DtmfMethod, Keep, Protection, Suite, Transfer};
 
@@ -122,6 +123,9 @@ pub struct Accepted {
     pub caller: String,
     /// The terms of the caller's leg.
     pub terms: Terms,
+    /// Whether a call to a trunk is recorded, where the terms of both legs allow it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub record: bool,
 }
 
 impl fmt::Debug for Accepted {
@@ -162,6 +166,9 @@ pub struct Target {
     pub send_to: Vec<String>,
     /// Whether some of them are dialled over exempted plaintext.
     pub plaintext: bool,
+    /// Refusals of it after which the next target is tried.
+    #[serde(default = "usual_failover")]
+    pub failover: Vec<Statuses>,
     /// The terms of that leg.
     pub terms: Terms,
 }
@@ -192,9 +199,30 @@ pub struct Terms {
     /// The longest time without media.
     #[serde(with = "wire::millis")]
     pub media_inactive: Duration,
+    /// The longest wait for the first response to our INVITE.
+    #[serde(with = "wire::millis", default = "usual_first_response")]
+    pub first_response: Duration,
+    /// The longest ringing of whom we call.
+    #[serde(with = "wire::millis", default = "usual_ring")]
+    pub ring: Duration,
     /// How keys are taken and sent.
     pub dtmf: Vec<DtmfMethod>,
     /// Whether the peer may transfer.
     #[serde(default)]
     pub transfer: Transfer,
+}
+
+/// Of decisions that were stored before the word existed.
+fn usual_failover() -> Vec<Statuses> {
+    Statuses::USUAL.to_vec()
+}
+
+/// The same.
+const fn usual_first_response() -> Duration {
+    limit::CALL_RESPONSE_MS.millis()
+}
+
+/// The same.
+const fn usual_ring() -> Duration {
+    limit::CALL_RING_MS.millis()
 }

@@ -18,6 +18,7 @@ use serde::{
 };
 use toml::Spanned;
 
+use crate::statuses::Statuses;
 use crate::words::{
     Codec, DtmfMethod, Keep, Protection, RefusalManner, Suite, Transfer, Transport,
 };
@@ -95,6 +96,10 @@ pub struct DefaultsFile {
     pub max_duration: Option<At<Time>>,
     /// The longest time without media, as in "60s".
     pub media_inactive: Option<At<Time>>,
+    /// The longest wait for the first response to our INVITE, as in "4s".
+    pub first_response: Option<At<Time>>,
+    /// The longest ringing of whom we call, as in "60s".
+    pub ring: Option<At<Time>>,
     /// How pressed keys are taken and sent.
     pub dtmf: Option<At<Vec<DtmfMethod>>>,
     /// Whether its calls may be transferred by REFER; `edge` unless said otherwise.
@@ -119,6 +124,8 @@ pub struct TrunkFile {
     pub zone: Option<At<String>>,
     /// Who proves what on the TLS connections that we open to it.
     pub tls: Option<At<TrunkTlsFile>>,
+    /// What we show where it asks for a user and a password.
+    pub digest: Option<At<DigestFile>>,
     /// Transports it may use; `["tls"]` unless said otherwise.
     pub transports: Option<At<Vec<At<Transport>>>>,
     /// Whether media must be SRTP.
@@ -141,6 +148,10 @@ pub struct TrunkFile {
     pub max_duration: Option<At<Time>>,
     /// The longest time without media, as in "60s".
     pub media_inactive: Option<At<Time>>,
+    /// The longest wait for its first response to our INVITE, as in "4s".
+    pub first_response: Option<At<Time>>,
+    /// The longest ringing of whom we call through it, as in "60s".
+    pub ring: Option<At<Time>>,
     /// How pressed keys are taken and sent.
     pub dtmf: Option<At<Vec<DtmfMethod>>>,
     /// Whether its calls may be transferred by REFER; `edge` unless said otherwise.
@@ -173,6 +184,18 @@ pub struct TrunkTlsFile {
     pub certificate: Option<At<String>>,
     /// The key of `certificate`.
     pub key: Option<At<String>>,
+}
+
+/// The credentials that we show a trunk (RFC 3261 section 22).
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DigestFile {
+    /// The user name.
+    pub user: At<String>,
+    /// A file that holds the password, and nothing else but a line end.
+    pub password_file: At<String>,
+    /// The only realm that is answered; any without it.
+    pub realm: Option<At<String>>,
 }
 
 /// Whether media must be SRTP, by the direction of the call.
@@ -303,6 +326,12 @@ pub struct RouteFile {
     pub when: Option<WhenFile>,
     /// Where they go.
     pub send_to: Option<At<SendToFile>>,
+    /// Refusals of one trunk after which the next is tried; 408, 500, 502, 503 and 504 unless
+    /// said otherwise.
+    pub failover: Option<At<Vec<At<Statuses>>>>,
+    /// Whether calls to trunks are recorded, where both trunks' `recording` allows it; no unless
+    /// said otherwise.
+    pub record: Option<At<bool>>,
     /// Or how they are refused.
     pub refuse: Option<At<RefuseFile>>,
 }

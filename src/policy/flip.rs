@@ -236,7 +236,7 @@ impl Case<'_> {
     fn add_codec(&self, draft: &mut Draft, trunk: &Trunk) -> Option<()> {
         let offered = &self.attempt.offer.codecs;
         let known = |name: &String| {
-            Codec::ALL.iter().copied().find(|codec| codec.word().eq_ignore_ascii_case(name))
+            Codec::DEFAULT.into_iter().find(|codec| codec.word().eq_ignore_ascii_case(name))
         };
         let mut codecs = trunk.codecs.clone();
         codecs.push(offered.iter().find_map(known)?);

@@ -23,6 +23,7 @@ mod numbers;
 mod policy;
 mod render;
 mod schema;
+mod statuses;
 mod wire;
 mod words;
 mod zone;
@@ -36,8 +37,9 @@ pub use decision::{
     Accepted, Admission, Decision, Destination, Note, Refusal, Target, Terms, Verdict,
 };
 pub use explain::{Explanation, RouteTried, Step, TrunkTried, explain};
-pub use policy::{Expiring, Line, Peer, Policy, TrunkTls};
+pub use policy::{Expiring, Line, Peer, Policy, TrunkDigest, TrunkTls};
 pub use schema::schema;
+pub use statuses::Statuses;
 pub use words::{
     Codec, DtmfMethod, Exempted, Keep, Protection, RefusalManner, Suite, Transfer, Transport,
 };

@@ -10,8 +10,10 @@ use std::time::Duration;
 use base::{Date, TrunkName, VoiceAgentName, WallTime};
 use ipnet::IpNet;
 
+use crate::decision::Terms;
 use crate::matching::When;
 use crate::numbers::Numbers;
+use crate::statuses::Statuses;
 use crate::words::{
     Codec, DtmfMethod, Exempted, Keep, Protection, RefusalManner, Suite, Transfer, Transport,
 };
@@ -76,6 +78,7 @@ pub(crate) struct Trunk {
     /// zone has none.
     pub(crate) home: Option<Arc<str>>,
     pub(crate) tls: TrunkTls,
+    pub(crate) digest: Option<TrunkDigest>,
     pub(crate) transports: Vec<Transport>,
     pub(crate) srtp_inbound: Protection,
     pub(crate) srtp_outbound: Protection,
@@ -93,6 +96,8 @@ pub(crate) struct Trunk {
     pub(crate) refuse: RefusalManner,
     pub(crate) max_duration: Duration,
     pub(crate) media_inactive: Duration,
+    pub(crate) first_response: Duration,
+    pub(crate) ring: Duration,
     pub(crate) dtmf: Vec<DtmfMethod>,
     pub(crate) numbers: Numbers,
     pub(crate) place: Place,
@@ -112,6 +117,19 @@ pub struct TrunkTls {
     pub(crate) span: Option<Range<usize>>,
 }
 
+/// The credentials that we show a trunk. Reading the file is the edge's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TrunkDigest {
+    /// The user name.
+    pub user: String,
+    /// The file that holds the password, as the policy names it.
+    pub password_file: String,
+    /// The only realm that is answered.
+    pub realm: Option<String>,
+    /// Where the file's name stands.
+    pub(crate) span: Range<usize>,
+}
+
 /// How a trunk is dialled.
 #[derive(Clone, Copy, Debug)]
 pub struct Line<'p> {
@@ -123,6 +141,8 @@ pub struct Line<'p> {
     pub zone: Option<&'p Zone>,
     /// Who proves what.
     pub tls: &'p TrunkTls,
+    /// What we show where it asks for a user and a password.
+    pub digest: Option<&'p TrunkDigest>,
 }
 
 /// An address that we dial.
@@ -162,6 +182,10 @@ pub(crate) struct Route {
     pub(crate) name: Option<String>,
     pub(crate) when: When,
     pub(crate) action: Action,
+    /// After what the next trunk is tried.
+    pub(crate) failover: Vec<Statuses>,
+    /// Whether calls to trunks are recorded.
+    pub(crate) record: bool,
     pub(crate) place: Place,
 }
 
@@ -218,6 +242,12 @@ impl Policy {
         format!("{:016x}", self.fingerprint)
     }
 
+    /// The terms of a leg to or from a trunk, at this time; `None` where there is no such trunk.
+    #[must_use]
+    pub fn terms(&self, trunk: &TrunkName, wall: WallTime) -> Option<Terms> {
+        self.trunk(trunk.as_str()).map(|trunk| trunk.terms(wall))
+    }
+
     /// The names of the trunks, in the order of the files.
     pub fn trunks(&self) -> impl Iterator<Item = &TrunkName> {
         self.trunks.iter().map(|trunk| &trunk.name)
@@ -237,7 +267,16 @@ impl Policy {
             send_to: &trunk.send_to,
             zone: trunk.zone.as_deref().and_then(|name| self.zone(name)),
             tls: &trunk.tls,
+            digest: trunk.digest.as_ref(),
         })
+    }
+
+    /// Whether signalling with a trunk may go over this transport at this time.
+    #[must_use]
+    pub fn lets_signal(&self, trunk: &TrunkName, transport: Transport, wall: WallTime) -> bool {
+        let trunk = self.trunk(trunk.as_str());
+        let exemption = trunk.and_then(|trunk| trunk.signalling.as_ref());
+        !transport.is_plaintext() || exemption.is_some_and(|exemption| exemption.runs(wall))
     }
 
     /// Something wrong with what a trunk's `tls` names, found by who reads those files.
@@ -246,6 +285,20 @@ impl Policy {
         let trunk = self.trunk(trunk.as_str())?;
         let (source, span) = (self.sources.get(trunk.place.file)?, trunk.tls.span.as_ref()?);
         Some(Diagnostic::new(&source.name, &source.text, span, message, None))
+    }
+
+    /// Something wrong with the file that a trunk's `digest` names, found by who reads it.
+    #[must_use]
+    pub fn wrong_password(
+        &self,
+        trunk: &TrunkName,
+        message: &str,
+        help: &str,
+    ) -> Option<Diagnostic> {
+        let trunk = self.trunk(trunk.as_str())?;
+        let source = self.sources.get(trunk.place.file)?;
+        let (name, text, span) = (&source.name, &source.text, &trunk.digest.as_ref()?.span);
+        Some(Diagnostic::new(name, text, span, message, Some(help.to_owned())))
     }
 
     /// The voice agents that routes name.

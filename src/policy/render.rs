@@ -5,7 +5,7 @@ use core::fmt;
 use base::Reason;
 use base::diagnostic::is_unprintable;
 
-use crate::decision::{Decision, Destination, Note, Verdict};
+use crate::decision::{Decision, Destination, Note, Target, Terms, Verdict};
 use crate::explain::{Explanation, RouteTried, TrunkTried};
 
 /// How many trunks or routes are printed; a policy may have thousands.
@@ -77,6 +77,9 @@ fn verdict(f: &mut fmt::Formatter<'_>, decision: &Decision) -> fmt::Result {
                 }
             };
             writeln!(f, "Verdict: ACCEPTED, to {place}")?;
+            if let Destination::Trunk { targets } = &accepted.destination {
+                targets.iter().try_for_each(|target| target_line(f, target))?;
+            }
             let terms = &accepted.terms;
             writeln!(
                 f,
@@ -112,6 +115,15 @@ fn verdict(f: &mut fmt::Formatter<'_>, decision: &Decision) -> fmt::Result {
         writeln!(f, "  note: {text}")?;
     }
     Ok(())
+}
+
+/// How long a target is waited for, and when the next one is tried.
+fn target_line(f: &mut fmt::Formatter<'_>, target: &Target) -> fmt::Result {
+    let Terms { first_response, ring, .. } = &target.terms;
+    let (first, ring) = (first_response.as_secs(), ring.as_secs());
+    let after = joined(&target.failover);
+    let name = &target.trunk;
+    writeln!(f, "  {name}: first response within {first}s, rings {ring}s, failover after {after}")
 }
 
 fn trunk_line(f: &mut fmt::Formatter<'_>, it: &TrunkTried) -> fmt::Result {

@@ -55,6 +55,20 @@ words! {
         Pcma "pcma",
         /// G.711 mu-law.
         Pcmu "pcmu",
+        /// AMR-WB (RFC 4867); forwarded between two trunks, never decoded.
+        AmrWb "amr-wb",
+        /// AMR (RFC 4867); forwarded, never decoded.
+        Amr "amr",
+        /// EVS (3GPP TS 26.445); forwarded, never decoded.
+        Evs "evs",
+        /// G.729 with its annexes A and B; forwarded, never decoded.
+        G729 "g729",
+        /// G.723.1; forwarded, never decoded.
+        G723 "g723",
+        /// iLBC (RFC 3952); forwarded, never decoded.
+        Ilbc "ilbc",
+        /// Speex (RFC 5574); forwarded, never decoded.
+        Speex "speex",
     }
     /// An SRTP crypto suite, named as in an `a=crypto` line.
     Suite {
@@ -95,6 +109,8 @@ words! {
     Transfer {
         /// The edge dials the new party itself, by the routes that the trunk could use.
         Edge "edge",
+        /// The other party is asked to call the new one, through the edge again.
+        Pass "pass",
         /// It may not.
         Refuse "refuse",
     }
@@ -111,6 +127,17 @@ words! {
         Signalling "signalling",
         /// The rule that media is encrypted.
         Media "media",
+    }
+}
+
+impl Codec {
+    /// What is used where nothing is said: what is decoded here.
+    pub const DEFAULT: [Self; 4] = [Self::Opus, Self::G722, Self::Pcma, Self::Pcmu];
+
+    /// Whether it only goes through, undecoded, to a party that has it too.
+    #[must_use]
+    pub fn is_opaque(self) -> bool {
+        !Self::DEFAULT.contains(&self)
     }
 }
 

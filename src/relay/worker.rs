@@ -15,7 +15,7 @@ use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::Duration;
 
 use base::{Instant, Random, SeededRandom, SessionId, limit};
-use media::{LegPlan, MediaEvent, Need, Reserved, TapFrame};
+use media::{LegPlan, MediaEvent, Need, Reserved, TapFrame, TapPacket};
 use rtrb::Producer;
 
 use crate::driver::{Network, Token};
@@ -49,8 +49,12 @@ pub enum Command {
     StopPlayout,
     /// Press keys: `0`-`9`, `*`, `#`, `A`-`D`, as telephone events.
     SendDigits(String),
+    /// Let the peer hear the ring-back tone, or no longer.
+    Ring(bool),
     /// Let somebody listen along, up to limit `relay.taps`.
     Tap(Producer<TapFrame>),
+    /// Copy the packets that come from the leg's peer, where another leg hears it.
+    TapPackets(Producer<TapPacket>),
     /// While `true`, listeners hear silence.
     Mask(bool),
     /// Say goodbye and give the ports back.
@@ -67,6 +71,8 @@ impl std::fmt::Debug for Command {
             Self::StopPlayout => "StopPlayout",
             Self::SendDigits(_) => "SendDigits",
             Self::Tap(_) => "Tap",
+            Self::Ring(_) => "Ring",
+            Self::TapPackets(_) => "TapPackets",
             Self::Mask(_) => "Mask",
             Self::Release => "Release",
         })
@@ -261,6 +267,14 @@ impl<N: Network> Worker<N> {
                     if !session.tap(ring) {
                         driver.tally().count(Meter::Untapped, 1);
                     }
+                    true
+                }
+                Command::Ring(on) => {
+                    session.ring(now, on);
+                    true
+                }
+                Command::TapPackets(ring) => {
+                    session.tap_packets(ring);
                     true
                 }
                 Command::Mask(masked) => {

@@ -24,6 +24,12 @@ impl Impairment {
     pub const G722: Self = Self { equipment: 0.0, robustness: 20.0 };
     /// Opus at 16 kb/s and more, with concealment; the ITU lists no value, so G.711's is taken.
     pub const OPUS: Self = Self { equipment: 0.0, robustness: 25.1 };
+    /// G.729 with annexes A and B (G.113 table I.2: Ie 11, Bpl 19).
+    pub const G729: Self = Self { equipment: 11.0, robustness: 19.0 };
+    /// G.723.1 at 6.3 kb/s with annex A (G.113 table I.2: Ie 15, Bpl 16.1).
+    pub const G723: Self = Self { equipment: 15.0, robustness: 16.1 };
+    /// AMR at 12.2 kb/s, which is GSM-EFR (G.113 table I.2: Ie 5, Bpl 10).
+    pub const AMR: Self = Self { equipment: 5.0, robustness: 10.0 };
 }
 
 /// The mean opinion score, 1.0-4.5, for `loss` (0.0-1.0, packets lost or too late to play) and

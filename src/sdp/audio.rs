@@ -6,6 +6,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt;
 
+use crate::opaque::{self, Opaque, OpaqueCodec};
 use crate::session::Media;
 
 /// One payload type of an audio line with everything said about it.
@@ -21,6 +22,14 @@ pub struct PayloadFormat {
     pub channels: u8,
     /// The value of `a=fmtp` behind the payload type.
     pub fmtp: Option<String>,
+}
+
+impl PayloadFormat {
+    /// The codec that goes through undecoded, where it is one.
+    #[must_use]
+    pub fn opaque(&self) -> Option<Opaque> {
+        Opaque::of(&self.name, self.clock_rate, self.channels, self.fmtp.as_deref())
+    }
 }
 
 /// A codec that this side can send and receive.
@@ -75,12 +84,33 @@ impl Codec {
             .map(|(payload_type, ..)| *payload_type)
     }
 
-    /// Whether `format` is this codec: names compare without case, `fmtp` does not count.
+    /// A codec that goes through, as the other end described it; `None` where `format` is none.
+    #[must_use]
+    pub fn opaque(format: &PayloadFormat) -> Option<Self> {
+        let opaque = format.opaque()?;
+        let fmtp = format.fmtp.as_deref().and_then(|it| opaque::passable(opaque.codec, it));
+        let (name, clock_rate) = (opaque.codec.name().into(), opaque.clock_rate);
+        Some(Self { name, clock_rate, channels: 1, fmtp })
+    }
+
+    /// Whether `format` is this codec: names compare without case; `fmtp` counts only where the
+    /// codec is not decoded here.
     #[must_use]
     pub fn matches(&self, format: &PayloadFormat) -> bool {
         self.name.eq_ignore_ascii_case(&format.name)
             && self.clock_rate == format.clock_rate
             && self.channels == format.channels
+            && (OpaqueCodec::from_name(&self.name).is_none() || self.agree(format).is_some())
+    }
+
+    /// What may be exchanged undecoded with a peer that says `format`.
+    pub(crate) fn agree(&self, format: &PayloadFormat) -> Option<Opaque> {
+        self.as_opaque()?.agree(format.opaque()?)
+    }
+
+    /// What it means where it goes through undecoded.
+    pub(crate) fn as_opaque(&self) -> Option<Opaque> {
+        Opaque::of(&self.name, self.clock_rate, self.channels, self.fmtp.as_deref())
     }
 }
 

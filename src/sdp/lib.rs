@@ -14,6 +14,7 @@ extern crate std;
 
 pub mod audio;
 pub mod negotiate;
+pub mod opaque;
 pub mod parse;
 pub mod session;
 mod write;
@@ -23,6 +24,7 @@ pub use negotiate::{
     AcceptError, Answer, AnswerError, ComfortNoise, Keying, Local, Negotiated, NegotiatedCodec,
     TelephoneEvent, accept_answer, answer, follow, offer, reoffer, with_direction,
 };
+pub use opaque::{Opaque, OpaqueCodec};
 pub use parse::{ParseError, Problem};
 pub use session::{
     Attribute, Bandwidth, Connection, Direction, Host, Media, MediaKind, Origin, Protocol, Session,

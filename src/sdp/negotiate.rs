@@ -12,6 +12,7 @@ use core::net::{IpAddr, SocketAddr};
 use base::Secret;
 
 use crate::audio::Codec;
+use crate::opaque::Opaque;
 use crate::session::{
     Attribute, Connection, Direction, Host, Media, Origin, Protocol, Session, Timing,
 };
@@ -88,6 +89,8 @@ pub struct NegotiatedCodec {
     pub receive_payload_type: u8,
     /// The peer's `a=fmtp`: what it wants to receive.
     pub fmtp: Option<String>,
+    /// What both sides mean by it, of a codec that goes through undecoded.
+    pub opaque: Option<Opaque>,
 }
 
 /// RFC 4733 key presses.

@@ -14,6 +14,7 @@
 mod ack_wait;
 pub mod body;
 pub mod dialog;
+pub mod digest;
 pub mod fields;
 mod frame;
 pub mod header;

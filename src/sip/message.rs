@@ -134,6 +134,9 @@ impl Request {
     pub fn ack_failure(&self, response: &Response) -> Self {
         let mut ack = self.sibling(Method::Ack);
         ack.headers.copy(Name::To, &response.headers);
+        // RFC 3261 section 22.1.
+        ack.headers.copy(Name::Authorization, &self.headers);
+        ack.headers.copy(Name::ProxyAuthorization, &self.headers);
         ack
     }
 

@@ -60,6 +60,9 @@ pub struct Flow {
     pub certificates: Arc<[String]>,
     /// Whether we opened it.
     pub outgoing: bool,
+    /// Whether the peer may send requests of its own over it, although we opened it: it is TLS,
+    /// and we have a certificate to show there (RFC 5923 section 5).
+    pub reusable: bool,
 }
 
 /// What messages are handed to. Every method is called from a task of this member, must not

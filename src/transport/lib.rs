@@ -12,6 +12,7 @@
 
 #![forbid(unsafe_code)]
 
+mod addresses;
 pub mod certificates;
 mod config;
 mod connection;

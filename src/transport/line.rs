@@ -120,6 +120,8 @@ pub(crate) struct Client {
     config: Arc<ClientConfig>,
     trust: Trust,
     pub(crate) fingerprint: [u8; 32],
+    /// Whether it has a certificate for servers that ask for one.
+    pub(crate) shows: bool,
 }
 
 impl Client {
@@ -143,8 +145,8 @@ impl Client {
             let single = rustls::sign::SingleCertAndKey::from(identity.clone());
             config.client_auth_cert_resolver = Arc::new(single);
         }
-        let fingerprint = summary(&trust, shown);
-        Ok(Some(Self { config: Arc::new(config), trust, fingerprint }))
+        let (fingerprint, shows) = (summary(&trust, shown), shown.is_some());
+        Ok(Some(Self { config: Arc::new(config), trust, fingerprint, shows }))
     }
 
     /// The configuration for one dial, and who judges afterwards.

@@ -131,7 +131,14 @@ async fn accepted_tcp(
         return shared.refused(Transport::Tcp, Cause::Error);
     }
     let certificates = Arc::clone(&shared.nobody);
-    let peer = Peer { transport: Transport::Tcp, source, local, certificates, outgoing: false };
+    let peer = Peer {
+        transport: Transport::Tcp,
+        source,
+        local,
+        certificates,
+        outgoing: false,
+        reusable: false,
+    };
     serve(shared, stream, peer, place).await;
 }
 
@@ -172,7 +179,14 @@ async fn accepted_tls(
         return shared.turned_away(source, Transport::Tls, Cause::HandshakeFailed);
     };
     drop(handshake);
-    let peer = Peer { transport: Transport::Tls, source, local, certificates, outgoing: false };
+    let peer = Peer {
+        transport: Transport::Tls,
+        source,
+        local,
+        certificates,
+        outgoing: false,
+        reusable: false,
+    };
     serve(shared, stream, peer, place).await;
 }
 

@@ -29,6 +29,7 @@ pub(crate) struct Peer {
     pub(crate) local: SocketAddr,
     pub(crate) certificates: Arc<[String]>,
     pub(crate) outgoing: bool,
+    pub(crate) reusable: bool,
 }
 
 /// Serves a stream to its end.
@@ -46,6 +47,7 @@ pub(crate) async fn run<S: AsyncRead + AsyncWrite + Send>(
         local: peer.local,
         certificates: peer.certificates,
         outgoing: peer.outgoing,
+        reusable: peer.reusable,
     });
     let connection = Arc::clone(registration.connection());
     connection.is_up_as(&flow);

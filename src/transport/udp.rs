@@ -14,9 +14,11 @@ use base::{Event, Reason, limit};
 use bytes::Bytes;
 use sip::FlowId;
 use socket2::SockRef;
+use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use tokio::time::{Duration, sleep};
 
+use crate::addresses::{self, Addresses, Arrived};
 use crate::flow::{Flow, Inlet, Transport};
 use crate::handle::SendError;
 use crate::task::contained_call;
@@ -36,6 +38,8 @@ pub(crate) struct UdpIngress {
     number: u64,
     local: SocketAddr,
     socket: UdpSocket,
+    /// Of a socket that listens at every address.
+    addresses: Option<Addresses>,
     peers: Option<Mutex<PeerTable>>,
 }
 
@@ -44,6 +48,8 @@ impl UdpSockets {
     pub(crate) fn open(&self, socket: UdpSocket) -> io::Result<Arc<UdpIngress>> {
         let local = socket.local_addr()?;
         let peers = local.is_ipv6().then(|| Mutex::new(PeerTable::new()));
+        let is_wild = local.ip().is_unspecified();
+        let addresses = is_wild.then(|| Addresses::of(&socket, local.is_ipv6())).transpose()?;
         let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
         // Listeners are far fewer than numbers, so a free one is found; it is not the last one
         // used, so that ids of a closed socket stay without meaning for long.
@@ -52,7 +58,7 @@ impl UdpSockets {
             number = (number + 1) & SOCKET_MASK;
         }
         open.next = (number + 1) & SOCKET_MASK;
-        let ingress = Arc::new(UdpIngress { number, local, socket, peers });
+        let ingress = Arc::new(UdpIngress { number, local, socket, addresses, peers });
         open.sockets.push(Arc::clone(&ingress));
         Ok(ingress)
     }
@@ -65,14 +71,20 @@ impl UdpSockets {
 
     /// Sends a datagram. UDP may lose it, so a socket without room loses it here.
     pub(crate) fn send(&self, id: FlowId, message: &[u8]) -> Result<(), SendError> {
-        let number = (id.0 >> PEER_BITS) & SOCKET_MASK;
+        let number = (id.0 >> SOCKET_SHIFT) & SOCKET_MASK;
         let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
         let ingress = open.sockets.iter().find(|ingress| ingress.number == number);
         let ingress = ingress.ok_or(SendError::Gone)?;
         let peer = ingress.peer_of(id).ok_or(SendError::Gone)?;
+        let number = (id.0 >> PEER_BITS) & ADDRESS_MASK;
+        let from = ingress.addresses.as_ref().and_then(|known| known.address(number));
         // Past tokio, which takes a new socket for one without room until its driver has run.
-        match SockRef::from(&ingress.socket).send_to(message, &peer.into()) {
-            Ok(_) => Ok(()),
+        let sent = match from {
+            Some(from) => addresses::send_from(&ingress.socket, from, peer, message),
+            None => SockRef::from(&ingress.socket).send_to(message, &peer.into()).map(drop),
+        };
+        match sent {
+            Ok(()) => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(SendError::QueueFull),
             Err(_) => Err(SendError::Gone),
         }
@@ -86,13 +98,16 @@ impl UdpSockets {
             None => it.local.is_ipv6() == target.is_ipv6(),
         };
         let ingress = open.sockets.iter().find(fits)?;
+        let from = ingress.addresses.as_ref().and_then(|_| addresses::source_to(target));
+        let (id, local) = ingress.named(target, from)?;
         Some(Flow {
-            id: ingress.id_of(target)?,
+            id,
             transport: Transport::Udp,
             source: target,
-            local: ingress.local,
+            local,
             certificates: Arc::default(),
             outgoing: true,
+            reusable: false,
         })
     }
 }
@@ -105,11 +120,12 @@ impl UdpIngress {
     /// Receives until the task is aborted.
     pub(crate) async fn receive(&self, inlet: &dyn Inlet, nobody: &Arc<[String]>) {
         let mut buffer = vec![0; limit::SIP_MESSAGE_BYTES.get()];
+        let mut space = addresses::space();
         loop {
-            match self.socket.recv_from(&mut buffer).await {
-                Ok((size, source)) => {
-                    let datagram = buffer.get(..size).unwrap_or_default();
-                    if contained_call(|| self.take(inlet, nobody, source, datagram)).is_none() {
+            match self.next(&mut buffer, &mut space).await {
+                Ok(arrived) => {
+                    let datagram = buffer.get(..arrived.size).unwrap_or_default();
+                    if contained_call(|| self.take(inlet, nobody, &arrived, datagram)).is_none() {
                         let reason = Reason::Internal;
                         inlet.event(Event::MessageDropped { reason, transport: "udp" });
                     }
@@ -119,26 +135,50 @@ impl UdpIngress {
         }
     }
 
-    fn take(&self, inlet: &dyn Inlet, nobody: &Arc<[String]>, source: SocketAddr, datagram: &[u8]) {
+    async fn next(&self, buffer: &mut [u8], space: &mut [u8]) -> io::Result<Arrived> {
+        if self.addresses.is_none() {
+            let (size, source) = self.socket.recv_from(buffer).await?;
+            return Ok(Arrived { size, source, at: None });
+        }
+        let receive = || addresses::receive(&self.socket, buffer, space);
+        self.socket.async_io(Interest::READABLE, receive).await
+    }
+
+    fn take(&self, inlet: &dyn Inlet, nobody: &Arc<[String]>, arrived: &Arrived, datagram: &[u8]) {
+        let source = arrived.source;
         // Keep-alives (RFC 5626 section 3.5.1 sends CRLFs on streams, much equipment also here)
         // and STUN, whose first two bits are zero and whose answer nobody has asked us for.
         let is_text = datagram.first().is_some_and(|first| *first >= b' ');
-        if !is_text || source.port() == 0 || !inlet.admits(source, self.local, Transport::Udp) {
+        let local = self.local_at(arrived.at);
+        if !is_text || source.port() == 0 || !inlet.admits(source, local, Transport::Udp) {
             return;
         }
-        let Some(id) = self.id_of(source) else { return };
+        let Some((id, local)) = self.named(source, arrived.at) else { return };
         let flow = Arc::new(Flow {
             id,
             transport: Transport::Udp,
             source,
-            local: self.local,
+            local,
             certificates: Arc::clone(nobody),
             outgoing: false,
+            reusable: false,
         });
         if !inlet.takes(&flow) {
             return;
         }
         inlet.message(&flow, Bytes::copy_from_slice(datagram));
+    }
+
+    fn local_at(&self, address: Option<IpAddr>) -> SocketAddr {
+        address.map_or(self.local, |address| SocketAddr::new(address, self.local.port()))
+    }
+
+    /// A flow's id and our address of it, where `at` is the one that it came to.
+    fn named(&self, peer: SocketAddr, at: Option<IpAddr>) -> Option<(FlowId, SocketAddr)> {
+        let addresses = self.addresses.as_ref();
+        let number = addresses.zip(at).and_then(|(known, at)| known.number(at));
+        let id = self.id_of(peer)?.0 | number.unwrap_or(0) << PEER_BITS;
+        Some((FlowId(id), self.local_at(at)))
     }
 
     fn id_of(&self, peer: SocketAddr) -> Option<FlowId> {
@@ -152,7 +192,7 @@ impl UdpIngress {
             }
             _ => return None,
         };
-        Some(FlowId(DATAGRAM_BIT | self.number << PEER_BITS | bits))
+        Some(FlowId(DATAGRAM_BIT | self.number << SOCKET_SHIFT | bits))
     }
 
     fn peer_of(&self, id: FlowId) -> Option<SocketAddr> {
@@ -175,10 +215,16 @@ pub(crate) const fn is_datagram(id: FlowId) -> bool {
     id.0 & DATAGRAM_BIT != 0
 }
 
-// An id is, from the top: datagram or stream, family, socket, peer.
+// An id is, from the top: datagram or stream, family, socket, our address (0 where the socket has
+// one or the kernel chooses), peer.
 const DATAGRAM_BIT: u64 = 1 << 63;
 const IPV6_BIT: u64 = 1 << 62;
-const SOCKET_MASK: u64 = (1 << 14) - 1;
+const SOCKET_MASK: u64 = (1 << 8) - 1;
+const SOCKET_SHIFT: u32 = PEER_BITS + ADDRESS_BITS;
+const ADDRESS_BITS: u32 = 6;
+const ADDRESS_MASK: u64 = (1 << ADDRESS_BITS) - 1;
+const _: () = assert!(limit::TRANSPORT_UDP_ADDRESSES.value <= ADDRESS_MASK);
+const _: () = assert!(limit::TRANSPORT_LISTENERS.value < SOCKET_MASK);
 const PEER_BITS: u32 = 48;
 const PEER_MASK: u64 = (1 << PEER_BITS) - 1;
 const SLOT_BITS: u32 = 16;
@@ -276,6 +322,19 @@ mod tests {
         let kept = friends.iter().filter(|id| table.find(**id).is_some()).count();
         assert!(kept >= 17, "only a shared hash costs a friend its place: {kept}");
         assert_eq!(table.slots.len(), limit::TRANSPORT_UDP_PEERS.get());
+    }
+
+    #[tokio::test]
+    async fn a_flow_from_every_address_names_the_one_that_the_kernel_chooses() {
+        let sockets = UdpSockets::default();
+        let socket = UdpSocket::bind("0.0.0.0:0").await.unwrap();
+        let ingress = sockets.open(socket).unwrap();
+        let far = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let flow = sockets.flow_to(far.local_addr().unwrap(), Some(ingress.local())).unwrap();
+        assert_eq!(flow.local, SocketAddr::from(([127, 0, 0, 1], ingress.local().port())));
+        sockets.send(flow.id, b"hello").unwrap();
+        let mut buffer = [0; 8];
+        assert_eq!(far.recv_from(&mut buffer).unwrap(), (5, flow.local));
     }
 
     #[test]

@@ -2,8 +2,8 @@
 
 import json
 
-from harness import sound, wire
-from harness.case import case, check, wait_for
+from harness import sipp, sound, wire
+from harness.case import case, check, free_ports, wait_for
 from harness.edge import BINARY, Edge
 from harness.phone import Phone
 
@@ -179,3 +179,67 @@ from = { networks = ["127.0.0.0/8"] }
 [[route]]
 refuse = { status = 486 }
 """
+
+
+def asked(box, more):
+    """A trunk of sipp's asks for credentials before INVITE and BYE; sipp says whether they fit."""
+    user, password = "edge-4711", "of my mother: the maiden name"
+    secret = box.write("password", password + "\n")
+    secret.chmod(0o600)
+    box.secret(password)
+    port = free_ports(1)
+    trunk = sipp.Server(box, "asks", port, more=more, user=user, password=password)
+    policy = POLICY.format(
+        inward=quoted(("pcma",)), outward=quoted(("pcma",)),
+        send_to=f"sip:{CALLEE}@127.0.0.1:{port};transport=udp", ca="",
+        more=f'{EXEMPT}\ndigest = {{ user = "{user}", password_file = "{secret}" }}',
+    )  # fmt: skip
+    near = Edge(box, policy.replace('tls        = { ca = "" }\n', ""), name="near").start()
+    warned = near.command("check")
+    check("hashes of this password cross plaintext" in warned.stderr, warned.stderr)
+    call = wire.Call(wire.Stream(near.tls, near.authority), near.uri())
+    answer = call.invite()
+    check(answer.status == 200, answer.start)
+    check(call.ask("BYE").status == 200, "the BYE")
+    messages = trunk.end()
+    check(messages.count("INVITE sip:") == 2 and messages.count("BYE sip:") == 2, "each once more")
+    stored = near.wait_for_call(lambda it: it["state"] == "ended")
+    check(stored["reason"] == "call.caller_hung_up", stored["reason"])
+    near.stop()
+
+
+@case(timeout=60)
+def asked_for_credentials(box):
+    """A trunk asks with MD5 and qop; the INVITE, its ACK and the BYE show what it wants."""
+    asked(box, 'qop="auth", algorithm=MD5')
+
+
+@case(timeout=60)
+def asked_as_of_old(box):
+    """A trunk asks without qop, as RFC 2069 had it."""
+    asked(box, 'opaque="x y"')
+
+
+@case(timeout=60)
+def wrong_password(box):
+    """A password that the trunk does not take: the caller learns 502 and is asked nothing."""
+    secret = box.write("password", "guessed\n")
+    secret.chmod(0o644)
+    port = free_ports(1)
+    trunk = sipp.Server(
+        box, "asks", port, more='qop="auth"', user="edge", password="another", fails=True
+    )
+    policy = POLICY.format(
+        inward=quoted(("pcma",)), outward=quoted(("pcma",)),
+        send_to=f"sip:{CALLEE}@127.0.0.1:{port};transport=udp", ca="",
+        more=f'{EXEMPT}\ndigest = {{ user = "edge", password_file = "{secret}" }}',
+    )  # fmt: skip
+    near = Edge(box, policy.replace('tls        = { ca = "" }\n', ""), name="near").start()
+    warned = near.command("check")
+    check("can be read by everybody" in warned.stderr, warned.stderr)
+    answer = wire.Call(wire.Stream(near.tls, near.authority), near.uri()).invite()
+    check(answer.status == 502, answer.start)
+    check("trunk.credentials_refused" in answer.header("Warning"), answer.header("Warning"))
+    check(not answer.header("WWW-Authenticate"), "the caller is asked nothing")
+    trunk.end()
+    near.stop()

@@ -55,6 +55,45 @@ def run(box, scenario, port, mode="t1", address="127.0.0.1", timeout=15, name=No
     return messages.read_text(errors="replace") if messages.exists() else ""
 
 
+class Server:
+    """sipp as who is called, for one call over UDP; `fails` where its scenario ends in an error."""
+
+    def __init__(self, box, scenario, port, fails=False, name=None, **fields):
+        self.box, self.name, self.fails = box, name or scenario, fails
+        text = (SCENARIOS / f"{scenario}.xml").read_text()
+        for key, value in fields.items():
+            text = text.replace(f"@{key.upper()}@", str(value))
+        path = box.write(f"{self.name}.xml", text)
+        command = [
+            "sipp", "-sf", path, "-m", "1", "-t", "u1", "-i", "127.0.0.1", "-p", port,
+            "-nostdin", "-timeout", "40s", "-timeout_error",
+            "-trace_err", "-error_file", box.path(f"{self.name}.errors"),
+            "-trace_msg", "-message_file", box.path(f"{self.name}.messages"),
+        ]  # fmt: skip
+        self.process = box.start(self.name, command)
+        # It opens its socket at once and says nothing of it.
+        wait_for("sipp listens", lambda: is_taken(port), 5)
+
+    def end(self):
+        """Waits for its end and wants it as the scenario says; what was sent and received."""
+        code = self.process.wait(45)
+        errors = self.box.path(f"{self.name}.errors")
+        said = errors.read_text(errors="replace")[-1_500:] if errors.exists() else ""
+        check((code != 0) == self.fails, f"sipp {self.name}: exit {code}: {said}")
+        messages = self.box.path(f"{self.name}.messages")
+        return messages.read_text(errors="replace") if messages.exists() else ""
+
+
+def is_taken(port):
+    """Whether somebody has this UDP port here."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+            return False
+        except OSError:
+            return True
+
+
 def pause():
     """Stays below limit transport.refusals_per_second, which bounds answers to malformed ones."""
     time.sleep(0.25)

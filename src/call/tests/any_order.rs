@@ -9,7 +9,7 @@ use media::{MediaEvent, Purpose};
 use policy::Transport;
 use sip::{Message, Name, Request};
 
-use super::world::{Caller, World, crypto, described, offer, offer_with, peer};
+use super::world::{Caller, POLICY, World, crypto, described, offer, offer_with, peer};
 use crate::{Input, Record};
 
 const SEEDS: u64 = 200;
@@ -52,6 +52,16 @@ struct Told {
     carried: usize,
 }
 
+/// What an INVITE says of session timers.
+fn timer(random: u32) -> String {
+    let lines = match random % 4 {
+        0 => "Supported: timer\r\nAllow: INVITE\r\n",
+        1 => "Session-Expires: 100;refresher=uas\r\nAllow: UPDATE\r\n",
+        _ => "",
+    };
+    lines.to_owned()
+}
+
 /// Some callers, and an edge that they confuse.
 struct Chaos {
     random: SeededRandom,
@@ -66,10 +76,14 @@ struct Chaos {
 
 impl Chaos {
     fn new(seed: u64) -> Self {
+        // Some edges pass REFERs on.
+        let word = if seed.is_multiple_of(4) { "pass" } else { "edge" };
+        let policy =
+            POLICY.replace("[trunk.acme]", &format!("[trunk.acme]\ntransfer = \"{word}\""));
         let second = Caller::new("acme", peer("198.51.100.8:4001", 3, Transport::Tls), "three");
         Self {
             random: SeededRandom::new(seed),
-            world: World::seeded(seed),
+            world: World::made(seed, &policy),
             callers: vec![Caller::acme(), Caller::lab(), second],
             invites: BTreeMap::new(),
             asked: Vec::new(),
@@ -116,17 +130,13 @@ impl Chaos {
     fn step(&mut self) {
         let index = self.pick(self.callers.len());
         let body = self.description();
-        let choice = self.pick(36);
+        let choice = self.pick(40);
         let random = self.random.below(12_000);
         let (world, caller) = (&mut self.world, &mut self.callers[index]);
         match choice {
             0..=2 => {
                 if caller.to_tag.is_empty() {
-                    caller.extra = match random % 4 {
-                        0 => "Supported: timer\r\nAllow: INVITE\r\n".to_owned(),
-                        1 => "Session-Expires: 100;refresher=uas\r\nAllow: UPDATE\r\n".to_owned(),
-                        _ => String::new(),
-                    };
+                    caller.extra = timer(random);
                 }
                 self.invites.insert(index, caller.request(world, "INVITE", &body));
             }
@@ -163,9 +173,16 @@ impl Chaos {
             31 => self.refer(index, random as usize % REFERS.len()),
             32 if !world.needs.is_empty() => {
                 let (call, to) = (world.leg().call, Personal::new("+49301".to_owned()));
-                world.input(Input::Transfer { call, to });
+                let is_announced = random.is_multiple_of(3);
+                world.input(Input::Transfer { call, to, is_announced });
             }
             33 => drop(caller.request(world, "PRACK", "")),
+            36 | 37 => self.replace(index),
+            38 if !world.targets.is_empty() => {
+                let call = world.targets[world.targets.len() - 1].call;
+                world.input(Input::TransferAnswer { call, is_accepted: random.is_multiple_of(2) });
+            }
+            39 => self.pass_news(random),
             20 => world.pass(Duration::from_millis(u64::from(random) * 10)),
             21 if random.is_multiple_of(4) => *world.fuse.lock().unwrap() = Some(random % 9),
             _ => world.pass(Duration::from_millis(u64::from(random) / 10)),
@@ -227,6 +244,49 @@ impl Chaos {
         caller.extra = format!("Refer-To: {}\r\n", REFERS[to]);
         caller.request(&mut self.world, "REFER", "");
         caller.extra.clear();
+    }
+
+    /// A caller takes the place of another one, or of a callee.
+    fn replace(&mut self, index: usize) {
+        let other = &self.callers[self.random.below(3) as usize];
+        let mut replaces =
+            format!("{};to-tag={};from-tag={}", other.call_id, other.to_tag, other.tag);
+        let asked = self.asked.iter().rev().find(|it| it.method == sip::Method::Invite);
+        if let (Some(invite), 0) = (asked, self.random.below(3)) {
+            let headers = &invite.headers;
+            let tag = headers.from_tag().unwrap_or_default();
+            let call_id = headers.call_id().unwrap_or_default();
+            let far = self.random.below(3);
+            replaces = format!("{call_id};to-tag={tag};from-tag=far-{far}");
+        }
+        self.flows += 1;
+        let trunk = ["acme", "acme", "info", "beta"][self.random.below(4) as usize];
+        let name = format!("again-{}", self.flows);
+        let body = self.description();
+        let mut caller = Caller::new(trunk, self.callers[index].peer.clone(), &name);
+        caller.extra = format!("Replaces: {replaces}\r\n");
+        caller.request(&mut self.world, "INVITE", &body);
+        caller.extra.clear();
+        self.callers[index] = caller;
+        self.look();
+        self.callers[index].ack(&mut self.world, "");
+    }
+
+    /// Whom a REFER went to says how it fares.
+    fn pass_news(&mut self, random: u32) {
+        let Some(refer) = self.asked.iter().rev().find(|it| it.method == sip::Method::Refer) else {
+            return;
+        };
+        let headers = &refer.headers;
+        let mut far = Caller::new("beta", self.callers[0].peer.clone(), "far");
+        far.call_id = headers.call_id().unwrap_or_default().to_owned();
+        far.to_tag = headers.from_tag().unwrap_or_default();
+        far.tag = headers.to_tag().unwrap_or_default();
+        far.cseq = 900 + random;
+        far.extra = "Event: refer\r\nSubscription-State: active\r\n".to_owned();
+        let news = ["SIP/2.0 100 Trying", "SIP/2.0 200 OK", "SIP/2.0 486 Busy", "?"];
+        let news = news[random as usize % news.len()];
+        far.request(&mut self.world, "NOTIFY", &format!("message/sipfrag|{news}"));
     }
 
     fn reserve_any(&mut self) {

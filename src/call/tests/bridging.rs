@@ -70,7 +70,7 @@ pub(super) fn callee_answer(callee: &Callee, formats: &str) -> String {
 }
 
 /// A caller to a trunk, whose INVITE has arrived and whose ports are there.
-fn dial(world: &mut World, called: &str, offer: &str) -> Caller {
+pub(super) fn dial(world: &mut World, called: &str, offer: &str) -> Caller {
     let mut caller = Caller::acme();
     caller.target = format!("sip:{called}@edge.example");
     caller.request(world, "INVITE", offer);
@@ -101,7 +101,7 @@ pub(super) fn requests(world: &mut World) -> Vec<Request> {
 }
 
 /// The plans in force, the caller's and the callee's.
-fn plans(world: &World) -> (LegPlan, LegPlan) {
+pub(super) fn plans(world: &World) -> (LegPlan, LegPlan) {
     let latest = |caller: bool| {
         let of = |plan: &&LegPlan| (plan.leg.index == 0) == caller;
         world.plans.iter().rev().find(of).expect("a plan").clone()
@@ -136,7 +136,7 @@ fn a_call_goes_from_trunk_to_trunk_and_its_media_is_joined() {
     let (mut caller, callee) = connected(&mut world);
     let (a, b) = plans(&world);
     // Both have PCMU, so that nothing is decoded, although the caller liked PCMA better.
-    assert_eq!(a.send.codec, audio::Codec::Pcmu);
+    assert_eq!(a.send.unwrap().codec, audio::Codec::Pcmu);
     assert_eq!(bridge(&a).audio[0], (0, Passage::Forward(0)));
     assert_eq!((bridge(&a).with, bridge(&b).with), (b.leg, a.leg));
     assert!(matches!(bridge(&b).keys, KeyPassage::Events { payload_type: 101, .. }));
@@ -539,4 +539,19 @@ fn a_redirection_is_followed_within_the_trunk_only() {
     let next = Callee::reached(&mut world, "beta");
     assert_eq!(next.invite.uri.as_str(), "sip:+442079469999@beta.example;transport=tls");
     assert!(world.connects.iter().all(|(_, uri, _)| !uri.contains("evil")));
+}
+
+#[test]
+fn a_callee_may_call_back_over_a_connection_that_we_have_proved_ourselves_on() {
+    for alias in [true, false] {
+        let mut world = World::new();
+        dial(&mut world, "+442079460000", &offer());
+        let (leg, ..) = world.connects.last().unwrap().clone();
+        let opened = peer("203.0.113.70:5061", 100, Transport::Tls);
+        let opened = std::sync::Arc::new(crate::Peer { alias, ..(*opened).clone() });
+        world.input(Input::Connected { leg, peer: opened });
+        reserve(&mut world, leg, 21_000);
+        let via = world.request().headers.top_via().unwrap();
+        assert_eq!(via.params.has("alias"), alias, "RFC 5923 section 5");
+    }
 }

@@ -147,7 +147,7 @@ fn a_request_out_of_order_is_500_and_changes_nothing() {
 fn an_extension_that_is_not_known_is_420_within_a_call_too() {
     let (mut world, mut caller) = (World::new(), Caller::acme());
     caller.call(&mut world, &offer());
-    caller.extra = "Require: replaces\r\n".to_owned();
+    caller.extra = "Require: path\r\n".to_owned();
     caller.request(&mut world, "INVITE", &offer());
     assert_eq!(world.status(), 420);
     assert_eq!(world.ends(), []);

@@ -47,6 +47,7 @@ fn kept_of_a_call(edge: Keep, trunk: Keep, agent: Keep) -> Keep {
     let made = Setup {
         policy: Arc::clone(&made.policy),
         agents: [("reception".to_owned(), card)].into(),
+        logins: made.logins.clone(),
         recording: edge.recording,
         transcript: edge.transcript,
         advertise: None,

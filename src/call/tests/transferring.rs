@@ -50,6 +50,7 @@ fn a_blind_transfer_is_dialled_by_the_edge_and_the_referrer_is_let_go() {
     assert_eq!(bridge(&latest(&world, callee.leg)).with, caller_leg);
     third.answer(&mut world, "180 Ringing", "t", "|");
     assert_eq!(news(&world.request()).0, "SIP/2.0 180 Ringing");
+    assert_eq!(world.rings, [(callee.leg, true)], "who is carried over hears it ring");
     third.answer(&mut world, "200 OK", "t", &body(&callee_answer(&third, "8")));
     let sent = requests(&mut world);
     assert_eq!(methods(&sent), ["ACK", "NOTIFY", "BYE"]);
@@ -177,11 +178,12 @@ fn an_attended_transfer_joins_the_far_ends_of_two_calls() {
 fn a_replaces_that_names_a_strangers_call_joins_nothing() {
     let mut world = World::new();
     let (mut caller, _) = connected(&mut world);
-    for replaces in ["nothing%3Bto-tag%3Da%3Bfrom-tag%3Db", "garbage"] {
-        refer(&mut world, &mut caller, &format!("<sip:x@edge.example?Replaces={replaces}>"));
-        let notify = requests(&mut world).pop().unwrap();
-        assert!(news(&notify).1, "{replaces}");
-    }
+    let nothing = "nothing%3Bto-tag%3Da%3Bfrom-tag%3Db";
+    refer(&mut world, &mut caller, &format!("<sip:x@edge.example?Replaces={nothing}>"));
+    let notify = requests(&mut world).pop().unwrap();
+    assert_eq!(news(&notify).0, "SIP/2.0 481 Call/Transaction Does Not Exist");
+    refer(&mut world, &mut caller, "<sip:x@edge.example?Replaces=garbage>");
+    assert_eq!(world.status(), 400);
     assert_eq!(world.ends(), []);
 }
 
@@ -192,7 +194,7 @@ fn a_voice_agent_carries_its_caller_to_a_trunk_and_is_back_where_that_fails() {
     world.take();
     let call = world.leg().call;
     let to = || Personal::new("+442079460000".to_owned());
-    world.input(Input::Transfer { call, to: to() });
+    world.input(Input::Transfer { call, to: to(), is_announced: false });
     let callee = Callee::reached(&mut world, "beta");
     let purpose = latest(&world, LegId { call, index: 0 }).purpose;
     assert!(matches!(purpose, Purpose::Agent { .. }), "it talks on meanwhile");
@@ -201,7 +203,7 @@ fn a_voice_agent_carries_its_caller_to_a_trunk_and_is_back_where_that_fails() {
     assert_eq!(world.ends(), []);
 
     world.take();
-    world.input(Input::Transfer { call, to: to() });
+    world.input(Input::Transfer { call, to: to(), is_announced: false });
     let callee = Callee::reached(&mut world, "beta");
     callee.accept(&mut world, &callee_answer(&callee, "0 101"));
     assert_eq!(world.stopped, [call]);
@@ -219,7 +221,11 @@ fn a_voice_agent_cannot_transfer_to_what_no_route_allows() {
     caller.call(&mut world, &offer());
     let call = world.leg().call;
     for to in ["nobody", "sip:reception@edge.example", "::"] {
-        world.input(Input::Transfer { call, to: Personal::new(to.to_owned()) });
+        world.input(Input::Transfer {
+            call,
+            to: Personal::new(to.to_owned()),
+            is_announced: false,
+        });
     }
     assert_eq!(world.transfers_failed.len(), 3);
     assert_eq!(world.ends(), []);

@@ -5,12 +5,13 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use base::{
-    CallId, Event, Instant, LegId, Random, Reason, SeededRandom, TrunkName, VoiceAgentName,
+    CallId, Event, Instant, LegId, Random, Reason, Secret, SeededRandom, TrunkName, VoiceAgentName,
     WallTime,
 };
 use bytes::Bytes;
 use media::{LegPlan, MediaEvent, Need, Reserved};
 use policy::{Observed, Transport, TrunkObserved};
+use sip::digest::Login;
 use sip::transaction::FlowId;
 use sip::{Message, Name, Request, Response};
 
@@ -166,6 +167,7 @@ pub(super) struct World {
     pub(super) sent: Vec<(FlowId, Message)>,
     pub(super) needs: Vec<(LegId, Need)>,
     pub(super) plans: Vec<LegPlan>,
+    pub(super) handed_over: Vec<(LegId, LegId)>,
     pub(super) released: Vec<LegId>,
     pub(super) started: Vec<(CallId, VoiceAgentName, Keep)>,
     pub(super) held: Vec<bool>,
@@ -174,7 +176,11 @@ pub(super) struct World {
     pub(super) stopped: Vec<CallId>,
     pub(super) retries: Vec<(LegId, Unserved)>,
     pub(super) served: Vec<LegId>,
+    pub(super) targets: Vec<LegId>,
     pub(super) transfers_failed: Vec<Reason>,
+    pub(super) rings: Vec<(LegId, bool)>,
+    /// Who is recorded from then on, or that nobody is.
+    pub(super) tapes: Vec<Option<[LegId; 2]>>,
     pub(super) connects: Vec<(LegId, String, Transport)>,
     pub(super) records: Vec<Record>,
     pub(super) events: Vec<Event>,
@@ -186,7 +192,14 @@ pub(super) fn setup(policy: &str) -> Arc<Setup> {
         Err(errors) => panic!("{errors}"),
     };
     let card = AgentCard { recording: true, transcript: true, barge_in: None };
+    let logins = policy.lines().filter_map(|line| {
+        let digest = line.digest?;
+        let password = Secret::new(format!("password of {}", line.trunk));
+        let (user, realm) = (digest.user.clone(), digest.realm.clone());
+        Some((line.trunk.clone(), Login { user, password, realm }))
+    });
     Arc::new(Setup {
+        logins: logins.collect(),
         policy: Arc::new(policy),
         agents: [("reception".to_owned(), card)].into(),
         recording: true,
@@ -209,7 +222,7 @@ impl World {
         Self::made(1, policy)
     }
 
-    fn made(seed: u64, policy: &str) -> Self {
+    pub(super) fn made(seed: u64, policy: &str) -> Self {
         let (book, fuse) = (Book::default(), Arc::new(Mutex::new(None)));
         let dice = Dice { random: SeededRandom::new(seed), fuse: Arc::clone(&fuse) };
         let calls = Calls::new(3, setup(policy), Box::new(book.clone()), Box::new(dice));
@@ -221,6 +234,7 @@ impl World {
             sent: Vec::new(),
             needs: Vec::new(),
             plans: Vec::new(),
+            handed_over: Vec::new(),
             released: Vec::new(),
             started: Vec::new(),
             held: Vec::new(),
@@ -229,7 +243,10 @@ impl World {
             stopped: Vec::new(),
             retries: Vec::new(),
             served: Vec::new(),
+            targets: Vec::new(),
             transfers_failed: Vec::new(),
+            rings: Vec::new(),
+            tapes: Vec::new(),
             connects: Vec::new(),
             records: Vec::new(),
             events: Vec::new(),
@@ -258,10 +275,15 @@ impl World {
                 }
                 Output::Served { leg } => self.served.push(leg),
                 Output::StopAgent { call } => self.stopped.push(call),
+                Output::TargetReached { leg } => self.targets.push(leg),
                 Output::TransferFailed { reason, .. } => self.transfers_failed.push(reason),
+                Output::Ring { leg, on } => self.rings.push((leg, on)),
+                Output::Tape { caller, callee, .. } => self.tapes.push(Some([caller, callee])),
+                Output::StopTape { .. } => self.tapes.push(None),
                 Output::Press { leg, digit } => self.pressed.push((leg, digit)),
                 Output::Reserve { leg, need } => self.needs.push((leg, need)),
                 Output::Apply { plan } => self.plans.push(*plan),
+                Output::HandOver { from, to } => self.handed_over.push((from, to)),
                 Output::Release { leg } => self.released.push(leg),
                 Output::StartAgent { call, agent, keep, .. } => {
                     self.started.push((call, agent, keep));
@@ -408,6 +430,7 @@ pub(super) fn peer(source: &str, flow: u64, transport: Transport) -> Arc<Peer> {
         source: source.parse().unwrap(),
         local: "10.20.0.5:5061".parse().unwrap(),
         certificates: [].into(),
+        alias: false,
     })
 }
 

@@ -22,7 +22,7 @@ use self::send::Sender;
 use crate::report::{CallReport, MediaTotals, millis};
 use crate::srtp::{Protect, Unprotect};
 use crate::talk::FRAME;
-use crate::uac::{Agreed, Keys};
+use crate::user_agent::{Agreed, Keys};
 
 /// The mean time between two reports (RFC 3550 section 6.2).
 const REPORT_INTERVAL_MS: u32 = 5_000;

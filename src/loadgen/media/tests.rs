@@ -27,6 +27,7 @@ fn agreed(codec: &Codec, payload_type: u8, remote: u16, keys: Option<Keys>) -> A
         payload_type,
         receive_payload_type: payload_type,
         fmtp: None,
+        opaque: None,
     };
     let event = TelephoneEvent {
         payload_type: 101,

@@ -9,6 +9,7 @@ use super::report::Report;
 use crate::file::{At, PatternFile, RefuseFile, RouteFile, SendToFile};
 use crate::matching::{Pattern, When};
 use crate::policy::{Action, Route, Share};
+use crate::statuses::Statuses;
 use base::diagnostic::suggest;
 
 /// The statuses that a route may refuse with: those that tell a caller something about the number,
@@ -45,10 +46,14 @@ pub(super) fn compile(
     let mut compile = Compile { report, file: item.file, trunks };
     let when = compile.when(file);
     let action = compile.action(item, file);
+    let failover = compile.failover(file);
+    let record = compile.record(file, action.as_ref());
     let route = Route {
         name: file.name.as_ref().map(|name| (**name).clone()),
         when,
         action: action?,
+        failover,
+        record,
         place,
     };
     (report.errors() == errors_before).then_some(route)
@@ -58,6 +63,15 @@ impl Compile<'_, '_> {
     fn error(&mut self, span: Range<usize>, message: impl Into<String>, help: &str) {
         let help = (!help.is_empty()).then(|| help.to_owned());
         self.report.error(self.file, span, message, help);
+    }
+
+    fn record(&mut self, file: &RouteFile, action: Option<&Action>) -> bool {
+        let Some(record) = file.record.as_ref().filter(|record| ***record) else { return false };
+        if !matches!(action, Some(Action::Trunks(_)) | None) {
+            let help = "with a voice agent, its own `recording` decides";
+            self.error(record.span(), "only calls to trunks are recorded by a route", help);
+        }
+        true
     }
 
     fn when(&mut self, file: &RouteFile) -> When {
@@ -110,6 +124,23 @@ impl Compile<'_, '_> {
                 None
             }
         }
+    }
+
+    /// After what the next trunk is tried.
+    fn failover(&mut self, file: &RouteFile) -> Vec<Statuses> {
+        let Some(list) = &file.failover else { return Statuses::USUAL.to_vec() };
+        let to = file.send_to.as_deref();
+        if to.is_none_or(|to| to.trunk.is_none() && to.trunks.is_none()) {
+            let help = "remove it, or send the calls to trunks";
+            self.error(list.span(), "there is no trunk to go on from", help);
+        }
+        for statuses in list.iter() {
+            if let Some(why) = statuses.why_never() {
+                let message = format!("no other trunk is tried after {}", **statuses);
+                self.error(statuses.span(), message, &format!("remove it: {why}"));
+            }
+        }
+        list.iter().map(|statuses| **statuses).collect()
     }
 
     fn refuse(&mut self, refuse: &At<RefuseFile>) -> Option<Action> {

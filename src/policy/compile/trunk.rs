@@ -11,6 +11,7 @@ use base::{Limit, TrunkName, limit};
 use ipnet::IpNet;
 
 use super::Defaults;
+use super::digest;
 use super::read::Item;
 use super::report::Report;
 use super::tls;
@@ -48,7 +49,7 @@ impl Desk<'_, '_> {
         self.report.error(self.file, span, message, help);
     }
 
-    fn warning(&mut self, span: Range<usize>, message: impl Into<String>, help: &str) {
+    pub(super) fn warning(&mut self, span: Range<usize>, message: impl Into<String>, help: &str) {
         let help = (!help.is_empty()).then(|| help.to_owned());
         self.report.warning(self.file, span, message, help);
     }
@@ -106,6 +107,12 @@ pub(super) fn check_defaults(report: &mut Report<'_>, from: &Surroundings<'_>) {
     if let Some(time) = &defaults.media_inactive {
         desk.time(time, &limit::CALL_DURATION_MS);
     }
+    if let Some(time) = &defaults.first_response {
+        desk.time(time, &limit::CALL_RESPONSE_LONGEST_MS);
+    }
+    if let Some(time) = &defaults.ring {
+        desk.time(time, &limit::CALL_RING_MS);
+    }
     if let Some(file) = &defaults.numbers {
         numbers(&mut desk, file);
     }
@@ -130,6 +137,8 @@ pub(super) fn compile(
     let (srtp_inbound, srtp_outbound) = protections(&mut desk, file);
     check_certificates(&mut desk, file.from.as_ref(), &transports);
     let tls = tls::compile(&mut desk, file.tls.as_ref());
+    let is_plain = send_to.iter().any(|peer| peer.transport.is_plaintext());
+    let digest = digest::compile(&mut desk, file.digest.as_ref(), is_plain);
     let trunk = with_defaults(
         &mut desk,
         file,
@@ -143,12 +152,13 @@ pub(super) fn compile(
             zone: None,
             home: None,
             tls,
+            digest,
             transports,
             srtp_inbound,
             srtp_outbound,
             says_srtp_inbound: file.srtp.as_ref().is_some_and(|srtp| srtp.inbound.is_some()),
             suites: Suite::ALL.to_vec(),
-            codecs: Codec::ALL.to_vec(),
+            codecs: Codec::DEFAULT.to_vec(),
             calls: None,
             calls_per_second: None,
             signalling,
@@ -159,6 +169,8 @@ pub(super) fn compile(
             refuse: RefusalManner::Answer,
             max_duration: limit::CALL_DURATION_MS.millis(),
             media_inactive: limit::CALL_MEDIA_INACTIVE_MS.millis(),
+            first_response: limit::CALL_RESPONSE_MS.millis(),
+            ring: limit::CALL_RING_MS.millis(),
             dtmf: DTMF.to_vec(),
             numbers: Numbers::default(),
             place,
@@ -196,16 +208,7 @@ fn with_defaults(
     } else if let Some(dtmf) = &defaults.dtmf {
         trunk.dtmf.clone_from(dtmf);
     }
-    if let Some(time) = &file.max_duration {
-        trunk.max_duration = desk.time(time, &limit::CALL_DURATION_MS);
-    } else if let Some(time) = &defaults.max_duration {
-        trunk.max_duration = time.0;
-    }
-    if let Some(time) = &file.media_inactive {
-        trunk.media_inactive = desk.time(time, &limit::CALL_DURATION_MS);
-    } else if let Some(time) = &defaults.media_inactive {
-        trunk.media_inactive = time.0;
-    }
+    times(desk, file, defaults, &mut trunk);
     if let Some(file) = &file.numbers {
         trunk.numbers = numbers(desk, file);
     } else if let Some(file) = &defaults.numbers {
@@ -220,6 +223,37 @@ fn with_defaults(
     trunk.transfer = file.transfer.or(defaults.transfer).unwrap_or(trunk.transfer);
     trunk.refuse = file.refuse.or(defaults.refuse).unwrap_or(trunk.refuse);
     trunk
+}
+
+/// Each time with its bound.
+fn times(desk: &mut Desk<'_, '_>, file: &TrunkFile, defaults: &Defaults, trunk: &mut Trunk) {
+    for (time, said, usual, bound) in [
+        (
+            &mut trunk.max_duration,
+            &file.max_duration,
+            &defaults.max_duration,
+            &limit::CALL_DURATION_MS,
+        ),
+        (
+            &mut trunk.media_inactive,
+            &file.media_inactive,
+            &defaults.media_inactive,
+            &limit::CALL_DURATION_MS,
+        ),
+        (
+            &mut trunk.first_response,
+            &file.first_response,
+            &defaults.first_response,
+            &limit::CALL_RESPONSE_LONGEST_MS,
+        ),
+        (&mut trunk.ring, &file.ring, &defaults.ring, &limit::CALL_RING_MS),
+    ] {
+        if let Some(said) = said {
+            *time = desk.time(said, bound);
+        } else if let Some(usual) = usual {
+            *time = usual.0;
+        }
+    }
 }
 
 /// Who may be this trunk.

@@ -140,13 +140,6 @@ fn advertised(
         }
         return Some((**host).clone());
     }
-    let wild =
-        listen.iter().find(|it| it.transport == Transport::Udp && it.address.ip().is_unspecified());
-    if let Some(udp) = wild {
-        let help = Some("add `advertise`, or list the addresses".to_owned());
-        let message = "of a datagram to every address it is not known which one it came to";
-        report.error(file, udp.span.clone(), message, help);
-    }
     let (first, others) = listen.split_first()?;
     let address = first.address.ip();
     let is_only = others.iter().all(|it| it.address.ip() == address) && !address.is_unspecified();

@@ -156,6 +156,14 @@ fn contradictions_within_a_trunk_are_errors() {
         ("transports = [\"tls\", \"tls\"]", "`tls` is listed twice"),
         ("max_duration = \"5h\"", "the time is out of range"),
         ("max_duration = \"0s\"", "the time is out of range"),
+        ("ring = \"4m\"", "the time is out of range"),
+        ("first_response = \"33s\"", "the time is out of range"),
+        ("first_response = \"0s\"", "the time is out of range"),
+        ("digest = { user = \"a\" }", "`password_file` is missing"),
+        ("digest = { user = \"a\", password = \"b\" }", "unknown key `password`"),
+        ("digest = { user = \"a:b\", password_file = \"p\" }", "this is no user name"),
+        ("digest = { user = \"a\", password_file = \"\" }", "no file is named"),
+        ("digest = { user = \"a\", password_file = \"p\", realm = '\"' }", "this is no realm"),
         ("max_duration = \"5 hours\"", "not a time"),
         ("max_duration = \"99999999999h\"", "not a time"),
         ("media_from = [\"10.0.0.1/8\"]", "has bits set after its prefix"),
@@ -171,6 +179,44 @@ fn contradictions_within_a_trunk_are_errors() {
         let error = trunk_error(line);
         assert!(error.contains(expected), "{line}: {error}");
     }
+}
+
+#[test]
+fn no_route_goes_on_after_the_last_word_of_the_called_party() {
+    let with = |to: &str, list: &str| {
+        format!(
+            "[trunk.a]\n{FROM}send_to = [\"sip:a.example\"]\n[[route]]\nsend_to = {{ {to} }}\n\
+             failover = [{list}]\n"
+        )
+    };
+    for never in ["486", "603", "\"6xx\"", "\"603\"", "401", "407", "487", "302", "200"] {
+        let found = errors(&with("trunk = \"a\"", never));
+        assert!(found[0].1.contains("no other trunk is tried after"), "{never}: {found:?}");
+    }
+    for wrong in ["\"busy\"", "true", "99", "\"7xx\"", "-503"] {
+        assert!(!errors(&with("trunk = \"a\"", wrong)).is_empty(), "{wrong}");
+    }
+    let found = errors(&with("agent = \"x\"", "503"));
+    assert!(found[0].1.contains("no trunk to go on from"), "{found:?}");
+    policy(&with("trunk = \"a\"", "403, 404, \"480\", \"5xx\", \"4xx\""));
+    policy(&with("trunks = [{ name = \"a\" }]", ""));
+}
+
+#[test]
+fn a_password_over_plaintext_is_warned_of() {
+    let text = |to: &str| {
+        format!(
+            "[trunk.a]\n{FROM}send_to = [\"sip:a.example{to}\"]\n\
+             digest = {{ user = \"u\", password_file = \"/etc/p\" }}\n\
+             exempt.signalling = {{ reason = \"x\", expires = 2027-01-31 }}\n\
+             [[route]]\nrefuse = {{}}\n"
+        )
+    };
+    let warns = |to: &str| {
+        let found = warnings(&text(to), &[]);
+        found.iter().any(|it| it.0.message.contains("hashes of this password"))
+    };
+    assert!(warns(";transport=udp") && !warns(";transport=tls"));
 }
 
 #[test]

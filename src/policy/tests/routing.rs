@@ -221,3 +221,38 @@ fn the_fingerprint_tells_policies_apart() {
     assert_eq!(one.fingerprint(), policy(POLICY).fingerprint());
     assert_eq!(one.fingerprint().len(), 16);
 }
+
+#[test]
+fn how_long_a_target_is_waited_for_and_when_the_next_is_tried_is_policys() {
+    let text = "[defaults]\nring = \"90s\"\n\
+                [trunk.acme]\nfrom = { networks = [\"198.51.100.0/24\"] }\n\
+                send_to = [\"sip:a.example\"]\nfirst_response = \"2s\"\n\
+                [trunk.beta]\nsend_to = [\"sip:b.example\"]\nring = \"20s\"\n\
+                [[route]]\nwhen = { called = { prefix = \"+1800\" } }\n\
+                send_to = { trunks = [{ name = \"acme\" }, { name = \"beta\" }] }\n\
+                failover = [403, \"5xx\"]\n\
+                [[route]]\nsend_to = { trunk = \"beta\" }\n";
+    let policy = policy(text);
+    let targets = |call: &crate::Attempt| match decide(&policy, call, &idle()).verdict {
+        crate::Verdict::Accept(accepted) => match accepted.destination {
+            Destination::Trunk { targets } => targets,
+            Destination::Agent { .. } => panic!("no agent"),
+        },
+        crate::Verdict::Refuse(refusal) => panic!("{refusal:?}"),
+    };
+    let found = targets(&good_call());
+    let seconds: Vec<(u64, u64)> = found
+        .iter()
+        .map(|it| (it.terms.first_response.as_secs(), it.terms.ring.as_secs()))
+        .collect();
+    assert_eq!(seconds, [(2, 90), (4, 20)]);
+    let goes_on = |status| found[1].failover.iter().any(|it| it.contains(status));
+    assert!(goes_on(403) && goes_on(599) && !goes_on(404) && !goes_on(603));
+    let shown = crate::explain(&policy, &good_call(), &idle()).to_string();
+    let line = "  acme: first response within 2s, rings 90s, failover after 403, 5xx\n";
+    assert!(shown.contains(line), "{shown}");
+    let mut other = good_call();
+    other.called = "+442012345678".to_owned();
+    let usual = targets(&other)[0].failover.clone();
+    assert_eq!(usual, crate::Statuses::USUAL);
+}

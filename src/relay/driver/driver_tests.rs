@@ -351,14 +351,22 @@ fn more_datagrams_than_there_are_buffers_are_all_received(make: Make<'_>) {
 
 fn a_command_ends_a_wait(make: Make<'_>) {
     let mut rig = Rig::new(make);
-    for _ in 0..3 {
-        let waker = rig.net.waker();
-        let thread = std::thread::spawn(move || waker.wake());
+    let waker = rig.net.waker();
+    let (next, again) = std::sync::mpsc::sync_channel(8);
+    let thread = std::thread::spawn(move || {
+        for count in again {
+            (0..count).for_each(|_| waker.wake());
+        }
+    });
+    // A wake may come while the last one is just being heard.
+    for round in 0..2_000 {
+        next.send(round % 3 + 1).unwrap();
         // Far longer than the test runner's patience.
         rig.net.wait(Duration::from_secs(3_600), &mut rig.ready);
         assert!(rig.ready.is_empty());
-        thread.join().unwrap();
     }
+    drop(next);
+    thread.join().unwrap();
 }
 
 fn a_refused_datagram_is_told(make: Make<'_>) {

@@ -179,6 +179,7 @@ impl Uring {
         while let Some(completion) = self.ring.next() {
             match completion {
                 Completion::Event { data: WAKE, more, .. } => {
+                    self.wake.heard();
                     if !more {
                         self.ring.watch(self.wake.as_fd(), WAKE);
                     }

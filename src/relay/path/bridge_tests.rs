@@ -624,7 +624,7 @@ fn reports_end_here_and_each_leg_gets_its_own() {
         _ => None,
     });
     let quality = quality.unwrap();
-    assert!((40..=60).contains(&quality.lost) && quality.mos < 3.9, "{quality:?}");
+    assert!((40..=60).contains(&quality.lost) && quality.mos.unwrap() < 3.9, "{quality:?}");
 }
 
 #[test]
@@ -684,7 +684,7 @@ fn what_the_bridge_does_not_name_is_dropped() {
     let bridge = media::Bridge {
         with: leg_id(1),
         audio: vec![(PCMU, Passage::Forward(PCMU))],
-        to: usual(Codec::Pcmu),
+        to: Some(usual(Codec::Pcmu)),
         keys: KeyPassage::Drop,
         detect_tones: false,
         comfort_noise: None,

@@ -7,6 +7,7 @@ use base::{Instant, Random, SeededRandom, WallTime};
 use media::Quality;
 use rtp::rtcp::{Compound, Report, Rtcp, RtcpError};
 use rtp::{Impairment, ReceiveStats, SendStats, mos};
+use sdp::OpaqueCodec;
 
 /// RFC 3550 section 6.2: no interval shorter than 5 s before it is randomised.
 const INTERVAL: Duration = Duration::from_secs(5);
@@ -182,9 +183,30 @@ pub(crate) fn read_report(
     Ok(())
 }
 
+/// What a codec costs.
+pub(crate) const fn impairment(codec: Codec) -> Impairment {
+    match codec {
+        Codec::Pcmu | Codec::Pcma => Impairment::G711,
+        Codec::G722 => Impairment::G722,
+        Codec::Opus => Impairment::OPUS,
+    }
+}
+
+/// What a codec costs that goes through undecoded; those of wide band have figures on another
+/// scale only (ITU-T G.113 appendix IV), and iLBC and Speex none.
+pub(crate) const fn opaque_impairment(codec: OpaqueCodec) -> Option<Impairment> {
+    match codec {
+        OpaqueCodec::Amr => Some(Impairment::AMR),
+        OpaqueCodec::G729 => Some(Impairment::G729),
+        OpaqueCodec::G723 => Some(Impairment::G723),
+        OpaqueCodec::AmrWb | OpaqueCodec::Evs | OpaqueCodec::Ilbc | OpaqueCodec::Speex => None,
+    }
+}
+
 /// What else goes into a report to the call.
 pub(crate) struct Heard {
-    pub(crate) codec: Codec,
+    /// What the codec costs; `None` where nobody has measured that on this scale.
+    pub(crate) impairment: Option<Impairment>,
     pub(crate) late: u64,
     pub(crate) dropped: u64,
     pub(crate) delay: Duration,
@@ -195,11 +217,6 @@ pub(crate) fn quality(received: &Received, sent: &SendStats, heard: &Heard) -> Q
     let present = received.present.as_ref();
     let remote = sent.remote();
     let round_trip = remote.and_then(|remote| remote.round_trip);
-    let impairment = match heard.codec {
-        Codec::Pcmu | Codec::Pcma => Impairment::G711,
-        Codec::G722 => Impairment::G722,
-        Codec::Opus => Impairment::OPUS,
-    };
     let one_way = round_trip.unwrap_or_default() / 2 + heard.delay;
     Quality {
         received: received.packets(),
@@ -212,7 +229,9 @@ pub(crate) fn quality(received: &Received, sent: &SendStats, heard: &Heard) -> Q
         remote_loss: remote.map_or(0.0, |remote| remote.fraction_lost),
         remote_jitter: remote.map(|remote| remote.jitter).unwrap_or_default(),
         round_trip,
-        mos: mos(impairment, present.map_or(0.0, ReceiveStats::loss), one_way),
+        mos: heard
+            .impairment
+            .map(|impairment| mos(impairment, present.map_or(0.0, ReceiveStats::loss), one_way)),
         concealed: heard.concealed,
     }
 }

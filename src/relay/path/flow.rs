@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 
 use base::{Instant, SeededRandom, SessionId, WallTime, limit};
 use media::{LegPlan, MediaEvent, Protection, Purpose, Quality, StopCause};
-use rtp::ReceiveStats;
 use rtp::packet::{HEADER_BYTES, Packet};
+use rtp::{Impairment, ReceiveStats};
 
 use super::control::{self, Received, Source, Timers};
 use super::counters::{DropReason, Meter, Stage, Tally};
@@ -185,6 +185,7 @@ impl Flow {
         now: Instant,
         source: SocketAddr,
         datagram: &mut [u8],
+        taps: &mut Taps,
         driver: &mut dyn Driver,
     ) -> Result<(), DropReason> {
         let believed = self.unprotect.rtp(now, source, datagram)?;
@@ -214,6 +215,7 @@ impl Flow {
             Work::Agent(agent) => agent.receive(now, &packet, &mut |event| driver.event(event)),
             Work::Bridge(bridged) => {
                 let was_running = bridged.needs_frames();
+                taps.packet(now, &self.plan, &packet, driver.tally());
                 let fixed = Fixed::of(&packet);
                 let done = bridged.receive(now, &self.plan, fixed, datagram, driver);
                 self.rouse(was_running, now);
@@ -234,8 +236,7 @@ impl Flow {
             Source::Superseded => return Err(DropReason::Superseded),
             Source::New => {
                 // Whatever a source says first, its clock is that of its sound.
-                let first = || self.plan.accept.first().map(|format| format.codec.clock_rate());
-                let Some(clock) = clock.or_else(first) else { return Ok(()) };
+                let clock = clock.unwrap_or(self.plan.clock_rate());
                 // RFC 3550 appendix A.1: an unproven source is trusted after two packets in order.
                 let proven = matches!(self.plan.protection, Protection::Srtp { .. });
                 let probation = if proven { 1 } else { 2 };
@@ -334,6 +335,18 @@ impl Flow {
                 let taken = bridged.press(&self.plan, digits);
                 self.rouse(was_running, now);
                 taken
+            }
+        }
+    }
+
+    /// The peer hears that somebody's telephone rings, or no longer.
+    pub(crate) fn ring(&mut self, now: Instant, on: bool) {
+        match &mut self.work {
+            Work::Agent(agent) => agent.ring(on),
+            Work::Bridge(bridged) => {
+                let was_running = bridged.needs_frames();
+                bridged.ring(&self.plan, on);
+                self.rouse(was_running, now);
             }
         }
     }
@@ -444,12 +457,30 @@ impl Flow {
         (self.past.0 + late, self.past.1 + concealed)
     }
 
+    /// What the codec that is heard costs, where that is known.
+    fn impairment(&self) -> Option<Impairment> {
+        let decoded = self.work.hear().and_then(|hear| hear.format());
+        let heard = match &self.work {
+            Work::Bridge(bridged) => bridged.heard(),
+            Work::Agent(_) => None,
+        };
+        let Self { plan: LegPlan { accept, opaque, .. }, .. } = self;
+        let known = accept.iter().find(|format| Some(format.payload_type) == heard);
+        let passed = opaque.iter().find(|format| Some(format.receive) == heard);
+        match decoded.as_ref().or(known) {
+            Some(format) => Some(control::impairment(format.codec)),
+            None if passed.is_some() || accept.is_empty() => {
+                passed.or(opaque.first()).and_then(|it| control::opaque_impairment(it.codec.codec))
+            }
+            None => accept.first().map(|format| control::impairment(format.codec)),
+        }
+    }
+
     pub(crate) fn quality(&self) -> Quality {
         let hear = self.work.hear();
         let (late, concealed) = self.concealment();
-        let expected = self.plan.accept.first().unwrap_or(&self.plan.send).codec;
         let heard = control::Heard {
-            codec: hear.and_then(|hear| hear.format()).map_or(expected, |format| format.codec),
+            impairment: self.impairment(),
             late,
             dropped: self.dropped,
             delay: hear.and_then(|it| it.buffer()).map(|it| it.target()).unwrap_or_default(),

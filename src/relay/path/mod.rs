@@ -26,7 +26,7 @@ mod protect;
 mod send;
 mod stream;
 mod tap;
-mod transform;
+pub(crate) mod transform;
 mod unprotect;
 
 use std::net::SocketAddr;
@@ -34,7 +34,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base::{Instant, SeededRandom, SessionId, WallTime};
-use media::{LegPlan, MediaEvent, StopCause, TapFrame};
+use media::{LegPlan, MediaEvent, StopCause, TapFrame, TapPacket};
 use rtrb::Producer;
 
 use crate::srtp::SrtpError;
@@ -80,6 +80,9 @@ pub enum PlanError {
     /// The keys do not fit.
     #[error("keys: {0}")]
     Keys(#[from] SrtpError),
+    /// A voice agent's leg has no codec that is decoded here.
+    #[error("a voice agent needs a codec that is decoded here")]
+    Opaque,
     /// A codec could not be set up.
     #[error("codec: {0}")]
     Codec(#[from] audio::codec::SetupError),
@@ -160,9 +163,21 @@ impl Session {
         self.flow.as_mut().is_some_and(|flow| flow.press(now, digits))
     }
 
+    /// The peer hears the ring-back tone, in place of the leg that it talks with, from now on or
+    /// no longer; it ends also when another leg is to be heard.
+    pub fn ring(&mut self, now: Instant, on: bool) {
+        self.flow.iter_mut().for_each(|flow| flow.ring(now, on));
+    }
+
     /// Adds a listener; `false` above limit `relay.taps`.
     pub fn tap(&mut self, ring: Producer<TapFrame>) -> bool {
         self.taps.add(ring)
+    }
+
+    /// Gives the packets of this leg, as they come from its peer, to a recorder, instead of one
+    /// before; those of a voice agent's leg are not given.
+    pub fn tap_packets(&mut self, ring: Producer<TapPacket>) {
+        self.taps.give_packets(ring);
     }
 
     /// While masked, listeners hear silence.
@@ -195,7 +210,7 @@ impl Session {
         let walked = receive::receive(datagram.len())
             .and_then(|()| demux::demux(port, datagram))
             .and_then(|media| match media {
-                demux::Media::Rtp => flow.on_rtp(now, source, datagram, driver),
+                demux::Media::Rtp => flow.on_rtp(now, source, datagram, &mut self.taps, driver),
                 demux::Media::Rtcp => {
                     flow.on_rtcp(now, wall(epoch, now), port, source, datagram, driver)
                 }
@@ -258,8 +273,16 @@ mod bridge_tests;
 #[cfg(test)]
 mod cost_tests;
 #[cfg(test)]
+mod opaque_tests;
+#[cfg(test)]
+mod opus_tests;
+#[cfg(test)]
 mod pair;
 #[cfg(test)]
+mod ring_tests;
+#[cfg(test)]
 mod session_tests;
+#[cfg(test)]
+mod tape_tests;
 #[cfg(test)]
 mod transcode_tests;

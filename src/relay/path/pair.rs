@@ -46,16 +46,17 @@ pub(crate) fn srtp(suite: Suite, seed: u64) -> Protection {
 
 /// A plan of one side, not yet bridged.
 pub(crate) fn leg(side: usize, protection: Protection, formats: &[Format]) -> LegPlan {
-    let clock_rate = formats[0].codec.clock_rate();
+    let clock_rate = formats.first().map_or(16_000, |format| format.codec.clock_rate());
     LegPlan {
         leg: leg_id(side),
         remote: address(side),
         remote_rtcp: None,
         direction: Direction::BOTH,
         protection,
-        send: formats[0],
+        send: formats.first().copied(),
         sendable: formats.to_vec(),
         accept: formats.to_vec(),
+        opaque: Vec::new(),
         telephone_event: Some(TelephoneEvent { send: 101, receive: 101, clock_rate }),
         comfort_noise: None,
         inactive: Duration::from_secs(60),

@@ -85,8 +85,9 @@ fn plan(codec: Codec) -> LegPlan {
         remote_rtcp: None,
         direction: Direction::BOTH,
         protection: srtp(1, 2),
-        send: format(codec, payload_type),
+        send: Some(format(codec, payload_type)),
         accept: vec![format(codec, payload_type)],
+        opaque: Vec::new(),
         sendable: vec![],
         telephone_event: Some(media::TelephoneEvent {
             send: 101,
@@ -112,7 +113,7 @@ impl Rig {
         let (ring, tap) = rtrb::RingBuffer::new(4096);
         assert!(session.tap(ring));
         session.apply(now, plan.clone(), None, &mut World::default()).unwrap();
-        let codec = plan.send.codec;
+        let codec = plan.send.unwrap().codec;
         let opus = OpusSettings { sample_rate: codec.sample_rate(), ..OpusSettings::default() };
         Self {
             now,
@@ -177,7 +178,7 @@ impl Rig {
                     packet.truncate(length);
                 }
                 let parsed = Packet::parse(&packet).unwrap();
-                if parsed.payload_type() == self.plan.send.payload_type {
+                if Some(parsed.payload_type()) == self.plan.send.map(|it| it.payload_type) {
                     let mut sound = [0; 5760];
                     let length = self.decoder.decode(parsed.payload(), &mut sound).unwrap();
                     self.heard.extend_from_slice(&sound[..length]);
@@ -471,7 +472,7 @@ fn an_agent_that_may_finish_is_not_stopped() {
 fn a_speech_that_is_stopped_by_order_leaves_no_sample_behind() {
     for packet_ms in [10, 20, 30, 40, 60] {
         let mut slow = plan(Codec::Pcmu);
-        slow.send.packet_ms = packet_ms;
+        slow.send = slow.send.map(|send| Format { packet_ms, ..send });
         let mut rig = Rig::with(slow);
         rig.play(&[8000; 32_000]);
         (0..13).for_each(|_| drop(rig.pass()));
@@ -639,7 +640,7 @@ fn reports_come_every_five_seconds_and_a_goodbye_at_the_end() {
     let reports: Vec<_> = reports.collect();
     assert_eq!(reports.len(), 6);
     let last = reports[5];
-    assert!(last.received > 1_400 && last.sent > 1_400 && last.lost == 0 && last.mos > 4.0);
+    assert!(last.received > 1_400 && last.sent > 1_400 && last.lost == 0 && last.mos > Some(4.0));
     let now = rig.now;
     rig.session.release(now, &mut rig.world);
     let (_, to, mut packet) = rig.world.sent.pop().unwrap();
@@ -688,7 +689,7 @@ fn reports_have_a_way_of_their_own_without_mux() {
 #[test]
 fn silence_may_be_left_out_and_the_next_word_is_marked() {
     let mut saving = plan(Codec::Opus);
-    saving.send.dtx = true;
+    saving.send = saving.send.map(|send| Format { dtx: true, ..send });
     let mut rig = Rig::with(saving);
     let silent: usize = (0..200).map(|_| rig.pass().len()).sum();
     assert!(silent < 80, "{silent}");

@@ -25,7 +25,7 @@ impl Stream {
         Ok(Self {
             protect: Protect::new(&plan.protection)?,
             latch: Latch::new(plan.remote),
-            stats: SendStats::new(plan.source.ssrc, plan.send.codec.clock_rate()),
+            stats: SendStats::new(plan.source.ssrc, plan.clock_rate()),
             numbers: Numbers::new(plan.source.sequence, plan.source.timestamp),
         })
     }

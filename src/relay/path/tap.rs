@@ -1,9 +1,11 @@
-//! Stage: copies of both voices for the recogniser and the recorder, through bounded rings.
+//! Stage: copies of both voices for the recogniser and the recorder, through bounded rings. Of a
+//! leg that another leg hears, its packets are copied as they came, and decoded elsewhere.
 //!
 //! A reader that is too slow loses frames, which are counted; it never holds the call up.
 
-use base::limit;
-use media::{Channel, FRAME_SAMPLES, TapFrame};
+use base::{Instant, limit};
+use media::{Channel, FRAME_SAMPLES, LegPlan, TAP_PAYLOAD_BYTES, TapFrame, TapKind, TapPacket};
+use rtp::packet::Packet;
 use rtrb::Producer;
 
 use super::counters::{DropReason, Meter, Tally};
@@ -12,6 +14,8 @@ use super::counters::{DropReason, Meter, Tally};
 #[derive(Default)]
 pub(crate) struct Taps {
     rings: Vec<Producer<TapFrame>>,
+    /// Who wants the packets of a leg that another leg hears.
+    packets: Option<Producer<TapPacket>>,
     masked: bool,
 }
 
@@ -24,6 +28,56 @@ impl Taps {
             self.rings.push(ring);
         }
         room
+    }
+
+    /// Gives the packets to a recorder, instead of one before.
+    pub(crate) fn give_packets(&mut self, ring: Producer<TapPacket>) {
+        self.packets = Some(ring);
+    }
+
+    /// Copies a packet of sound or noise that is decoded by nobody here; nothing of one that
+    /// cannot be decoded, or while masked.
+    #[inline]
+    pub(crate) fn packet(
+        &mut self,
+        now: Instant,
+        plan: &LegPlan,
+        packet: &Packet<'_>,
+        tally: &mut Tally,
+    ) {
+        if self.packets.is_some() && !self.masked {
+            self.copy(now, plan, packet, tally);
+        }
+    }
+
+    fn copy(&mut self, now: Instant, plan: &LegPlan, packet: &Packet<'_>, tally: &mut Tally) {
+        let payload_type = packet.payload_type();
+        let sound = plan.accept.iter().find(|format| format.payload_type == payload_type);
+        let is_noise = plan.comfort_noise.is_some_and(|noise| noise.receive == payload_type);
+        let kind = match sound {
+            Some(format) => TapKind::Sound(format.codec),
+            None if is_noise => TapKind::Noise,
+            None => return,
+        };
+        let (Some(ring), payload) = (&mut self.packets, packet.payload()) else { return };
+        let mut bytes = [0; TAP_PAYLOAD_BYTES];
+        let Some(room) = bytes.get_mut(..payload.len()) else { return };
+        room.copy_from_slice(payload);
+        let pushed = ring.push(TapPacket {
+            at: now,
+            ssrc: packet.ssrc(),
+            sequence: packet.sequence(),
+            timestamp: packet.timestamp(),
+            marker: packet.marker(),
+            kind,
+            length: payload.len() as u16,
+            bytes,
+        });
+        match pushed {
+            Ok(()) => tally.count(Meter::Tapped, 1),
+            Err(_) if ring.is_abandoned() => self.packets = None,
+            Err(_) => tally.drop(DropReason::TapFull),
+        }
     }
 
     /// While masked, listeners get silence: time goes on, words do not (DESIGN 4.7).

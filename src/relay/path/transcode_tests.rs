@@ -263,16 +263,21 @@ fn a_tone_has_no_holes_through_any_pair() {
 #[test]
 fn packet_times_are_converted_both_ways() {
     let times = [10, 20, 30, 40, 60];
-    for (codec, to) in
-        [(Codec::Pcmu, Codec::Pcmu), (Codec::Pcma, Codec::G722), (Codec::Pcmu, Codec::Opus)]
-    {
+    let pairs = [
+        (Codec::Pcmu, Codec::Pcmu),
+        (Codec::Pcma, Codec::G722),
+        (Codec::Pcmu, Codec::Opus),
+        (Codec::Opus, Codec::Pcma),
+        (Codec::Opus, Codec::Opus),
+    ];
+    for (codec, to) in pairs {
         for (one, other) in times.into_iter().flat_map(|a| times.map(|b| (a, b))) {
             if codec == to && one == other {
                 continue;
             }
             let from = Format { packet_ms: one, ..usual(codec) };
             let to = Format { packet_ms: other, ..usual(to) };
-            let said = tone(SampleRate::Hz8000, 440.0, 8_000.0, 2_400);
+            let said = tone(codec.sample_rate(), 440.0, 8_000.0, 2_400);
             let mut carriage = Carriage::new(from, to, EVENTS, |_| {});
             carriage.carry(&[], CLEAN);
             let payloads = carriage.encode(&said);
@@ -287,8 +292,7 @@ fn packet_times_are_converted_both_ways() {
             }
             carriage.pair.wait(100 * MS);
             let heard = carriage.pair.heard(1);
-            // Opus has no frames of 30 ms.
-            let millis = if to.codec == Codec::Opus && other == 30 { 20 } else { u32::from(other) };
+            let millis = u32::from(other);
             let step = to.codec.timestamp_step(millis);
             assert!(heard.len() as u32 >= 2_300 / millis, "{one} to {other}: {}", heard.len());
             for pair in heard.windows(2) {
@@ -298,8 +302,70 @@ fn packet_times_are_converted_both_ways() {
             if to.codec != Codec::Opus {
                 assert!(heard.iter().all(|it| it.payload.len() as u32 == 8 * millis));
             }
-            let sound = play(&heard, to);
-            assert_eq!(dropouts(&sound, to.codec.sample_rate()), 0, "{codec:?} {one} to {other}");
+            let (sound, rate) = (play(&heard, to), to.codec.sample_rate());
+            assert_eq!(dropouts(&sound, rate), 0, "{codec:?} {one} to {other}");
+            let purity = purity(middle(&sound, rate), rate, 440.0);
+            assert!(purity > 20.0, "{codec:?} {one} to {:?} {other}: {purity:.1}", to.codec);
+        }
+    }
+}
+
+/// How far a tone stands above all else in a sound, in dB.
+fn purity(sound: &[i16], rate: SampleRate, hz: f64) -> f64 {
+    let turn = TAU * hz / f64::from(rate.hz());
+    let (mut re, mut im, mut all) = (0.0, 0.0, 0.0);
+    for (n, sample) in sound.iter().enumerate() {
+        let ((sin, cos), sample) = ((n as f64 * turn).sin_cos(), f64::from(*sample));
+        (re, im, all) = (re + sample * cos, im + sample * sin, all + sample * sample);
+    }
+    let tone = 2.0 * re.hypot(im).powi(2) / sound.len() as f64;
+    10.0 * (tone / (all - tone).max(1e-3)).log10()
+}
+
+#[test]
+fn opus_in_packets_of_any_length_is_heard_whole() {
+    let rate = SampleRate::Hz48000;
+    let said = tone(rate, 440.0, 8_000.0, 2_400);
+    for (samples, jitter) in [120, 240, 480, 960, 1_440, 1_920, 2_880]
+        .into_iter()
+        .flat_map(|samples| [0, 30].map(|jitter| (samples, jitter)))
+    {
+        for to in [Codec::Pcmu, Codec::G722] {
+            let mut carriage = Carriage::new(usual(Codec::Opus), usual(to), EVENTS, |_| {});
+            let mut random = SeededRandom::new(11);
+            let mut out = [0; 1400];
+            let mut flying = Vec::new();
+            for (n, sound) in said.chunks_exact(samples).enumerate() {
+                let length = carriage.encoder.encode(sound, &mut out).unwrap();
+                let packet = carriage.pair.sides[0].peer.packet(111, n == 0, &out[..length]);
+                carriage.pair.sides[0].peer.timestamp += samples as u32;
+                // In eighths of a millisecond.
+                let late = random.below(jitter * 8 + 1);
+                flying.push((n as u32 * samples as u32 / 6 + late, packet));
+            }
+            flying.sort_by_key(|(at, _)| *at);
+            let start = carriage.pair.now;
+            for (at, packet) in flying {
+                let due = start + MS * at / 8;
+                carriage.pair.wait(due.since(carriage.pair.now));
+                carriage.pair.deliver(0, address(0), &packet);
+            }
+            carriage.pair.wait(200 * MS);
+            let what = format!("{samples} samples, {jitter} ms, {to:?}");
+            if jitter == 0 {
+                assert_eq!(carriage.pair.all_drops(0), [], "{what}");
+            }
+            let heard = carriage.pair.heard(1);
+            assert!(
+                heard.windows(2).all(|it| it[1].timestamp.wrapping_sub(it[0].timestamp) == 160)
+            );
+            let (sound, rate) = (play(&heard, usual(to)), to.sample_rate());
+            assert!(sound.len() >= rate.samples(2_380), "{what}: {}", sound.len());
+            assert_eq!(dropouts(&sound, rate), 0, "{what}");
+            if jitter == 0 {
+                let purity = purity(middle(&sound, rate), rate, 440.0);
+                assert!(purity > 20.0, "{what}: {purity:.1} dB");
+            }
         }
     }
 }
@@ -656,7 +722,7 @@ fn another_codec_on_either_side_keeps_the_numbers() {
     // The callee changes to Opus, then to what the caller has.
     for codec in [Codec::Opus, Codec::Pcmu, Codec::G722] {
         let plan = &mut carriage.pair.sides[1].plan;
-        plan.send = usual(codec);
+        plan.send = Some(usual(codec));
         (plan.accept, plan.sendable) = (vec![usual(codec)], vec![usual(codec)]);
         carriage.pair.bridge(1, 0, EVENTS);
         carriage.pair.bridge(0, 1, EVENTS);

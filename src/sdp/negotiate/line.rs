@@ -11,6 +11,7 @@ use super::{
     TelephoneEvent,
 };
 use crate::audio::{self, Codec, PayloadFormat};
+use crate::opaque::{Opaque, OpaqueCodec};
 use crate::session::{Attribute, Direction, Host, Media, MediaKind, Session};
 
 /// Packet time where nothing is said (RFC 3551 section 4.2).
@@ -188,11 +189,14 @@ fn crypto_head(value: &str) -> (Option<&str>, Option<&str>) {
 
 /// Our codecs that the offered line has too, in our order, under the offer's numbers.
 pub(super) fn answered_codecs(theirs: &Media, ours: &[Codec]) -> Vec<NegotiatedCodec> {
-    let formats = theirs.payload_formats();
+    let mut formats = theirs.payload_formats();
     ours.iter()
         .filter_map(|codec| {
-            let format = formats.iter().find(|format| codec.matches(format))?;
-            Some(negotiated(&codec.name, format, format.payload_type))
+            let at = formats.iter().position(|format| codec.matches(format))?;
+            // Two layouts of one codec are two formats, never one number twice.
+            let format = formats.remove(at);
+            let opaque = codec.agree(&format);
+            Some(negotiated(&codec.name, format.payload_type, format, opaque))
         })
         .collect()
 }
@@ -202,15 +206,22 @@ pub(super) fn accepted_codecs(ours: &Media, theirs: &Media) -> Vec<NegotiatedCod
     let offered = ours.payload_formats();
     let mut codecs: Vec<NegotiatedCodec> = Vec::new();
     for format in answered_formats(&offered, theirs) {
-        let found = offered.iter().find(|known| {
+        let mut alike = offered.iter().filter(|known| {
             known.name.eq_ignore_ascii_case(&format.name)
                 && known.clock_rate == format.clock_rate
                 && known.channels == format.channels
                 && !is_event(known)
                 && !is_noise(known)
         });
-        if let Some(known) = found {
-            codecs.push(negotiated(&known.name, &format, known.payload_type));
+        if OpaqueCodec::from_name(&format.name).is_none() {
+            if let Some(known) = alike.next() {
+                codecs.push(negotiated(&known.name, known.payload_type, format, None));
+            }
+            continue;
+        }
+        let agreed = |known: &PayloadFormat| known.opaque()?.agree(format.opaque()?);
+        if let Some((known, opaque)) = alike.find_map(|known| Some((known, agreed(known)?))) {
+            codecs.push(negotiated(&known.name, known.payload_type, format, Some(opaque)));
         }
     }
     codecs
@@ -231,14 +242,20 @@ fn answered_formats(offered: &[PayloadFormat], theirs: &Media) -> Vec<PayloadFor
     formats
 }
 
-fn negotiated(name: &str, format: &PayloadFormat, receive_payload_type: u8) -> NegotiatedCodec {
+fn negotiated(
+    name: &str,
+    receive_payload_type: u8,
+    format: PayloadFormat,
+    opaque: Option<Opaque>,
+) -> NegotiatedCodec {
     NegotiatedCodec {
         name: name.into(),
         clock_rate: format.clock_rate,
         channels: format.channels,
         payload_type: format.payload_type,
         receive_payload_type,
-        fmtp: format.fmtp.clone(),
+        fmtp: format.fmtp,
+        opaque,
     }
 }
 
@@ -330,6 +347,9 @@ pub(super) fn answer_audio(theirs: &Media, want: &Local, negotiated: &Negotiated
             it.name == codec.name
                 && it.clock_rate == codec.clock_rate
                 && it.channels == codec.channels
+                && codec.opaque.is_none_or(|agreed| {
+                    it.as_opaque().and_then(|it| it.agree(agreed)) == Some(agreed)
+                })
         });
         if let Some(ours) = ours {
             add_format(&mut audio, codec.payload_type, ours);
@@ -383,7 +403,7 @@ pub(super) fn offer_audio(want: &Local, known: &[PayloadFormat]) -> Media {
             .iter()
             .find(|format| codec.matches(format))
             .map(|format| format.payload_type)
-            .or_else(|| codec.static_payload_type())
+            .or_else(|| codec.static_payload_type().filter(|it| !used.contains(it)))
             .or_else(|| {
                 // The usual number of key presses is left to them.
                 let is_free = |it: &u8| {

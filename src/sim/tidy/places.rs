@@ -16,6 +16,7 @@ const PATHS_ALLOWED: &[(&str, &str, &str)] = &[
 
 /// Hosts that a link may name: documents of standards and tools.
 const HOSTS: &[&str] = &[
+    "apache.org",
     "crates.io",
     "docs.rs",
     "github.com",

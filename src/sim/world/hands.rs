@@ -15,6 +15,7 @@ use edge::ear::EarCommand;
 use edge::shard::{Driver, Input, Shard, Wish};
 use media::{Channel, MediaEvent, Reserved, TapFrame};
 use relay::Command;
+use relay::listen::Listener;
 use relay::path::counters::Tally;
 use relay::path::{Parcel, Passing, Port, Session};
 use rtrb::Consumer;
@@ -99,6 +100,8 @@ pub(super) struct Hands {
     sessions: BTreeMap<SessionId, Running>,
     ears: BTreeMap<CallId, Ear>,
     ear_of: BTreeMap<SessionId, CallId>,
+    /// Recordings of bridged legs.
+    tapes: BTreeMap<CallId, [Listener; 2]>,
     flows: u64,
     ports: u16,
     tally: Tally,
@@ -232,7 +235,9 @@ impl Driver for Hands {
                 let source = SocketAddr::new(ip, uri.port().unwrap_or(5061));
                 self.opened.push((flow, source));
                 let (local, certificates) = (SIP_ADDRESS, [].into());
-                let peer = Arc::new(Peer { flow, transport, source, local, certificates });
+                let alias = false;
+                let peer = Peer { flow, transport, source, local, certificates, alias };
+                let peer = Arc::new(peer);
                 call::Input::Connected { leg, peer }
             }
             None => call::Input::Unreachable { leg, reason: base::Reason::TrunkUnreachable },
@@ -255,6 +260,8 @@ impl Driver for Hands {
             }),
             Command::StopPlayout => self.step(id, |session, driver| session.stop_playout(driver)),
             Command::Tap(ring) => self.step(id, |session, _| assert!(session.tap(ring))),
+            Command::Ring(on) => self.step(id, |session, _| session.ring(now, on)),
+            Command::TapPackets(ring) => self.step(id, |session, _| session.tap_packets(ring)),
             Command::Mask(masked) => self.step(id, |session, _| session.mask(masked)),
             Command::SendDigits(digits) => self.step(id, |session, _| {
                 session.send_digits(now, &digits);
@@ -274,7 +281,21 @@ impl Driver for Hands {
         self.relay(session, Command::Tap(producer));
     }
 
+    fn tape(&mut self, call: CallId, sessions: [SessionId; 2]) {
+        let began = self.now;
+        let voices = sessions.map(|session| {
+            let (ring, packets) = rtrb::RingBuffer::new(limit::RELAY_TAP_PACKETS.get());
+            self.relay(session, Command::TapPackets(ring));
+            Listener::new(packets, began)
+        });
+        self.tapes.insert(call, voices);
+    }
+
     fn ear(&mut self, call: CallId, command: EarCommand) {
+        if let EarCommand::CloseTape = command {
+            self.tapes.remove(&call).expect("a tape that is closed was begun");
+            return;
+        }
         let Some(ear) = self.ears.get_mut(&call) else { return };
         match command {
             EarCommand::Grammar(grammar) => assert!(!grammar.phrases.is_empty()),
@@ -291,6 +312,7 @@ impl Driver for Hands {
                 self.ears.remove(&call);
                 self.ear_of.retain(|_, of| *of != call);
             }
+            EarCommand::CloseTape => {} // seen above
         }
     }
 

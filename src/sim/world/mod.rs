@@ -152,6 +152,7 @@ impl World {
         let setup = Arc::new(Setup {
             policy: Arc::clone(&policy),
             agents: edge::agents::cards(&agents),
+            logins: BTreeMap::new(),
             recording: true,
             transcript: true,
             advertise: None,
@@ -311,6 +312,7 @@ impl World {
             local: SIP_ADDRESS,
             certificates: [].into(),
             outgoing: self.hands.dialled.contains(&flow),
+            reusable: false,
         };
         let at = Moment { now: self.now, wall: self.wall(), policy: &self.policy };
         let taken = self.door.takes(at, &flow);

@@ -132,8 +132,10 @@ async fn open(
         local.set_port(listener.port());
     }
     let certificates = Arc::clone(&shared.nobody);
-    let peer = Peer { transport: *transport, source: *target, local, certificates, outgoing: true };
-    let (Transport::Tls, Some(wanted)) = (*transport, wanted) else {
+    let reusable = wanted.is_some() && client.is_some_and(|client| client.shows);
+    let (transport, source) = (*transport, *target);
+    let peer = Peer { transport, source, local, certificates, outgoing: true, reusable };
+    let (Transport::Tls, Some(wanted)) = (transport, wanted) else {
         return Ok(Opened::Tcp(stream, peer));
     };
     let name = match &wanted.host {

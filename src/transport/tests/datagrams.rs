@@ -1,5 +1,7 @@
 //! UDP.
 
+use std::net::SocketAddr;
+
 use bytes::Bytes;
 use tokio::net::UdpSocket;
 use tokio::time::timeout;
@@ -28,6 +30,29 @@ async fn an_answer_goes_to_where_the_request_came_from() {
 
     client.send(sent.as_bytes()).await.unwrap();
     assert_eq!(edge.message().await.0.id, flow.id, "one peer, one flow");
+}
+
+#[tokio::test]
+async fn an_answer_leaves_from_the_address_that_was_asked() {
+    for (everywhere, ours) in [("0.0.0.0:0", ["127.0.0.2", "127.0.0.5"]), ("[::]:0", ["::1"; 2])] {
+        let address = everywhere.parse().unwrap();
+        let listener = Ingress { transport: Transport::Udp, address };
+        if address.is_ipv6() && UdpSocket::bind("[::1]:0").await.is_err() {
+            continue; // a machine without IPv6
+        }
+        let mut edge = Edge::with(Setup { listeners: vec![listener], ..Setup::default() }).await;
+        let port = edge.address(Transport::Udp).port();
+        let client = UdpSocket::bind((ours[0], 0)).await.unwrap();
+        for ours in ours {
+            let asked = SocketAddr::new(ours.parse().unwrap(), port);
+            // Connected: the kernel takes nothing from another address.
+            client.connect(asked).await.unwrap();
+            client.send(request("wild", "").as_bytes()).await.unwrap();
+            let (flow, _) = edge.message().await;
+            assert_eq!((flow.local, flow.source), (asked, client.local_addr().unwrap()));
+            assert_eq!(answer(&client).await, OK);
+        }
+    }
 }
 
 #[tokio::test]

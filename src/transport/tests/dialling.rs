@@ -64,7 +64,7 @@ async fn a_trunk_is_found_by_its_domain_and_proves_it_whatever_its_servers_are_c
     assert_eq!((reached.target.transport, reached.target.address), (Transport::Tls, at(2, port)));
     assert_eq!(reached.flow.local, edge.address(Transport::Tls), "what Via and Contact name");
     assert_eq!(*reached.flow.certificates, ["acme.example".to_owned()]);
-    assert!(reached.flow.outgoing);
+    assert!(reached.flow.outgoing && reached.flow.reusable);
     assert!(stream.get_ref().1.peer_certificates().is_some(), "our own certificate");
 
     edge.handle.send(reached.flow.id, request("there", "").into()).unwrap();
@@ -72,6 +72,10 @@ async fn a_trunk_is_found_by_its_domain_and_proves_it_whatever_its_servers_are_c
     stream.write_all(OK.as_bytes()).await.unwrap();
     let (flow, message) = edge.message().await;
     assert_eq!((flow.id, &message[..]), (reached.flow.id, OK.as_bytes()));
+    // RFC 5923: what the peer asks of us may come the same way.
+    stream.write_all(request("back", "").as_bytes()).await.unwrap();
+    let (flow, message) = edge.message().await;
+    assert_eq!((flow.id, &message[..]), (reached.flow.id, request("back", "").as_bytes()));
 }
 
 #[tokio::test]
@@ -384,6 +388,7 @@ async fn plaintext_is_dialled_where_the_uri_says_so() {
     let peer = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let uri = format!("sip:{};transport=tcp", peer.local_addr().unwrap());
     let reached = dial(&edge, "lab", &uri).reached().await;
+    assert!(!reached.flow.reusable, "RFC 5923 section 5: only where both sides are proved");
     edge.handle.send(reached.flow.id, request("tcp", "").into()).unwrap();
     let mut stream = peer.accept().await.unwrap().0;
     expect(&mut stream, request("tcp", "").as_bytes()).await;

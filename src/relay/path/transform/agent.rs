@@ -4,12 +4,12 @@
 //! agent's frame is filled: the frame of the decision already holds no speech of a cut one. What
 //! the codec has in its own look-ahead (Opus, some milliseconds) still leaves.
 
-use audio::codec::SetupError;
-use audio::{Codec, SampleRate};
+use audio::{Codec, SampleRate, Tone, ToneGenerator};
 use base::Instant;
 use media::{BargeIn, Channel, FRAME_SAMPLES, LegPlan, MediaEvent, StopCause, TapFrame};
 use rtp::packet::Packet;
 
+use super::super::PlanError;
 use super::super::counters::{DropReason, Meter, Tally};
 use super::super::numbers::Numbered;
 use super::super::tap::Taps;
@@ -26,6 +26,8 @@ pub(crate) struct Agent {
     pub(crate) speak: Speak,
     ear: Ear,
     pub(crate) barge_in: Option<BargeIn>,
+    /// The tone that the caller hears while somebody's telephone rings.
+    ring: Option<Box<ToneGenerator>>,
 }
 
 /// What the rest of the session lends for one frame.
@@ -45,19 +47,31 @@ pub(crate) trait Output {
 }
 
 impl Agent {
-    pub(crate) fn new(plan: &LegPlan, barge_in: Option<BargeIn>) -> Result<Self, SetupError> {
+    pub(crate) fn new(plan: &LegPlan, barge_in: Option<BargeIn>) -> Result<Self, PlanError> {
+        let send = plan.send.ok_or(PlanError::Opaque)?;
         let noise = plan.comfort_noise.map(|noise| noise.receive);
         Ok(Self {
             hear: Hear::new(&plan.accept, noise, SampleRate::Hz16000),
             keys: Keys::new(plan.telephone_event.as_ref()),
-            speak: Speak::new(plan)?,
+            speak: Speak::new(plan, send)?,
             ear: Ear::new(),
             barge_in,
+            ring: None,
         })
     }
 
-    pub(crate) fn update(&mut self, plan: &LegPlan) -> Result<(), SetupError> {
-        self.speak.update(plan)?;
+    /// The caller hears that somebody's telephone rings, or no longer.
+    pub(crate) fn ring(&mut self, on: bool) {
+        if !on {
+            self.ring = None;
+        } else if self.ring.is_none() {
+            let tone = ToneGenerator::new(&Tone::RINGBACK_EU, SampleRate::Hz16000);
+            self.ring = Some(Box::new(tone));
+        }
+    }
+
+    pub(crate) fn update(&mut self, plan: &LegPlan) -> Result<(), PlanError> {
+        self.speak.update(plan, plan.send.ok_or(PlanError::Opaque)?)?;
         self.hear.set_formats(&plan.accept, plan.comfort_noise.map(|noise| noise.receive));
         self.keys.update(plan.telephone_event.as_ref());
         Ok(())
@@ -113,6 +127,9 @@ impl Agent {
         let mut agent = [0; FRAME_SAMPLES];
         if plan.direction.send && !self.speak.is_pressing() {
             playout.fill(&mut agent, position, &mut |event| out.event(event));
+            if let Some(ring) = self.ring.as_mut().filter(|_| !playout.is_playing()) {
+                ring.fill(&mut agent);
+            }
         }
         self.ear.said(&agent);
 

@@ -36,6 +36,8 @@ pub(crate) struct Bridged {
     run: u32,
     /// When the last packet that went straight on arrived, and its timestamp.
     last: (Instant, u32),
+    /// The payload type of the sound heard last.
+    heard: Option<u8>,
     keys: Option<Keys>,
     pub(crate) transcoder: Option<Box<Transcoder>>,
     press: Option<Box<Press>>,
@@ -99,6 +101,7 @@ impl Bridged {
             timeline: 0,
             run: 0,
             last: (Instant::ZERO, 0),
+            heard: None,
             keys: None,
             transcoder: None,
             press: None,
@@ -117,8 +120,9 @@ impl Bridged {
     ) -> Result<(), SetupError> {
         if self.with != with || bridge.is_none() {
             self.way = None;
-            // Whoever held a key has gone.
+            // Whoever held a key has gone, and who rang has answered.
             self.let_go(Duration::ZERO);
+            self.ring(plan, false);
         }
         self.with = with;
         self.rules = bridge.map(|bridge| Rules::compile(plan, bridge));
@@ -144,8 +148,7 @@ impl Bridged {
 
     /// The RTP clock of a payload type that is accepted.
     pub(crate) fn clock(&self, plan: &LegPlan, payload_type: u8) -> Option<u32> {
-        let format = plan.accept.iter().find(|format| format.payload_type == payload_type);
-        format.map(|format| format.codec.clock_rate())
+        clock_rate(plan, payload_type)
     }
 
     /// Whether frames of 20 ms have something to do. A key that is down may never be said to have
@@ -155,6 +158,11 @@ impl Bridged {
         self.press.is_some()
             || self.transcoder.as_ref().is_some_and(|it| !it.is_idle())
             || is_tones && self.is_key_down()
+    }
+
+    /// The payload type of the sound heard last.
+    pub(crate) const fn heard(&self) -> Option<u8> {
+        self.heard
     }
 
     fn is_key_down(&self) -> bool {
@@ -240,6 +248,7 @@ impl Bridged {
         }
         let line = rules.lines.iter().find(|line| line.payload_type == payload_type);
         let line = *line.ok_or(DropReason::PayloadType)?;
+        self.heard = Some(payload_type);
         self.on_sound(now, plan, line, packet, datagram, driver)
     }
 
@@ -351,7 +360,8 @@ impl Bridged {
             };
             self.timeline = self.timeline.wrapping_add(1);
             // Opus fails to set up only where memory is short; the packet is then lost.
-            let fresh = Transcoder::new(plan, bridge, self.timeline.wrapping_shl(8));
+            let to = bridge.to.ok_or(DropReason::PayloadType)?;
+            let fresh = Transcoder::new(plan, bridge, to, self.timeline.wrapping_shl(8));
             self.transcoder = Some(Box::new(fresh.map_err(|_| DropReason::Undecodable)?));
         }
         self.transcoder.as_deref_mut().ok_or(DropReason::Undecodable)
@@ -478,6 +488,16 @@ impl Bridged {
         taken
     }
 
+    /// The peer hears that somebody's telephone rings, or no longer.
+    pub(crate) fn ring(&mut self, plan: &LegPlan, on: bool) {
+        if !on {
+            self.press.take_if(|press| press.is_ring());
+        } else if self.press.is_none() {
+            self.presses = self.presses.wrapping_add(1);
+            self.press = Press::ring(plan, self.presses).map(Box::new);
+        }
+    }
+
     /// A key goes down.
     pub(crate) fn press_down(&mut self, plan: &LegPlan, digit: Digit, as_tone: bool) {
         if let Some(press) = self.pressing(plan, as_tone) {
@@ -579,21 +599,29 @@ struct KeyTo {
 impl Rules {
     fn compile(plan: &LegPlan, bridge: &Bridge) -> Self {
         let line = |(payload_type, passage): &(u8, Passage)| {
-            let format = plan.accept.iter().find(|format| format.payload_type == *payload_type)?;
+            let format = plan.accept.iter().find(|format| format.payload_type == *payload_type);
             Some(Line {
                 payload_type: *payload_type,
-                clock_rate: format.codec.clock_rate(),
+                clock_rate: clock_rate(plan, *payload_type)?,
                 passage: *passage,
-                is_mu: format.codec == audio::Codec::Pcmu,
+                is_mu: format.is_some_and(|format| format.codec == audio::Codec::Pcmu),
             })
         };
         Self {
             lines: bridge.audio.iter().filter_map(line).collect(),
             keys: bridge.keys,
             noise: plan.comfort_noise.map(|noise| (noise.receive, bridge.comfort_noise)),
-            made_clock: bridge.to.codec.clock_rate(),
+            made_clock: bridge.to.map_or(NOISE_CLOCK, |to| to.codec.clock_rate()),
         }
     }
+}
+
+/// The RTP clock of a payload type that the plan accepts.
+fn clock_rate(plan: &LegPlan, payload_type: u8) -> Option<u32> {
+    let decoded = plan.accept.iter().find(|format| format.payload_type == payload_type);
+    let opaque = || plan.opaque.iter().find(|format| format.receive == payload_type);
+    let clock_rate = decoded.map(|format| format.codec.clock_rate());
+    clock_rate.or_else(|| opaque().map(|format| format.codec.clock_rate))
 }
 
 /// A key that goes on in another form than the source's.

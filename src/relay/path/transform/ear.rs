@@ -3,8 +3,8 @@
 //!
 //! The decision falls at the end of a frame of 20 ms, on evidence of the frames before it
 //! ([`audio::Voice::certainty`]). `measure` says how soon and how wrongly: with the agent speaking
-//! and no echo, 98 of 100 onsets within 200 ms of the first 10 ms within 30 dB of the loudest, at 20
-//! dB of signal to noise and more (99 without noise, half of all within 80 ms); into the agent's
+//! and no echo, 98 of 100 onsets within 200 ms of the first 10 ms within 30 dB of the loudest, at
+//! 20 dB of signal to noise and more (99 without noise, half of all within 80 ms); into the agent's
 //! first word, 91 of 100. What the jitter buffer holds comes on top.
 
 use audio::{SampleRate, Threshold, Voice, VoiceDetector};

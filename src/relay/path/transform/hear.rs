@@ -20,8 +20,8 @@ const DECODED_MS: u32 = 120;
 const READY_MS: u32 = DECODED_MS + 40;
 /// The clock of comfort noise, in Hz (RFC 3389 section 4).
 const NOISE_CLOCK: u32 = 8_000;
-/// Pulls for one frame; 10 ms packets need two, and an undecodable one another.
-const PULLS_MAX: usize = 8;
+/// Pulls for one frame; packets of 2.5 ms need eight, and undecodable ones others.
+const PULLS_MAX: usize = 12;
 
 /// What is needed to decode one payload type.
 struct Line {

@@ -188,13 +188,14 @@ impl Packets {
     }
 }
 
-/// Milliseconds in a packet. Opus has no frames of 30 ms (RFC 6716 section 2.1.4), and a packet
-/// time is a wish.
+/// Milliseconds in a packet. Opus has no packets of every length (RFC 6716 section 3.2.5), and a
+/// packet time is a wish.
 fn packet_ms(format: &Format) -> u32 {
-    match (format.codec, format.packet_ms) {
-        (Codec::Opus, 21..=39) => 20,
+    let wished = u32::from(format.packet_ms.clamp(10, 60));
+    match (format.codec, wished) {
         (Codec::Opus, 41..=59) => 40,
-        (_, wished) => u32::from(wished.clamp(10, 60)),
+        (Codec::Opus, _) => wished / 10 * 10,
+        _ => wished,
     }
 }
 

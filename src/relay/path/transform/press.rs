@@ -1,10 +1,11 @@
 //! Keys pressed for a bridged leg's peer, in the form that it takes, on the session's 20 ms clock:
-//! those that came by signalling, and those that the other leg's source makes in another form.
-//! The other leg's sound makes room for them meanwhile.
+//! those that came by signalling, and those that the other leg's source makes in another form;
+//! and the tone that tells it that somebody's telephone rings. The other leg's sound makes room
+//! for them meanwhile.
 
 use std::time::Duration;
 
-use audio::{Key, SampleRate};
+use audio::{Key, SampleRate, Tone, ToneGenerator};
 use media::LegPlan;
 use rtp::Digit;
 
@@ -17,6 +18,7 @@ use super::presses::{Events, Tones};
 pub(crate) enum Press {
     Events(Line),
     Tones(Tones, Box<Packets>),
+    Ring(Box<(ToneGenerator, Packets)>),
 }
 
 /// Events and their numbers.
@@ -30,7 +32,8 @@ pub(crate) struct Line {
 
 impl Press {
     /// Presses for the peer of `plan`, as events where it takes them and nothing else is wanted;
-    /// its `number` tells its numbers from those of others. `None` where memory is short.
+    /// its `number` tells its numbers from those of others. `None` where memory is short, or where
+    /// the peer takes no sound that is made here.
     pub(crate) fn new(plan: &LegPlan, as_tone: bool, number: u32) -> Option<Self> {
         if let Some(event) = plan.telephone_event.filter(|_| !as_tone) {
             return Some(Self::Events(Line {
@@ -38,13 +41,28 @@ impl Press {
                 sequence: 0,
                 timestamp: 0,
                 timeline: number,
-                clock_rate: plan.send.codec.clock_rate(),
+                clock_rate: plan.clock_rate(),
             }));
         }
-        let rate = plan.send.codec.sample_rate().min(SampleRate::Hz16000);
-        let mut packets = Packets::new(plan.send, rate, 0).ok()?;
+        let send = plan.send?;
+        let rate = send.codec.sample_rate().min(SampleRate::Hz16000);
+        let mut packets = Packets::new(send, rate, 0).ok()?;
         packets.set_timeline(number);
         Some(Self::Tones(Tones::new(rate), Box::new(packets)))
+    }
+
+    /// The ring-back tone (ITU-T E.180), until it is taken away; `None` as with [`Self::new`].
+    pub(crate) fn ring(plan: &LegPlan, number: u32) -> Option<Self> {
+        let send = plan.send?;
+        let rate = send.codec.sample_rate().min(SampleRate::Hz16000);
+        let mut packets = Packets::new(send, rate, 0).ok()?;
+        packets.set_timeline(number);
+        Some(Self::Ring(Box::new((ToneGenerator::new(&Tone::RINGBACK_EU, rate), packets))))
+    }
+
+    /// Whether it is the ring-back tone.
+    pub(crate) const fn is_ring(&self) -> bool {
+        matches!(self, Self::Ring(_))
     }
 
     /// Queues keys; `false` where a character is none or too many wait.
@@ -52,6 +70,7 @@ impl Press {
         match self {
             Self::Events(line) => line.events.send(keys),
             Self::Tones(tones, _) => tones.send(keys),
+            Self::Ring(_) => false,
         }
     }
 
@@ -62,6 +81,7 @@ impl Press {
             Self::Tones(tones, _) => {
                 Key::from_event(digit.event()).into_iter().for_each(|key| tones.press(key));
             }
+            Self::Ring(_) => {}
         }
     }
 
@@ -70,6 +90,7 @@ impl Press {
         match self {
             Self::Events(line) => line.events.release(),
             Self::Tones(tones, _) => tones.release(duration),
+            Self::Ring(_) => {}
         }
     }
 
@@ -77,6 +98,7 @@ impl Press {
         match self {
             Self::Events(line) => line.events.is_active(),
             Self::Tones(tones, _) => tones.is_active(),
+            Self::Ring(_) => true,
         }
     }
 
@@ -84,6 +106,13 @@ impl Press {
     pub(crate) fn frame(&mut self, out: &mut dyn Output) {
         match self {
             Self::Events(line) => line.frame(out),
+            Self::Ring(ring) => {
+                let (tone, packets) = ring.as_mut();
+                let mut sound = [0; SampleRate::Hz16000.samples(FRAME_MS)];
+                let sound = &mut sound[..packets.rate().samples(FRAME_MS)];
+                tone.fill(sound);
+                packets.frame(sound, &mut |packet, payload| out.packet(packet, payload));
+            }
             Self::Tones(tones, packets) => {
                 let mut sound = [0; SampleRate::Hz16000.samples(FRAME_MS)];
                 let sound = &mut sound[..packets.rate().samples(FRAME_MS)];

@@ -5,7 +5,7 @@
 
 use audio::SampleRate;
 use audio::codec::SetupError;
-use media::{FRAME_SAMPLES, LegPlan};
+use media::{FRAME_SAMPLES, Format, LegPlan};
 
 use super::super::numbers::Numbered;
 use super::packets::Packets;
@@ -22,14 +22,14 @@ pub(crate) struct Speak {
 }
 
 impl Speak {
-    pub(crate) fn new(plan: &LegPlan) -> Result<Self, SetupError> {
-        let packets = Packets::new(plan.send, RATE, COMPLEXITY)?;
+    pub(crate) fn new(plan: &LegPlan, send: Format) -> Result<Self, SetupError> {
+        let packets = Packets::new(send, RATE, COMPLEXITY)?;
         Ok(Self { packets, keys: plan.telephone_event.map(Events::new) })
     }
 
     /// Takes a new plan's format; the numbers go on.
-    pub(crate) fn update(&mut self, plan: &LegPlan) -> Result<(), SetupError> {
-        self.packets.set_format(plan.send)?;
+    pub(crate) fn update(&mut self, plan: &LegPlan, send: Format) -> Result<(), SetupError> {
+        self.packets.set_format(send)?;
         if !self.is_pressing() && self.keys.as_ref().map(Events::event) != plan.telephone_event {
             self.keys = plan.telephone_event.map(Events::new);
         }

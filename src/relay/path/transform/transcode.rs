@@ -59,14 +59,20 @@ struct Quiet {
 }
 
 impl Transcoder {
-    pub(crate) fn new(plan: &LegPlan, bridge: &Bridge, timeline: u32) -> Result<Self, SetupError> {
+    /// Makes `to`, which is the bridge's.
+    pub(crate) fn new(
+        plan: &LegPlan,
+        bridge: &Bridge,
+        to: Format,
+        timeline: u32,
+    ) -> Result<Self, SetupError> {
         let formats: Vec<Format> = decoded(plan, bridge).collect();
-        let rate = rate(&formats, bridge.to.codec);
+        let rate = rate(&formats, to.codec);
         let noise = plan.comfort_noise.map(|noise| noise.receive);
         let mut transcoder = Self {
             rate,
             hear: Hear::new(&formats, noise, rate),
-            packets: Packets::new(bridge.to, rate, COMPLEXITY)?,
+            packets: Packets::new(to, rate, COMPLEXITY)?,
             sounded: None,
             keys: bridge.keys,
             detector: None,
@@ -74,23 +80,26 @@ impl Transcoder {
             quiet: None,
         };
         transcoder.packets.set_timeline(timeline);
-        transcoder.follow(bridge);
+        transcoder.follow(bridge, to);
         Ok(transcoder)
     }
 
     /// Follows a new plan; `false` where another transcoder is needed.
     pub(crate) fn update(&mut self, plan: &LegPlan, bridge: &Bridge) -> Result<bool, SetupError> {
         let formats: Vec<Format> = decoded(plan, bridge).collect();
-        if formats.is_empty() || rate(&formats, bridge.to.codec) != self.rate {
+        let Some(to) = bridge.to.filter(|to| rate(&formats, to.codec) == self.rate) else {
+            return Ok(false);
+        };
+        if formats.is_empty() {
             return Ok(false);
         }
-        self.packets.set_format(bridge.to)?;
+        self.packets.set_format(to)?;
         self.hear.set_formats(&formats, plan.comfort_noise.map(|noise| noise.receive));
-        self.follow(bridge);
+        self.follow(bridge, to);
         Ok(true)
     }
 
-    fn follow(&mut self, bridge: &Bridge) {
+    fn follow(&mut self, bridge: &Bridge, to: Format) {
         self.keys = bridge.keys;
         if !bridge.detect_tones {
             self.detector = None;
@@ -100,7 +109,7 @@ impl Transcoder {
         let quiet =
             |payload_type| Quiet { payload_type, analyzer: NoiseAnalyzer::new(), frames: 0 };
         // Comfort noise is on a clock of 8 kHz (RFC 3389 section 4).
-        let clock_fits = bridge.to.codec.clock_rate() == 8_000;
+        let clock_fits = to.codec.clock_rate() == 8_000;
         let payload_type = bridge.comfort_noise.filter(|_| clock_fits);
         if self.quiet.as_ref().map(|quiet| quiet.payload_type) != payload_type {
             self.quiet = payload_type.map(quiet);

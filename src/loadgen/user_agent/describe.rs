@@ -97,6 +97,12 @@ impl Description {
         self
     }
 
+    /// The same with packets of so many milliseconds.
+    pub(crate) const fn with_ptime(mut self, ptime_ms: u16) -> Self {
+        self.local.ptime = ptime_ms;
+        self
+    }
+
     /// The direction that we want.
     pub(crate) const fn direction(&self) -> Direction {
         self.local.direction

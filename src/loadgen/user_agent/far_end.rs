@@ -7,10 +7,10 @@ use sip::{
     Status,
 };
 
-use super::{AGENT, ALLOW, Confirming, End, Phase, Uac, UacOutput};
+use super::{AGENT, ALLOW, Confirming, End, Phase, UserAgent, UserAgentOutput};
 use crate::report::Ending;
 
-impl Uac {
+impl UserAgent {
     pub(super) fn on_request(&mut self, now: Instant, key: ServerKey, request: &Request) {
         let id = DialogId::of_request(request);
         let Some(dialog) = self.dialog.as_mut().filter(|it| Some(it.id()) == id.as_ref()) else {
@@ -28,7 +28,13 @@ impl Uac {
                     _ => self.finish(End::Over(Ending::FarEnd)),
                 }
             }
-            Method::Options | Method::Info => self.reply(now, key, request, Status::OK),
+            Method::Options => self.reply(now, key, request, Status::OK),
+            Method::Info => {
+                self.reply(now, key, request, Status::OK);
+                if let Some(digit) = digit_of(&request.body) {
+                    self.outputs.push_back(UserAgentOutput::Digit(digit));
+                }
+            }
             Method::Invite | Method::Update => self.on_offer(now, key, request),
             Method::Other(_) => self.reply(now, key, request, Status::NOT_IMPLEMENTED),
             _ => self.reply(now, key, request, Status::METHOD_NOT_ALLOWED),
@@ -82,7 +88,7 @@ impl Uac {
                 return self.reply(now, key, request, Status::NOT_ACCEPTABLE_HERE);
             };
             response = response.with_body("application/sdp", answer.to_string());
-            self.outputs.push_back(UacOutput::Agreed(Box::new(agreed)));
+            self.outputs.push_back(UserAgentOutput::Agreed(Box::new(agreed)));
         } else if let (true, Some(offer)) = (is_invite, self.description.again()) {
             response = response.with_body("application/sdp", offer.to_string());
         }
@@ -115,9 +121,21 @@ impl Uac {
             return;
         }
         match self.description.accept(&ack.body) {
-            Ok(agreed) => self.outputs.push_back(UacOutput::Agreed(Box::new(agreed))),
+            Ok(agreed) => self.outputs.push_back(UserAgentOutput::Agreed(Box::new(agreed))),
             // RFC 3261 section 14.2: an answer that cannot be used ends the call.
             Err(_) => self.leave(now, End::Over(Ending::Lost)),
         }
+    }
+}
+
+/// The key of an `application/dtmf-relay` or `application/dtmf` body.
+fn digit_of(body: &[u8]) -> Option<char> {
+    let text = std::str::from_utf8(body).ok()?;
+    let signal = text.lines().find_map(|line| line.trim().strip_prefix("Signal="));
+    let key = signal.unwrap_or(text).trim();
+    let mut keys = key.chars();
+    match (keys.next(), keys.next()) {
+        (Some(key), None) => rtp::Digit::from_char(key).map(rtp::Digit::to_char),
+        _ => None,
     }
 }

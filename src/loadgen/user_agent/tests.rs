@@ -12,13 +12,15 @@ use crate::config::Protection;
 const ALICE: &str = "<sip:alice@127.0.0.1>";
 
 struct World {
-    uac: Uac,
+    ua: UserAgent,
     now: Instant,
     /// What the far end can do; the key is always the same.
     far: Local,
     agreed: Vec<Agreed>,
     end: Option<End>,
     released: u32,
+    /// Early answers and keys.
+    other: u32,
     sent: Vec<Message>,
 }
 
@@ -63,42 +65,44 @@ impl World {
             offer_protocol: sdp::Protocol::RtpSavp,
             offer_crypto: Vec::new(),
         };
-        let uac = Uac::new(parties, description(30_000), Box::new(SeededRandom::new(1)));
+        let ua = UserAgent::new(parties, description(30_000), Box::new(SeededRandom::new(1)));
         let mut world = Self {
-            uac,
+            ua,
             now: Instant::ZERO,
             far,
             agreed: Vec::new(),
             end: None,
             released: 0,
+            other: 0,
             sent: Vec::new(),
         };
-        world.uac.start(world.now, "call-1");
+        world.ua.start(world.now, "call-1");
         world.drain();
         world
     }
 
     fn drain(&mut self) {
-        while let Some(output) = self.uac.poll_output() {
+        while let Some(output) = self.ua.poll_output() {
             match output {
-                UacOutput::Send(bytes) => self.sent.push(sip::parse::stream(&bytes).unwrap()),
-                UacOutput::Agreed(agreed) => self.agreed.push(*agreed),
-                UacOutput::Released => self.released += 1,
-                UacOutput::Ended(end) => assert_eq!(self.end.replace(end), None),
+                UserAgentOutput::Send(bytes) => self.sent.push(sip::parse::stream(&bytes).unwrap()),
+                UserAgentOutput::Agreed(agreed) => self.agreed.push(*agreed),
+                UserAgentOutput::Early(_) | UserAgentOutput::Digit(_) => self.other += 1,
+                UserAgentOutput::Released => self.released += 1,
+                UserAgentOutput::Ended(end) => assert_eq!(self.end.replace(end), None),
             }
         }
     }
 
     fn receive(&mut self, message: impl Into<Message>) {
-        self.uac.receive(self.now, message.into());
+        self.ua.receive(self.now, message.into());
         self.drain();
     }
 
     fn pass(&mut self, millis: u64) {
         let end = self.now + Duration::from_millis(millis);
-        while let Some(due) = self.uac.poll_timeout().filter(|due| *due <= end) {
+        while let Some(due) = self.ua.poll_timeout().filter(|due| *due <= end) {
             self.now = due.max(self.now);
-            self.uac.handle_timeout(self.now);
+            self.ua.handle_timeout(self.now);
             self.drain();
         }
         self.now = end;
@@ -190,7 +194,7 @@ fn a_call_is_answered_acknowledged_and_hung_up() {
         (Suite::AeadAes128Gcm, Suite::AeadAes128Gcm)
     });
     assert_ne!(keys.send, keys.receive);
-    world.uac.end(world.now, End::Over(Ending::Hold));
+    world.ua.end(world.now, End::Over(Ending::Hold));
     world.drain();
     let bye = world.request("BYE");
     assert_eq!((world.released, world.end.clone()), (1, None));
@@ -280,7 +284,7 @@ fn a_call_given_up_is_cancelled_and_one_answered_meanwhile_hung_up() {
         let mut world = World::new(OfferMode::Early);
         let invite = world.request("INVITE");
         world.receive(Response::to(&invite, Status::RINGING, Some("far")));
-        world.uac.end(world.now, timeout());
+        world.ua.end(world.now, timeout());
         world.drain();
         let cancel = world.request("CANCEL");
         assert_eq!(cancel.headers.top_via().unwrap(), invite.headers.top_via().unwrap());
@@ -306,7 +310,7 @@ fn a_far_end_that_never_answers_does_not_hold_us_up() {
     assert_eq!(world.end, Some(End::Failed { status: None, reason }));
 
     let (mut world, _) = World::up();
-    world.uac.end(world.now, End::Over(Ending::Script));
+    world.ua.end(world.now, End::Over(Ending::Script));
     world.pass(GOODBYE.as_millis() as u64);
     assert_eq!(world.end, Some(End::Over(Ending::Script)));
 }
@@ -314,12 +318,12 @@ fn a_far_end_that_never_answers_does_not_hold_us_up() {
 #[test]
 fn a_lost_connection_ends_the_call() {
     let (mut world, _) = World::up();
-    world.uac.flow_failed(world.now);
+    world.ua.flow_failed(world.now);
     world.drain();
     assert_eq!((world.released, world.end), (1, Some(End::Over(Ending::Lost))));
 
     let mut world = World::new(OfferMode::Early);
-    world.uac.flow_failed(world.now);
+    world.ua.flow_failed(world.now);
     world.drain();
     let reason = "connect.lost".into();
     assert_eq!(world.end, Some(End::Failed { status: None, reason }));
@@ -413,7 +417,7 @@ fn what_cannot_be_answered_leaves_the_session_as_it_was() {
 #[test]
 fn our_hold_is_agreed_on_and_a_crossing_one_is_made_again() {
     let (mut world, _) = World::up();
-    world.uac.hold(world.now, Direction::SendOnly);
+    world.ua.hold(world.now, Direction::SendOnly);
     world.drain();
     let invite = world.request("INVITE");
     assert!(String::from_utf8_lossy(&invite.body).contains("a=sendonly"));

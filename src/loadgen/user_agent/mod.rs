@@ -1,9 +1,11 @@
-//! The user agent client of one call, without I/O: what a good caller sends and answers.
+//! The user agent of one call, without I/O: what a good caller or callee sends and answers.
 //!
-//! Its own requests and their responses are here; `far_end.rs` answers requests of the far end,
-//! `describe.rs` makes and reads session descriptions. The owner passes messages and time in and
-//! drains [`Uac::poll_output`].
+//! Its own requests and their responses are here; `arrive.rs` begins a call that came from the far
+//! end, `far_end.rs` answers requests of the far end within the call, `describe.rs` makes and reads
+//! session descriptions. The owner passes messages and time in and
+//! drains [`UserAgent::poll_output`].
 
+mod arrive;
 mod describe;
 mod far_end;
 #[cfg(test)]
@@ -23,6 +25,7 @@ use sip::{
     TransactionOutput, Transactions, Uri, Via, ids,
 };
 
+use self::arrive::Arrived;
 pub(crate) use self::describe::{Agreed, Description, Keys};
 use crate::config::OfferMode;
 use crate::report::Ending;
@@ -76,11 +79,15 @@ impl End {
 
 /// What the owner must do.
 #[derive(Debug)]
-pub(crate) enum UacOutput {
+pub(crate) enum UserAgentOutput {
     /// Put this on the connection.
     Send(Bytes),
     /// The far end answers: media starts, or goes on as this says.
     Agreed(Box<Agreed>),
+    /// Media may flow before the answer, as this says.
+    Early(Box<Agreed>),
+    /// The far end pressed a key, in an INFO.
+    Digit(char),
     /// Media ends.
     Released,
     /// There is nothing more to do.
@@ -93,6 +100,8 @@ enum Phase {
     Inviting,
     /// We gave it up.
     Cancelling(End),
+    /// The far end's INVITE has no final answer yet.
+    Ringing,
     Up,
     /// Our BYE has no response yet.
     Leaving(End),
@@ -117,7 +126,7 @@ struct Confirming {
 }
 
 /// One call.
-pub(crate) struct Uac {
+pub(crate) struct UserAgent {
     parties: Parties,
     transactions: Transactions,
     random: Box<dyn Random + Send>,
@@ -126,6 +135,7 @@ pub(crate) struct Uac {
     /// The highest status of our INVITE so far.
     status: Option<Status>,
     invite: Option<(ClientKey, Request)>,
+    arrived: Option<Arrived>,
     dialog: Option<Dialog>,
     /// Sent again for each repeated 200.
     ack: Option<Request>,
@@ -138,10 +148,10 @@ pub(crate) struct Uac {
     peer_takes_update: bool,
     /// When to stop waiting for the answer to CANCEL or BYE.
     give_up_at: Option<Instant>,
-    outputs: VecDeque<UacOutput>,
+    outputs: VecDeque<UserAgentOutput>,
 }
 
-impl Uac {
+impl UserAgent {
     /// A call that has not begun. `random` makes keys.
     pub(crate) fn new(
         parties: Parties,
@@ -156,6 +166,7 @@ impl Uac {
             phase: Phase::Inviting,
             status: None,
             invite: None,
+            arrived: None,
             dialog: None,
             ack: None,
             proposal: None,
@@ -167,6 +178,11 @@ impl Uac {
             give_up_at: None,
             outputs: VecDeque::new(),
         }
+    }
+
+    /// Whether it was answered, and is not over.
+    pub(crate) fn is_up(&self) -> bool {
+        self.phase == Phase::Up
     }
 
     /// The last status to our INVITE.
@@ -219,7 +235,8 @@ impl Uac {
                 self.transactions.send(FLOW, &response.into());
             }
             // A re-INVITE is answered at once, so that nothing is left to cancel.
-            Received::Cancelled { .. } | Received::Stray(_) | Received::Absorbed(_) => {}
+            Received::Cancelled { invite, .. } => self.on_cancel(now, invite),
+            Received::Stray(_) | Received::Absorbed(_) => {}
         }
         self.pump(now);
     }
@@ -232,7 +249,9 @@ impl Uac {
             Phase::Done => {}
             Phase::Up => self.finish(End::Over(Ending::Lost)),
             Phase::Cancelling(end) | Phase::Leaving(end) => self.finish(end.clone()),
-            Phase::Inviting => self.finish(End::failed(self.status, "connect.lost")),
+            Phase::Inviting | Phase::Ringing => {
+                self.finish(End::failed(self.status, "connect.lost"));
+            }
         }
     }
 
@@ -249,6 +268,7 @@ impl Uac {
                 self.give_up_at = Some(now + GOODBYE);
             }
             Phase::Up => self.leave(now, end),
+            Phase::Ringing => self.refuse(now, Status::TEMPORARILY_UNAVAILABLE),
             Phase::Cancelling(_) | Phase::Leaving(_) | Phase::Done => {}
         }
         self.pump(now);
@@ -261,6 +281,16 @@ impl Uac {
         } else if self.phase == Phase::Up {
             self.retry = Some((now + T1, direction));
         }
+        self.pump(now);
+    }
+
+    /// Presses a key by an INFO within the call.
+    pub(crate) fn press(&mut self, now: Instant, key: char, duration: Duration) {
+        let body = format!("Signal={key}\r\nDuration={}\r\n", duration.as_millis());
+        // Its answer changes nothing.
+        self.request_within(now, Method::Info, |info| {
+            info.with_body("application/dtmf-relay", body)
+        });
         self.pump(now);
     }
 
@@ -305,7 +335,7 @@ impl Uac {
 
     fn release(&mut self) {
         if self.phase == Phase::Up {
-            self.outputs.push_back(UacOutput::Released);
+            self.outputs.push_back(UserAgentOutput::Released);
         }
         (self.proposal, self.retry, self.session_timer) = (None, None, None);
     }
@@ -317,7 +347,7 @@ impl Uac {
         self.release();
         self.phase = Phase::Done;
         self.give_up_at = None;
-        self.outputs.push_back(UacOutput::Ended(end));
+        self.outputs.push_back(UserAgentOutput::Ended(end));
     }
 
     fn on_response(&mut self, now: Instant, key: ClientKey, response: &Response) {
@@ -341,11 +371,22 @@ impl Uac {
     fn on_invite_response(&mut self, response: &Response) {
         self.status = Some(response.status);
         if !response.status.is_failure() {
-            return;
+            return self.on_provisional(response);
         }
         match &self.phase {
             Phase::Cancelling(end) => self.finish(end.clone()),
             _ => self.finish(End::failed(Some(response.status), &refusal(response))),
+        }
+    }
+
+    /// An answer in a 18x is what the 2xx will say again (RFC 3261 section 13.2.1).
+    fn on_provisional(&mut self, response: &Response) {
+        let is_early = self.parties.offer == OfferMode::Early && self.phase == Phase::Inviting;
+        if !is_early || response.body.is_empty() {
+            return;
+        }
+        if let Ok(agreed) = self.description.accept(&response.body) {
+            self.outputs.push_back(UserAgentOutput::Early(Box::new(agreed)));
         }
     }
 
@@ -390,7 +431,7 @@ impl Uac {
             (_, Ok((agreed, _))) => {
                 self.phase = Phase::Up;
                 self.note_session(now, response);
-                self.outputs.push_back(UacOutput::Agreed(Box::new(agreed)));
+                self.outputs.push_back(UserAgentOutput::Agreed(Box::new(agreed)));
             }
         }
     }
@@ -453,7 +494,7 @@ impl Uac {
         self.note_session(now, response);
         let Some(offer) = offer else { return };
         match self.description.accept_for(offer, &response.body) {
-            Ok(agreed) => self.outputs.push_back(UacOutput::Agreed(Box::new(agreed))),
+            Ok(agreed) => self.outputs.push_back(UserAgentOutput::Agreed(Box::new(agreed))),
             Err(_) => self.leave(now, End::Over(Ending::Lost)),
         }
     }
@@ -471,12 +512,12 @@ impl Uac {
             match &self.phase {
                 Phase::Inviting => self.finish(End::failed(self.status, reason)),
                 Phase::Cancelling(end) => self.finish(end.clone()),
-                Phase::Up | Phase::Leaving(_) | Phase::Done => {}
+                Phase::Up | Phase::Ringing | Phase::Leaving(_) | Phase::Done => {}
             }
         }
     }
 
-    /// When [`Uac::handle_timeout`] is due.
+    /// When [`UserAgent::handle_timeout`] is due.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         let timer = self.session_timer.as_ref().map(SessionTimer::poll_timeout);
         let wait = self.confirming.as_ref().map(|it| it.wait.poll_timeout());
@@ -503,7 +544,7 @@ impl Uac {
         if self.give_up_at.is_some_and(|at| at <= now) {
             match &self.phase {
                 Phase::Cancelling(end) | Phase::Leaving(end) => self.finish(end.clone()),
-                Phase::Inviting | Phase::Up | Phase::Done => {}
+                Phase::Inviting | Phase::Ringing | Phase::Up | Phase::Done => {}
             }
         }
         self.pump(now);
@@ -545,7 +586,7 @@ impl Uac {
         while let Some(output) = self.transactions.poll_output() {
             match output {
                 TransactionOutput::Send { bytes, .. } => {
-                    self.outputs.push_back(UacOutput::Send(bytes));
+                    self.outputs.push_back(UserAgentOutput::Send(bytes));
                 }
                 TransactionOutput::Timeout { key } => self.on_failed(now, key, "sip.timeout"),
                 TransactionOutput::TransportFailed { key } => {
@@ -557,7 +598,7 @@ impl Uac {
     }
 
     /// What the owner must do next.
-    pub(crate) fn poll_output(&mut self) -> Option<UacOutput> {
+    pub(crate) fn poll_output(&mut self) -> Option<UserAgentOutput> {
         self.outputs.pop_front()
     }
 }

@@ -1,0 +1,83 @@
+//! Stories of recordings that the ear makes of two legs that talk with each other.
+
+use audio::{Codec, Encoder, OpusSettings};
+use base::{CallId, Clock, Random, WorkspaceId};
+use media::{TAP_PAYLOAD_BYTES, TapKind, TapPacket};
+use relay::listen::Listener;
+use vault::{Reader, Retention, Vault, VaultConfig};
+
+use super::*;
+use crate::clock::{OsClock, OsRandom};
+
+/// A second of a tone as a peer sends it, from `began` on.
+fn second_of(hz: f64, began: Instant) -> Listener {
+    let (mut ring, packets) = rtrb::RingBuffer::new(64);
+    let mut law = Encoder::new(Codec::Pcma, &OpusSettings::default()).unwrap();
+    for n in 0..50_u16 {
+        let sample = |at: usize| {
+            let at = (usize::from(n) * 160 + at) as f64;
+            ((at * hz * std::f64::consts::TAU / 8_000.0).sin() * 8_000.0) as i16
+        };
+        let sound: Vec<i16> = (0..160).map(sample).collect();
+        let mut bytes = [0; TAP_PAYLOAD_BYTES];
+        let length = law.encode(&sound, &mut bytes).unwrap();
+        let packet = TapPacket {
+            at: began + Duration::from_millis(20) * u32::from(n),
+            ssrc: 7,
+            sequence: n,
+            timestamp: u32::from(n) * 160,
+            marker: n == 0,
+            kind: TapKind::Sound(Codec::Pcma),
+            length: length as u16,
+            bytes,
+        };
+        ring.push(packet).unwrap();
+    }
+    Listener::new(packets, began)
+}
+
+#[test]
+fn two_legs_are_recorded_each_voice_on_its_side() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = VaultConfig {
+        data: folder.path().join("data"),
+        key_file: folder.path().join("keys/vault.key"),
+        audit_heads: folder.path().join("heads"),
+        workspace: WorkspaceId::new("default"),
+        retention: Retention::default(),
+    };
+    let vault = Vault::open(config.clone(), OsClock, Box::new(|_| {})).unwrap();
+    let mut id = [0; 12];
+    OsRandom.fill(&mut id);
+    let call = CallId::from_bytes(id);
+    let recording = vault.handle().record(call).unwrap();
+    let recording_id = recording.id();
+
+    // A second ago both began to speak; the ear looks only now.
+    let began = OsClock.now();
+    let voices = [400.0, 1_000.0].map(|hz| second_of(hz, began));
+    let mut tape = Tape { voices, recording };
+    tape.hear(began + Duration::from_millis(1_200));
+    tape.recording.finish();
+    vault.close();
+
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let mut wav = Vec::new();
+    runtime.block_on(async {
+        let reader = Reader::open(&config).await.unwrap();
+        reader.recording_wav(recording_id, &mut wav).await.unwrap();
+    });
+    let sample = |bytes: &[u8]| f64::from(i16::from_le_bytes([bytes[0], bytes[1]]));
+    let frames = || wav[44..].chunks_exact(4).skip(4_800).take(8_000);
+    let power = |side: usize, hz: f64| {
+        let (mut re, mut im) = (0.0, 0.0);
+        for (at, frame) in frames().enumerate() {
+            let (sin, cos) = (at as f64 * hz * std::f64::consts::TAU / 16_000.0).sin_cos();
+            re += sample(&frame[2 * side..]) * cos;
+            im += sample(&frame[2 * side..]) * sin;
+        }
+        f64::hypot(re, im) / 8_000.0
+    };
+    assert!(power(0, 400.0) > 1_000.0 && power(1, 1_000.0) > 1_000.0);
+    assert!(power(0, 1_000.0) < 50.0 && power(1, 400.0) < 50.0, "neither leaks into the other");
+}

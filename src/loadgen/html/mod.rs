@@ -1,0 +1,378 @@
+//! The report of a scenario as one page: tables and plots (SVG made here), no script, nothing from
+//! anywhere else, for a light screen and for a dark one.
+
+mod plot;
+
+use std::fmt::Write as _;
+
+use self::plot::{Line, Plot, bars};
+use crate::report::{Report, Spread};
+use crate::run::{ActorReport, RunReport, Sample};
+
+const STYLE: &str = include_str!("style.css");
+
+/// A text with what HTML would read as its own made harmless.
+fn escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for it in text.chars() {
+        match it {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&quot;"),
+            '\'' => out.push_str("&#39;"),
+            it if base::diagnostic::is_unprintable(it) => out.push(' '),
+            it => out.push(it),
+        }
+    }
+    out
+}
+
+/// A number as people read it: no more digits than say something.
+fn figure(value: f64) -> String {
+    match value.abs() {
+        _ if !value.is_finite() => "-".to_owned(),
+        size if size >= 100.0 || value.fract() == 0.0 => grouped(value),
+        size if size >= 10.0 => format!("{value:.1}"),
+        _ => format!("{value:.2}"),
+    }
+}
+
+fn grouped(value: f64) -> String {
+    let digits = format!("{:.0}", value.abs());
+    let mut out = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            out.push('\u{2009}');
+        }
+        out.push(digit);
+    }
+    if value < 0.0 { format!("\u{2212}{out}") } else { out }
+}
+
+/// The page.
+#[must_use]
+pub fn html(report: &RunReport) -> String {
+    let mut out = String::new();
+    let title = escape(&report.scenario.name);
+    let _ = writeln!(
+        out,
+        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+         <meta name=\"color-scheme\" content=\"light dark\">\n\
+         <title>{title} - callgate load</title>\n\
+         <style>{STYLE}</style></head>\n<body><main>"
+    );
+    head(&mut out, report);
+    verdicts(&mut out, report);
+    out.push_str("<section class=\"plots\">\n");
+    plots(&mut out, report);
+    out.push_str("</section>\n");
+    times(&mut out, report);
+    counts(&mut out, report);
+    if !report.actors.is_empty() {
+        actors(&mut out, &report.actors);
+    }
+    own(&mut out, report);
+    out.push_str("</main></body></html>\n");
+    out
+}
+
+fn head(out: &mut String, report: &RunReport) {
+    let (class, word) = match (report.is_valid, report.has_passed) {
+        (false, _) => ("doubt", "not valid"),
+        (true, true) => ("good", "passed"),
+        (true, false) => ("bad", "failed"),
+    };
+    let seconds = report.elapsed_ms as f64 / 1000.0;
+    let cut = if report.is_cut_short { ", cut short" } else { "" };
+    let ways = [("calls", &report.target), ("answers at", &report.listen)];
+    let ways: Vec<String> = ways
+        .iter()
+        .filter_map(|(word, at)| Some(format!("{word} <code>{}</code>", escape(at.as_ref()?))))
+        .collect();
+    let _ = writeln!(
+        out,
+        "<header><div><h1>{}</h1><p>{}</p><p class=\"small\">{} &middot; {} s{cut} &middot; {} \
+         &middot; seed {}</p></div><strong class=\"badge {class}\">{word}</strong></header>",
+        escape(&report.scenario.name),
+        escape(&report.scenario.description),
+        escape(&report.started_at),
+        figure(seconds),
+        ways.join(", "),
+        report.scenario.seed
+    );
+    if !report.is_valid {
+        let _ = writeln!(
+            out,
+            "<p class=\"note\">The load tester did not keep up, so these figures measure itself: \
+             {}.</p>",
+            escape(&report.invalid_because.join("; "))
+        );
+    }
+    out.push_str("<section class=\"tiles\">\n");
+    let mut tile = |value: String, unit: &str, name: &str| {
+        let _ = writeln!(
+            out,
+            "<div><b>{value}<i>{}</i></b><span>{}</span></div>",
+            escape(unit),
+            escape(name)
+        );
+    };
+    if let Some(callers) = &report.callers {
+        tile(figure(callers.placed.into()), "", "calls placed");
+        tile(figure(callers.answered.into()), "", "answered");
+        tile(figure(callers.failed.into()), "", "failed");
+        if let Some(setup) = callers.setup_ms {
+            tile(figure(setup.p99), "ms", "set-up, p99");
+        }
+    }
+    if let Some(callees) = report.callees.as_ref().filter(|_| report.callers.is_none()) {
+        tile(figure(callees.placed.into()), "", "calls taken");
+        tile(figure(callees.answered.into()), "", "answered");
+    }
+    if let Some(delay) = report.through.as_ref().and_then(|it| it.delay_ms) {
+        tile(figure(delay.p99), "ms", "one way through, p99");
+    }
+    let peak = report.series.iter().map(|it| it.talking).max().unwrap_or(0);
+    tile(figure(peak.into()), "", "talking at once");
+    let packets = report.series.iter().map(|it| it.sent + it.received).fold(0.0, f64::max);
+    tile(figure(packets.round()), "", "packets/s at most");
+    out.push_str("</section>\n");
+}
+
+fn verdicts(out: &mut String, report: &RunReport) {
+    if report.expectations.is_empty() {
+        return;
+    }
+    out.push_str("<h2>Expectations</h2><table><tbody>\n");
+    for judged in &report.expectations {
+        let (class, word) = if judged.holds { ("good", "holds") } else { ("bad", "failed") };
+        let found = match judged.found {
+            Some(found) => format!("{} {}", figure(found), judged.expectation.measure.unit()),
+            None => "nothing measured".to_owned(),
+        };
+        let _ = writeln!(
+            out,
+            "<tr><td><span class=\"badge {class}\">{word}</span></td><td>{}</td><td class=\"n\">{}\
+             </td></tr>",
+            escape(&judged.expectation.to_string()),
+            escape(&found)
+        );
+    }
+    out.push_str("</tbody></table>\n");
+}
+
+/// A series of the samples.
+fn series(samples: &[Sample], of: impl Fn(&Sample) -> Option<f64>) -> Vec<(f64, f64)> {
+    samples.iter().filter_map(|it| Some((it.at_s, of(it)?))).collect()
+}
+
+fn plots(out: &mut String, report: &RunReport) {
+    let all = &report.series;
+    let of = |of: fn(&Sample) -> f64| series(all, |it| Some(of(it)));
+    if report.callers.is_some() {
+        Plot::new("Rate", "calls/s")
+            .line(Line::new("offered", of(|it| it.offered)).faint())
+            .line(Line::new("answered", of(|it| it.answered)))
+            .line(Line::new("failed", of(|it| it.failed)))
+            .write(out);
+        Plot::new("Calls that talk", "calls")
+            .line(Line::new("talking", of(|it| f64::from(it.talking))))
+            .write(out);
+        Plot::new("Set-up time", "ms")
+            .line(Line::new("p50", series(all, |it| it.setup_p50_ms)))
+            .line(Line::new("p99", series(all, |it| it.setup_p99_ms)))
+            .write(out);
+    }
+    Plot::new("RTP packets", "packets/s")
+        .line(Line::new("sent", of(|it| it.sent)))
+        .line(Line::new("received", of(|it| it.received)))
+        .write(out);
+    Plot::new("The load tester itself", "%")
+        .line(Line::new("busiest media thread", of(|it| it.media_thread_percent)))
+        .line(Line::new("ticks behind", of(|it| it.behind_percent)))
+        .write(out);
+    let ends: Vec<&Report> = [&report.callers, &report.callees].into_iter().flatten().collect();
+    let values = |of: fn(&crate::CallReport) -> Option<f64>| -> Vec<f64> {
+        ends.iter().flat_map(|it| &it.calls).filter_map(of).collect()
+    };
+    bars(out, "Jitter by call", "ms", &values(|it| it.jitter_ms));
+    bars(out, "Loss by call", "%", &values(|it| it.loss_percent));
+    bars(out, "Set-up by call", "ms", &values(|it| it.setup_ms));
+    failures(out, &ends);
+}
+
+fn failures(out: &mut String, ends: &[&Report]) {
+    let all = ends.iter().flat_map(|it| &it.failures);
+    let mut failures: Vec<(String, u32)> =
+        all.map(|(name, count)| (name.clone(), *count)).collect();
+    if failures.is_empty() {
+        return;
+    }
+    failures.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    failures.truncate(10);
+    plot::ranked(out, "Failures by reason", &failures);
+}
+
+fn row(out: &mut String, name: &str, unit: &str, spread: Option<Spread>) {
+    let Some(Spread { count, p50, p95, p99, max }) = spread else { return };
+    let _ = write!(out, "<tr><td>{}</td><td class=\"u\">{unit}</td>", escape(name));
+    for value in [p50, p95, p99, max] {
+        let _ = write!(out, "<td class=\"n\">{}</td>", figure(value));
+    }
+    let _ = writeln!(out, "<td class=\"n u\">{}</td></tr>", figure(count as f64));
+}
+
+fn times(out: &mut String, report: &RunReport) {
+    out.push_str(
+        "<h2>Times</h2><div class=\"wide\"><table><thead><tr><th></th><th></th>\
+         <th class=\"n\">p50</th><th class=\"n\">p95</th><th class=\"n\">p99</th>\
+         <th class=\"n\">max</th><th class=\"n\">of</th></tr></thead><tbody>\n",
+    );
+    for (side, part) in [("callers", &report.callers), ("callees", &report.callees)] {
+        let Some(part) = part else { continue };
+        let what = if side == "callers" { "INVITE to 200" } else { "INVITE to our 200" };
+        row(out, &format!("{side}: {what}"), "ms", part.setup_ms);
+        row(out, &format!("{side}: 200 to first packet"), "ms", part.first_audio_ms);
+        row(out, &format!("{side}: duration"), "ms", part.duration_ms);
+        row(out, &format!("{side}: jitter"), "ms", part.jitter_ms);
+        row(out, &format!("{side}: loss"), "%", part.loss_percent);
+        row(out, &format!("{side}: round trip (RTCP)"), "ms", part.round_trip_ms);
+    }
+    if let Some(through) = &report.through {
+        row(out, "through the edge: one way", "ms", through.delay_ms);
+        row(out, "longest gap by end", "ms", through.gap_ms);
+    }
+    out.push_str("</tbody></table></div>\n");
+}
+
+fn counts(out: &mut String, report: &RunReport) {
+    out.push_str(
+        "<h2>Calls</h2><div class=\"wide\"><table><thead><tr><th>side</th><th>kind</th>\
+         <th class=\"n\">calls</th><th class=\"n\">answered</th>\
+         <th class=\"n\">ended as planned</th><th class=\"n\">failed</th></tr></thead><tbody>\n",
+    );
+    for kind in &report.kinds {
+        let _ = writeln!(
+            out,
+            "<tr><td>{}</td><td>{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td>\
+             <td class=\"n\">{}</td><td class=\"n\">{}</td></tr>",
+            kind.role,
+            escape(&kind.name),
+            kind.calls,
+            kind.answered,
+            kind.planned,
+            kind.failed
+        );
+    }
+    out.push_str("</tbody></table></div>\n<div class=\"pairs\">");
+    for (side, part) in [("Callers", &report.callers), ("Callees", &report.callees)] {
+        let Some(part) = part else { continue };
+        let media = &part.media;
+        let lists =
+            [("failed", &part.failures), ("ended by", &part.endings), ("media", &part.codecs)];
+        let _ = writeln!(out, "<div><h3>{side}</h3><table><tbody>");
+        for (title, list) in lists {
+            for (name, count) in list {
+                let _ = writeln!(
+                    out,
+                    "<tr><td class=\"u\">{title}</td><td>{}</td><td class=\"n\">{count}</td></tr>",
+                    escape(name)
+                );
+            }
+        }
+        for (name, count) in [
+            ("RTP sent", media.packets_sent),
+            ("RTP received", media.packets_received),
+            ("RTP lost", media.packets_lost),
+            ("datagrams rejected", media.packets_rejected),
+            ("RTCP sent", media.rtcp_sent),
+            ("RTCP received", media.rtcp_received),
+        ] {
+            let count = figure(count as f64);
+            let _ = writeln!(
+                out,
+                "<tr><td class=\"u\">packets</td><td>{name}</td><td class=\"n\">{count}</td></tr>"
+            );
+        }
+        out.push_str("</tbody></table></div>\n");
+    }
+    if let Some(through) = &report.through {
+        out.push_str("<div><h3>Through the edge</h3><table><tbody>\n");
+        for (name, value) in [
+            ("pairs", f64::from(through.paired)),
+            ("packets that came", through.packets as f64),
+            ("lost", through.lost as f64),
+            ("injected", through.injected as f64),
+            ("replayed", through.replayed as f64),
+            ("without a stamp (transcoded)", through.unstamped as f64),
+            ("cut off at the beginning, packets by end", through.clipped_per_end),
+        ] {
+            let _ = writeln!(out, "<tr><td>{name}</td><td class=\"n\">{}</td></tr>", figure(value));
+        }
+        out.push_str("</tbody></table></div>\n");
+    }
+    out.push_str("</div>\n");
+}
+
+fn actors(out: &mut String, actors: &[ActorReport]) {
+    out.push_str("<h2>Bad actors</h2>\n<div class=\"pairs\">");
+    for actor in actors {
+        let (class, word) =
+            if actor.has_passed { ("good", "withstood") } else { ("bad", "failed") };
+        let _ = writeln!(
+            out,
+            "<div><h3>{} <span class=\"badge {class}\">{word}</span></h3><p class=\"small\">{}</p>\
+             <table><tbody>",
+            escape(&actor.name),
+            escape(&actor.verdict)
+        );
+        for (outcome, count) in &actor.outcomes {
+            let _ =
+                writeln!(out, "<tr><td>{}</td><td class=\"n\">{count}</td></tr>", escape(outcome));
+        }
+        if actor.packets > 0 {
+            let _ = writeln!(
+                out,
+                "<tr><td>packets sent at media ports</td><td class=\"n\">{}</td></tr>\n\
+                 <tr><td>reached the other end</td><td class=\"n\">{}</td></tr>\n\
+                 <tr><td>came to the stranger</td><td class=\"n\">{}</td></tr>",
+                figure(actor.packets as f64),
+                actor.injected + actor.replayed,
+                actor.to_strangers
+            );
+        }
+        out.push_str("</tbody></table></div>\n");
+    }
+    out.push_str("</div>\n");
+}
+
+fn own(out: &mut String, report: &RunReport) {
+    let own = &report.own;
+    let list =
+        |values: &[f64]| values.iter().map(|it| format!("{it:.0} %")).collect::<Vec<_>>().join(" ");
+    out.push_str("<h2>The load tester itself</h2><table><tbody>\n");
+    let ticks = format!(
+        "{} of {} (worst {} ms), {} skipped",
+        own.behind,
+        figure(own.ticks as f64),
+        figure(own.worst_ms),
+        own.skipped
+    );
+    let late = format!("{} (worst {} ms)", own.late_starts, figure(own.latest_start_ms));
+    for (name, value) in [
+        ("media ticks more than 10 ms late", ticks),
+        ("calls begun more than 10 ms late", late),
+        ("datagrams that our sockets dropped", own.receive_drops.to_string()),
+        ("cores used, on average", figure(own.cores)),
+        ("media threads", list(&own.media_threads_percent)),
+        ("cores of the machine, with all that ran", list(&own.machine_percent)),
+    ] {
+        let _ = writeln!(out, "<tr><td>{name}</td><td class=\"n\">{}</td></tr>", escape(&value));
+    }
+    out.push_str("</tbody></table>\n");
+}
+
+#[cfg(test)]
+mod tests;

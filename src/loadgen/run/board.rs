@@ -1,0 +1,316 @@
+//! What a run shows while it runs: counts, and a point of each series every second.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use base::limit::LOADGEN_SAMPLES;
+use base::{Clock as _, Instant};
+use serde::Serialize;
+use tokio::sync::watch;
+
+use crate::engine::histogram::Histogram;
+use crate::os::OsClock;
+
+/// Where a run stands; watch it through [`crate::ScenarioRun::progress`].
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RunProgress {
+    /// Time since the start.
+    pub elapsed: Duration,
+    /// The time that the stages ask for.
+    pub planned: Duration,
+    /// Calls that were due so far.
+    pub offered: u32,
+    /// Calls begun.
+    pub placed: u32,
+    /// Calls answered.
+    pub answered: u32,
+    /// Calls that failed and were not meant to.
+    pub failed: u32,
+    /// Calls that talk now.
+    pub talking: u32,
+    /// Calls taken.
+    pub taken: u32,
+    /// Calls of others that talk with us now.
+    pub serving: u32,
+    /// The median set-up time of the last second, in milliseconds.
+    pub setup_p50_ms: Option<f64>,
+    /// RTP packets per second, both ways.
+    pub packets_per_second: f64,
+    /// Whether the load tester itself has been behind.
+    pub is_behind: bool,
+}
+
+/// One point of the series of a run: what happened since the point before.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Sample {
+    /// Seconds since the start, at the end of the interval.
+    pub at_s: f64,
+    /// Calls per second that were due.
+    pub offered: f64,
+    /// Calls per second begun.
+    pub placed: f64,
+    /// Calls per second answered.
+    pub answered: f64,
+    /// Calls per second that failed.
+    pub failed: f64,
+    /// Calls that talked at the end of the interval.
+    pub talking: u32,
+    /// The median set-up time, in milliseconds.
+    pub setup_p50_ms: Option<f64>,
+    /// The 99th percentile.
+    pub setup_p99_ms: Option<f64>,
+    /// RTP packets per second sent.
+    pub sent: f64,
+    /// RTP packets per second received.
+    pub received: f64,
+    /// Share of media ticks that came more than 10 ms late, in percent.
+    pub behind_percent: f64,
+    /// Datagrams per second that our sockets had no room for.
+    pub drops: f64,
+    /// Cores that this process used.
+    pub cores: f64,
+    /// The share of its core that the busiest media thread used, in percent.
+    pub media_thread_percent: f64,
+}
+
+/// Counts since the start.
+#[derive(Clone, Debug, Default)]
+struct Counts {
+    offered: u32,
+    placed: u32,
+    answered: u32,
+    failed: u32,
+    over: u32,
+    taken: u32,
+    serving: u32,
+    /// Set-up times since the last point.
+    setup: Histogram,
+}
+
+/// What the media threads and the system said at one time.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Reading {
+    pub(super) sent: u64,
+    pub(super) received: u64,
+    pub(super) ticks: u64,
+    pub(super) behind: u64,
+    pub(super) drops: u64,
+    pub(super) process: Duration,
+    /// CPU time of each media thread.
+    pub(super) threads: Vec<Duration>,
+}
+
+#[derive(Default)]
+struct State {
+    counts: Counts,
+    last: (Counts, Reading, Duration),
+    samples: Vec<Sample>,
+    /// Points that make one, once there were too many.
+    merged: u32,
+    pending: Vec<Sample>,
+}
+
+/// See the module.
+pub(crate) struct Board {
+    started: Instant,
+    progress: watch::Sender<RunProgress>,
+    state: Mutex<State>,
+}
+
+impl Board {
+    pub(super) fn new(started: Instant, progress: watch::Sender<RunProgress>) -> Self {
+        let state = State { merged: 1, ..State::default() };
+        Self { started, progress, state: Mutex::new(state) }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Each change is one step, so that a panic elsewhere leaves nothing torn.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A call was due.
+    pub(super) fn offered(&self, count: u32) {
+        self.state().counts.offered += count;
+    }
+
+    /// A call began.
+    pub(super) fn placed(&self) {
+        self.state().counts.placed += 1;
+    }
+
+    /// A call arrived.
+    pub(super) fn taken(&self) {
+        self.state().counts.taken += 1;
+    }
+
+    /// A call was answered.
+    pub(super) fn answered(&self, is_caller: bool, setup: Duration) {
+        let counts = &mut self.state().counts;
+        if is_caller {
+            counts.answered += 1;
+            counts.setup.add(setup);
+        } else {
+            counts.serving += 1;
+        }
+    }
+
+    /// A call of ours is over.
+    pub(super) fn over(&self, is_caller: bool, was_answered: bool, has_failed: bool) {
+        let counts = &mut self.state().counts;
+        match (is_caller, was_answered) {
+            (true, true) => counts.over += 1,
+            (false, true) => counts.serving = counts.serving.saturating_sub(1),
+            (_, false) => {}
+        }
+        counts.failed += u32::from(is_caller && has_failed);
+    }
+
+    /// Takes a point.
+    pub(super) fn sample(&self, reading: Reading, planned: Duration) {
+        let elapsed = OsClock.now().since(self.started);
+        let mut state = self.state();
+        let (before, was, at) = std::mem::take(&mut state.last);
+        let seconds = elapsed.saturating_sub(at).as_secs_f64().max(1e-3);
+        let rate = |now: u32, then: u32| f64::from(now.saturating_sub(then)) / seconds;
+        let packets = |now: u64, then: u64| now.saturating_sub(then) as f64 / seconds;
+        let setup = std::mem::take(&mut state.counts.setup).spread();
+        let counts = state.counts.clone();
+        let ticks = reading.ticks.saturating_sub(was.ticks);
+        let behind = reading.behind.saturating_sub(was.behind);
+        let busiest = reading
+            .threads
+            .iter()
+            .enumerate()
+            .map(|(index, now)| {
+                let then = was.threads.get(index).copied().unwrap_or_default();
+                now.saturating_sub(then).as_secs_f64() / seconds
+            })
+            .fold(0.0, f64::max);
+        let talking = counts.answered.saturating_sub(counts.over);
+        let sample = Sample {
+            at_s: elapsed.as_secs_f64(),
+            offered: rate(counts.offered, before.offered),
+            placed: rate(counts.placed, before.placed),
+            answered: rate(counts.answered, before.answered),
+            failed: rate(counts.failed, before.failed),
+            talking,
+            setup_p50_ms: setup.map(|it| it.p50),
+            setup_p99_ms: setup.map(|it| it.p99),
+            sent: packets(reading.sent, was.sent),
+            received: packets(reading.received, was.received),
+            behind_percent: if ticks == 0 { 0.0 } else { behind as f64 * 100.0 / ticks as f64 },
+            drops: packets(reading.drops, was.drops),
+            cores: reading.process.saturating_sub(was.process).as_secs_f64() / seconds,
+            media_thread_percent: busiest * 100.0,
+        };
+        self.progress.send_replace(RunProgress {
+            elapsed,
+            planned,
+            offered: counts.offered,
+            placed: counts.placed,
+            answered: counts.answered,
+            failed: counts.failed,
+            talking,
+            taken: counts.taken,
+            serving: counts.serving,
+            setup_p50_ms: sample.setup_p50_ms,
+            packets_per_second: sample.sent + sample.received,
+            is_behind: reading.behind > 0 || reading.drops > 0,
+        });
+        state.last = (counts, reading, elapsed);
+        state.push(sample);
+    }
+
+    /// The series.
+    pub(super) fn samples(&self) -> Vec<Sample> {
+        let mut state = self.state();
+        state.flush();
+        state.samples.clone()
+    }
+}
+
+impl State {
+    fn push(&mut self, sample: Sample) {
+        self.pending.push(sample);
+        if self.pending.len() >= self.merged as usize {
+            self.flush();
+        }
+        if self.samples.len() > LOADGEN_SAMPLES.get() {
+            let all = std::mem::take(&mut self.samples);
+            self.samples = all.chunks(2).map(mean).collect();
+            self.merged = self.merged.saturating_mul(2);
+        }
+    }
+
+    fn flush(&mut self) {
+        if !self.pending.is_empty() {
+            self.samples.push(mean(&self.pending));
+            self.pending.clear();
+        }
+    }
+}
+
+/// Points as one: rates are averaged, the worst of what should be small is kept.
+fn mean(points: &[Sample]) -> Sample {
+    let count = points.len().max(1) as f64;
+    let rate = |of: fn(&Sample) -> f64| points.iter().map(of).sum::<f64>() / count;
+    let worst = |of: fn(&Sample) -> f64| points.iter().map(of).fold(0.0, f64::max);
+    let most = |of: fn(&Sample) -> Option<f64>| points.iter().filter_map(of).reduce(f64::max);
+    let last = points.last().cloned().unwrap_or_default();
+    Sample {
+        offered: rate(|it| it.offered),
+        placed: rate(|it| it.placed),
+        answered: rate(|it| it.answered),
+        failed: rate(|it| it.failed),
+        setup_p50_ms: most(|it| it.setup_p50_ms),
+        setup_p99_ms: most(|it| it.setup_p99_ms),
+        sent: rate(|it| it.sent),
+        received: rate(|it| it.received),
+        behind_percent: worst(|it| it.behind_percent),
+        drops: worst(|it| it.drops),
+        cores: rate(|it| it.cores),
+        media_thread_percent: worst(|it| it.media_thread_percent),
+        ..last
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn board() -> Board {
+        Board::new(OsClock.now(), watch::Sender::new(RunProgress::default()))
+    }
+
+    #[test]
+    fn counts_become_rates_of_the_interval() {
+        let board = board();
+        board.offered(3);
+        board.placed();
+        board.answered(true, Duration::from_millis(8));
+        board.over(true, true, false);
+        board.over(true, false, true);
+        board.sample(Reading { ticks: 100, behind: 1, ..Reading::default() }, Duration::ZERO);
+        board.sample(Reading { ticks: 200, behind: 1, ..Reading::default() }, Duration::ZERO);
+        let samples = board.samples();
+        assert!(samples[0].offered > 0.0 && samples[0].failed > 0.0);
+        assert_eq!((samples[0].talking, samples[0].setup_p50_ms), (0, Some(8.0)));
+        assert_eq!((samples[0].behind_percent, samples[1].behind_percent), (1.0, 0.0));
+        assert_eq!((samples[1].offered, samples[1].setup_p50_ms), (0.0, None));
+    }
+
+    #[test]
+    fn a_long_series_gets_coarser_and_keeps_its_worst() {
+        let mut state = State { merged: 1, ..State::default() };
+        let count = LOADGEN_SAMPLES.get() * 3;
+        for index in 0..count {
+            let behind_percent = f64::from(u8::from(index == 77));
+            let at_s = index as f64;
+            state.push(Sample { at_s, placed: 5.0, behind_percent, ..Sample::default() });
+        }
+        assert!(state.samples.len() <= LOADGEN_SAMPLES.get() + 1);
+        assert!(state.samples.iter().all(|it| it.placed == 5.0));
+        assert_eq!(state.samples.iter().filter(|it| it.behind_percent == 1.0).count(), 1);
+        assert!(state.samples.is_sorted_by(|one, other| one.at_s < other.at_s));
+    }
+}

@@ -1,0 +1,171 @@
+"""A party of a call is carried to somebody else, or somebody else takes its place."""
+
+import re
+
+from harness import sipp, sound, wire
+from harness.case import case, check
+from harness.edge import Edge
+from harness.phone import Phone
+
+CALLER, CALLEE, COLLEAGUE = "4915735550101", "4915735550102", "4915735550103"
+
+# The callee is a softphone at an address of its own, exempted from encryption.
+POLICY = """
+[trunk.desk]
+from       = {{ networks = ["127.0.0.2/32"] }}
+transports = ["tls", "udp"]
+send_to    = ["sip:{callee}@127.0.0.2:{sip};transport=udp"]
+srtp       = {{ inbound = "optional", outbound = "optional" }}
+media_from = ["127.0.0.0/8"]
+exempt.signalling = {{ reason = "a test", expires = 2099-01-31 }}
+exempt.media      = {{ reason = "a test", expires = 2099-01-31, inbound = true, outbound = true }}
+
+[trunk.local]
+from       = {{ networks = ["127.0.0.0/8"] }}
+transcript = "allowed"
+transfer   = "{transfer}"
+
+[[route]]
+when    = {{ called = {{ user = "reception" }} }}
+send_to = {{ agent = "reception" }}
+
+[[route]]
+when    = {{ called = {{ user = "nobody" }} }}
+refuse  = {{ status = 603 }}
+
+[[route]]
+send_to = {{ trunk = "desk" }}
+"""
+
+AGENT = """
+voice = "slt"
+start = "connect"
+[step.connect]
+transfer    = "+{callee}"
+announce    = "Your call is encrypted."
+announce_to = "Say opening hours, address, or goodbye. Or press one, two, or three."
+accept      = "1"
+failed      = "sorry"
+[step.sorry]
+goodbye = "I cannot hear you. Please call again. Goodbye."
+"""
+
+
+def desk(box, transfer="edge"):
+    """An edge, and a callee behind it that answers every call."""
+    callee = Phone(
+        box, CALLEE, codec="PCMA", encrypted=False, transport="udp", address="127.0.0.2",
+        name="callee", answers=True,
+    )  # fmt: skip
+    policy = POLICY.format(callee=CALLEE, sip=callee.sip, transfer=transfer)
+    return Edge(box, policy).start(), callee
+
+
+def dialog_of(phone):
+    """What names a softphone's dialog to the edge: Call-ID, the edge's tag and its own."""
+    log = phone.log()
+    tag = re.search(r"To: .*;tag=([0-9a-f]{2}-[0-9a-f]{16})", log)
+    call_id = re.search(r"Call-ID: (\S+)", log)
+    own = re.search(r"From: .*;tag=(\S+)", log)
+    check(tag and call_id and own, "the softphone shows no dialog")
+    return f"{call_id[1]};to-tag={tag[1]};from-tag={own[1]}"
+
+
+@case(timeout=90)
+def place_taken(box):
+    """sipp takes a softphone's place beside the voice agent, which goes on; a stranger may not."""
+    edge = Edge(box).start()
+    phone = Phone(box, CALLER, authority=edge.authority)
+    phone.dial(edge.uri())
+    phone.wait_for_speech(15)
+    stream = wire.Stream(edge.tls, edge.authority)
+    call = wire.Call(stream, edge.uri())
+    stream.send(call.build("INVITE", wire.sdp(), extra="Replaces: a@b;to-tag=1;from-tag=2\r\n"))
+    check(stream.final().status == 481, "what names nothing")
+    tunnel = sipp.Tunnel(box, edge)
+    crypto = f"a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:{wire.KEY}"
+    fields = {"caller": COLLEAGUE, "replaces": dialog_of(phone), "crypto": crypto}
+    sipp.run(box, "replaces", tunnel.port, **fields)
+    phone.wait_log("session closed", 5)
+    stored = edge.wait_for_call(lambda it: it["state"] == "ended")
+    check(stored["reason"] == "call.caller_hung_up", stored["reason"])
+    check(stored["talked_ms"] > 3_000, f"talked {stored['talked_ms']} ms")
+    check("leg.replaced" in edge.logs(), "no word of it in the log")
+    audit = edge.command("audit", "list").stdout
+    check("call.replaced" in audit, f"audited: {audit}")
+    shown = edge.command("calls", "show", stored["call_id"], "--ladder", name="show").stdout
+    check("Replaces: " in shown and shown.count("BYE sip:") == 2, "the ladder of both")
+    phone.stop()
+    edge.stop()
+
+
+@case(timeout=120)
+def announced(box):
+    """The voice agent tells the callee of its caller; a key joins them, and each hears the other."""
+    edge, callee = desk(box)
+    (edge.root / "agents/reception.toml").write_text(AGENT.format(callee=CALLEE))
+    edge.hup()
+    edge.wait_for_log("policy.loaded", 10)
+    phone = Phone(box, CALLER, authority=edge.authority)
+    phone.dial(edge.uri())
+    callee.wait_for_quiet(1.0, 40)
+    told = sound.recognise(box, callee.heard(), callee.rate)
+    check("or press one two or three" in told, f"the callee heard {told!r}")
+    quiet = phone.heard_seconds()
+    callee.press("1")
+    edge.wait_for_log("transfer.done", 10)
+    phone.say("thank you for calling")
+    callee.wait_for_quiet(1.0, 20, since=callee.heard_seconds())
+    text = sound.recognise(box, callee.heard(), callee.rate)
+    check("thank you for calling" in text, f"the callee heard {text!r}")
+    before = sound.recognise(box, phone.heard()[: int(quiet * phone.rate)], phone.rate)
+    check("your call is encrypted" in before, f"the caller heard {before!r}")
+    check("press one" not in before, f"the caller heard {before!r}")
+    phone.hang_up()
+    callee.wait_log("terminated", 10)
+    stored = edge.wait_for_call(lambda it: it["state"] == "ended")
+    shown = edge.command("calls", "show", stored["call_id"], name="show").stdout
+    check("[to the new party] Say opening hours" in shown, shown)
+    phone.stop()
+    callee.stop()
+    edge.stop()
+
+
+@case(timeout=120)
+def refused_when_announced(box):
+    """The callee presses another key: the voice agent is back with its caller."""
+    edge, callee = desk(box)
+    (edge.root / "agents/reception.toml").write_text(AGENT.format(callee=CALLEE))
+    edge.hup()
+    edge.wait_for_log("policy.loaded", 10)
+    phone = Phone(box, CALLER, authority=edge.authority)
+    phone.dial(edge.uri())
+    callee.wait_for_quiet(1.0, 40)
+    callee.press("5")
+    callee.wait_log("terminated", 10)
+    phone.wait_log("terminated", 20)
+    text = sound.recognise(box, phone.heard(), phone.rate)
+    check("please call again" in text, f"the caller heard {text!r}")
+    phone.stop()
+    callee.stop()
+    edge.stop()
+
+
+@case(timeout=90)
+def passed_on(box):
+    """baresip refers; the edge passes it on to the callee, which calls the voice agent by the edge."""
+    edge, callee = desk(box, transfer="pass")
+    phone = Phone(box, CALLER, authority=edge.authority)
+    phone.dial(edge.uri(CALLEE))
+    callee.wait_log("Call established", 10)
+    phone.command("transfer sip:reception@caller.example")
+    edge.wait_for_log("transfer.done", 15)
+    log = callee.log()
+    check("REFER sip:" in log, "the callee got no REFER")
+    for leak in ("caller.example", f"127.0.0.1:{phone.sip}"):
+        check(leak not in log, f"{leak} reached the callee")
+    callee.wait_for_speech(15)
+    phone.hang_up()
+    phone.stop()
+    callee.stop()
+    edge.stop()
