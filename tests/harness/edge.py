@@ -182,7 +182,8 @@ class Edge:
         return self.box.run(name, [BINARY, *arguments, "--config", self.config], timeout=timeout)
 
     def calls(self):
-        """The stored calls, newest first."""
+        """The stored calls, newest first, with all that had happened when this was asked."""
+        time.sleep(0.3)  # limit vault.gather_ms is 100
         done = self.command("calls", "list", "--json", "--count", "1000", name="calls-list")
         check(done.returncode == 0, f"calls list: {done.stderr}")
         return json.loads(done.stdout)
