@@ -20,6 +20,8 @@ pub(crate) enum Bar {
 pub(crate) enum Verdict {
     Met,
     Missed,
+    /// The median passes, but too few pairs were good enough to bound it.
+    Unsure,
     /// No bar.
     Shown,
     /// Why not.
@@ -122,12 +124,19 @@ impl Figure {
     }
 
     fn judge(&mut self) {
-        let is_met = match self.bar {
-            Bar::AtMost(most) => self.bound <= most,
-            Bar::AtLeast(least) => self.bound >= least,
-            Bar::None => return,
+        let passes = |value: f64| match self.bar {
+            Bar::AtMost(most) => value <= most,
+            Bar::AtLeast(least) => value >= least,
+            Bar::None => true,
         };
-        self.verdict = if is_met { Verdict::Met } else { Verdict::Missed };
+        // Without enough pairs the bound is that of a median that could be anything.
+        let is_bounded = self.bound.is_finite() && self.bound != 0.0;
+        self.verdict = match self.bar {
+            Bar::None => Verdict::Shown,
+            _ if passes(self.bound) => Verdict::Met,
+            _ if !is_bounded && passes(self.median) => Verdict::Unsure,
+            _ => Verdict::Missed,
+        };
     }
 
     /// The same with a remark.

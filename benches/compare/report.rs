@@ -123,6 +123,7 @@ impl Report {
             let class = match it.verdict {
                 Verdict::Met => "met",
                 Verdict::Missed => "missed",
+                Verdict::Unsure => "unsure",
                 Verdict::Shown | Verdict::NotMeasured(_) => "",
             };
             let peer = if it.theirs.is_nan() { String::new() } else { amount(it.theirs, it.unit) };
@@ -186,6 +187,7 @@ impl Report {
             let colour = match it.verdict {
                 Verdict::Met => "#1a7f37",
                 Verdict::Missed => "#cf222e",
+                Verdict::Unsure => "#bf8700",
                 Verdict::Shown | Verdict::NotMeasured(_) => "#57606a",
             };
             let (median, bound) = (x(it.median), x(it.bound));
@@ -258,6 +260,7 @@ fn verdict(figure: &Figure) -> String {
     match &figure.verdict {
         Verdict::Met => "met".into(),
         Verdict::Missed => "MISSED".into(),
+        Verdict::Unsure => "too few pairs".into(),
         Verdict::Shown => String::new(),
         Verdict::NotMeasured(_) => "not measured".into(),
     }

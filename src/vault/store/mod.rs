@@ -89,8 +89,6 @@ pub(crate) async fn open(path: &Path) -> Result<SqliteConnection, StoreError> {
         .synchronous(SqliteSynchronous::Full)
         .pragma("secure_delete", "ON")
         .pragma("temp_store", "MEMORY")
-        // In KB: what calls in progress touch stays in memory.
-        .pragma("cache_size", "-8000")
         .busy_timeout(BUSY)
         .disable_statement_logging();
     let mut connection = options.connect().await?;
