@@ -157,6 +157,25 @@ pub fn suggest(word: &str, candidates: &[&str]) -> Option<String> {
     (!candidates.is_empty()).then(|| format!("there is {shown}"))
 }
 
+/// serde's message about a file in words for its writer, and a suggestion from the words that it
+/// expected.
+#[must_use]
+pub fn reword(message: &str) -> (String, Option<String>) {
+    let quoted: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
+    let Some((word, candidates)) = quoted.split_first() else {
+        return (message.to_owned(), None);
+    };
+    if message.starts_with("unknown field") {
+        (format!("unknown key `{word}`"), suggest(word, candidates))
+    } else if message.starts_with("unknown variant") {
+        (format!("unknown word `{word}`"), suggest(word, candidates))
+    } else if message.starts_with("missing field") {
+        (format!("`{word}` is missing"), None)
+    } else {
+        (message.to_owned(), None)
+    }
+}
+
 /// Insertions, deletions, replacements and swaps of neighbours between two words (optimal string
 /// alignment). Words are cut, so that the time is bounded.
 fn distance(a: &str, b: &str) -> usize {

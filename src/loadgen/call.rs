@@ -20,7 +20,7 @@ use crate::load::{Cancelled, Tracker};
 use crate::media::{Media, Packet, Port};
 use crate::os::{OsClock, OsRandom, wake_at};
 use crate::pacer::Pacer;
-use crate::report::{CallOutcome, CallReport, Ending, millis};
+use crate::report::{CallReport, Ending, millis};
 use crate::talk::{Act, FRAME, Heard, Talker};
 use crate::user_agent::{Agreed, Description, End, Parties, UserAgent, UserAgentOutput};
 use crate::wav;
@@ -407,16 +407,8 @@ impl Call {
             report.first_audio_ms =
                 first.zip(self.answered).map(|(first, answered)| millis(first.since(answered)));
         }
-        match self.end.take() {
-            Some(End::Over(ending)) => {
-                (report.outcome, report.ending) = (CallOutcome::Answered, Some(ending));
-            }
-            Some(End::Cancelled) => report.outcome = CallOutcome::Cancelled,
-            Some(End::Failed { status, reason }) => {
-                report.outcome = CallOutcome::Failed;
-                (report.status, report.reason) = (status.or(report.status), Some(reason));
-            }
-            None => {}
+        if let Some(end) = self.end.take() {
+            end.tell(report);
         }
     }
 

@@ -181,6 +181,17 @@ refuse = { status = 486 }
 """
 
 
+def asking(box, port, user, secret):
+    """An edge that calls a trunk which asks for credentials, and what `check` warns of it."""
+    policy = POLICY.format(
+        inward=quoted(("pcma",)), outward=quoted(("pcma",)),
+        send_to=f"sip:{CALLEE}@127.0.0.1:{port};transport=udp", ca="",
+        more=f'{EXEMPT}\ndigest = {{ user = "{user}", password_file = "{secret}" }}',
+    )  # fmt: skip
+    near = Edge(box, policy.replace('tls        = { ca = "" }\n', ""), name="near").start()
+    return near, near.command("check").stderr
+
+
 def asked(box, more):
     """A trunk of sipp's asks for credentials before INVITE and BYE; sipp says whether they fit."""
     user, password = "edge-4711", "of my mother: the maiden name"
@@ -189,14 +200,8 @@ def asked(box, more):
     box.secret(password)
     port = free_ports(1)
     trunk = sipp.Server(box, "asks", port, more=more, user=user, password=password)
-    policy = POLICY.format(
-        inward=quoted(("pcma",)), outward=quoted(("pcma",)),
-        send_to=f"sip:{CALLEE}@127.0.0.1:{port};transport=udp", ca="",
-        more=f'{EXEMPT}\ndigest = {{ user = "{user}", password_file = "{secret}" }}',
-    )  # fmt: skip
-    near = Edge(box, policy.replace('tls        = { ca = "" }\n', ""), name="near").start()
-    warned = near.command("check")
-    check("hashes of this password cross plaintext" in warned.stderr, warned.stderr)
+    near, warned = asking(box, port, user, secret)
+    check("hashes of this password cross plaintext" in warned, warned)
     call = wire.Call(wire.Stream(near.tls, near.authority), near.uri())
     answer = call.invite()
     check(answer.status == 200, answer.start)
@@ -229,14 +234,8 @@ def wrong_password(box):
     trunk = sipp.Server(
         box, "asks", port, more='qop="auth"', user="edge", password="another", fails=True
     )
-    policy = POLICY.format(
-        inward=quoted(("pcma",)), outward=quoted(("pcma",)),
-        send_to=f"sip:{CALLEE}@127.0.0.1:{port};transport=udp", ca="",
-        more=f'{EXEMPT}\ndigest = {{ user = "edge", password_file = "{secret}" }}',
-    )  # fmt: skip
-    near = Edge(box, policy.replace('tls        = { ca = "" }\n', ""), name="near").start()
-    warned = near.command("check")
-    check("can be read by everybody" in warned.stderr, warned.stderr)
+    near, warned = asking(box, port, "edge", secret)
+    check("can be read by everybody" in warned, warned)
     answer = wire.Call(wire.Stream(near.tls, near.authority), near.uri()).invite()
     check(answer.status == 502, answer.start)
     check("trunk.credentials_refused" in answer.header("Warning"), answer.header("Warning"))

@@ -61,6 +61,18 @@ def desk(box, transfer="edge"):
     return Edge(box, policy).start(), callee
 
 
+def announcing(box):
+    """The same, a caller, and the announcement that the callee has heard to its end."""
+    edge, callee = desk(box)
+    (edge.root / "agents/reception.toml").write_text(AGENT.format(callee=CALLEE))
+    edge.hup()
+    edge.wait_for_log("policy.loaded", 10)
+    phone = Phone(box, CALLER, authority=edge.authority)
+    phone.dial(edge.uri())
+    callee.wait_for_quiet(1.0, 40)
+    return edge, callee, phone
+
+
 def dialog_of(phone):
     """What names a softphone's dialog to the edge: Call-ID, the edge's tag and its own."""
     log = phone.log()
@@ -102,13 +114,7 @@ def place_taken(box):
 @case(timeout=120)
 def announced(box):
     """The voice agent tells the callee of its caller; a key joins them, and each hears the other."""
-    edge, callee = desk(box)
-    (edge.root / "agents/reception.toml").write_text(AGENT.format(callee=CALLEE))
-    edge.hup()
-    edge.wait_for_log("policy.loaded", 10)
-    phone = Phone(box, CALLER, authority=edge.authority)
-    phone.dial(edge.uri())
-    callee.wait_for_quiet(1.0, 40)
+    edge, callee, phone = announcing(box)
     told = sound.recognise(box, callee.heard(), callee.rate)
     check("or press one two or three" in told, f"the callee heard {told!r}")
     quiet = phone.heard_seconds()
@@ -134,13 +140,7 @@ def announced(box):
 @case(timeout=120)
 def refused_when_announced(box):
     """The callee presses another key: the voice agent is back with its caller."""
-    edge, callee = desk(box)
-    (edge.root / "agents/reception.toml").write_text(AGENT.format(callee=CALLEE))
-    edge.hup()
-    edge.wait_for_log("policy.loaded", 10)
-    phone = Phone(box, CALLER, authority=edge.authority)
-    phone.dial(edge.uri())
-    callee.wait_for_quiet(1.0, 40)
+    edge, callee, phone = announcing(box)
     callee.press("5")
     callee.wait_log("terminated", 10)
     phone.wait_log("terminated", 20)

@@ -5,7 +5,7 @@ use media::{LegPlan, Purpose};
 use policy::Transport;
 use sip::{Message, Name, Request, Response};
 
-use super::bridging::{Callee, body, bridge, callee_answer, connected, requests, reserve};
+use super::bridging::{Callee, body, bridge, callee_answer, connected, dial, requests};
 use super::world::{Caller, POLICY, World, crypto, described, offer, offer_with, peer, sdp_of};
 use crate::Record;
 
@@ -167,11 +167,8 @@ fn an_invite_without_an_offer_gets_one_and_its_answer_is_joined() {
 #[test]
 fn a_call_that_rings_is_picked_up_by_a_colleague_of_whom_it_rings_at() {
     let mut world = World::new();
-    let mut caller = Caller::acme();
-    caller.target = "sip:+442079460000@edge.example".to_owned();
-    caller.request(&mut world, "INVITE", &offer());
+    let mut caller = dial(&mut world, "+442079460000", &offer());
     let leg = world.needs[0].0;
-    reserve(&mut world, leg, 20_000);
     let mut callee = Callee::reached(&mut world, "beta");
     callee.answer(&mut world, "180 Ringing", "fork", "|");
     callee.answer(&mut world, "180 Ringing", "tag-callee", "|");
@@ -227,11 +224,7 @@ fn the_target_of_a_transfer_that_rings_is_picked_up() {
 #[test]
 fn a_200_of_the_replaced_callee_that_crosses_the_cancel_is_acknowledged_and_ended() {
     let mut world = World::new();
-    let mut caller = Caller::acme();
-    caller.target = "sip:+442079460000@edge.example".to_owned();
-    caller.request(&mut world, "INVITE", &offer());
-    let leg = world.needs[0].0;
-    reserve(&mut world, leg, 20_000);
+    dial(&mut world, "+442079460000", &offer());
     let callee = Callee::reached(&mut world, "beta");
     callee.answer(&mut world, "180 Ringing", "tag-callee", "|");
     world.take();
@@ -305,11 +298,7 @@ fn what_cannot_be_replaced_is_refused_as_rfc_3891_says() {
 #[test]
 fn a_caller_that_waits_for_its_answer_is_not_replaced() {
     let mut world = World::new();
-    let mut caller = Caller::acme();
-    caller.target = "sip:+442079460000@edge.example".to_owned();
-    caller.request(&mut world, "INVITE", &offer());
-    let leg = world.needs[0].0;
-    reserve(&mut world, leg, 20_000);
+    let mut caller = dial(&mut world, "+442079460000", &offer());
     let callee = Callee::reached(&mut world, "beta");
     callee.answer(&mut world, "180 Ringing", "t", "|");
     let ringing = world.response();

@@ -21,7 +21,7 @@ use crate::engine::{Media, Outcome, Terms};
 use crate::line::{Arrival, Line};
 use crate::load::Cancelled;
 use crate::os::{OsClock, OsRandom, wake_at};
-use crate::report::{CallOutcome, CallReport, Ending, millis};
+use crate::report::{CallReport, Ending, millis};
 use crate::scenario::{CalleeKind, CallerKind, KeyForm, Keys, Taking, Voice};
 use crate::user_agent::{Agreed, Description, End, Parties, UserAgent, UserAgentOutput};
 
@@ -478,16 +478,8 @@ impl Leg {
         report.status = self.ua.status();
         let first = media.first_packet.zip(self.answered);
         report.first_audio_ms = first.map(|(first, answered)| millis(first.since(answered)));
-        match self.end.take() {
-            Some(End::Over(ending)) => {
-                (report.outcome, report.ending) = (CallOutcome::Answered, Some(ending));
-            }
-            Some(End::Cancelled) => report.outcome = CallOutcome::Cancelled,
-            Some(End::Failed { status, reason }) => {
-                report.outcome = CallOutcome::Failed;
-                (report.status, report.reason) = (status.or(report.status), Some(reason));
-            }
-            None => {}
+        if let Some(end) = self.end.take() {
+            end.tell(&mut report);
         }
         let end = LegEnd {
             role,

@@ -6,7 +6,7 @@
 use std::ops::Range;
 
 use base::Diagnostic;
-use base::diagnostic::{Errors, suggest};
+use base::diagnostic::{Errors, reword};
 use base::limit::LOADGEN_SCENARIO_BYTES;
 use serde::Deserialize as _;
 use toml::Spanned;
@@ -164,20 +164,5 @@ fn merge_value<'t>(
             *known = Spanned::new(place, other);
             Ok(())
         }
-    }
-}
-
-/// serde's message in our words, and a suggestion from the words it expected.
-fn reword(message: &str) -> (String, Option<String>) {
-    let quoted: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
-    let Some((word, candidates)) = quoted.split_first() else {
-        return (message.to_owned(), None);
-    };
-    if message.starts_with("unknown field") {
-        (format!("unknown key `{word}`"), suggest(word, candidates))
-    } else if message.starts_with("missing field") {
-        (format!("`{word}` is missing"), None)
-    } else {
-        (message.to_owned(), None)
     }
 }

@@ -28,7 +28,7 @@ use sip::{
 use self::arrive::Arrived;
 pub(crate) use self::describe::{Agreed, Description, Keys};
 use crate::config::OfferMode;
-use crate::report::Ending;
+use crate::report::{CallOutcome, CallReport, Ending};
 
 /// The one flow of a call: its signalling connection.
 const FLOW: FlowId = FlowId(0);
@@ -74,6 +74,20 @@ pub(crate) enum End {
 impl End {
     fn failed(status: Option<Status>, reason: &str) -> Self {
         Self::Failed { status: status.map(Status::code), reason: reason.to_owned() }
+    }
+
+    /// Notes in a report how its call ended.
+    pub(crate) fn tell(self, report: &mut CallReport) {
+        match self {
+            Self::Over(ending) => {
+                (report.outcome, report.ending) = (CallOutcome::Answered, Some(ending));
+            }
+            Self::Cancelled => report.outcome = CallOutcome::Cancelled,
+            Self::Failed { status, reason } => {
+                report.outcome = CallOutcome::Failed;
+                (report.status, report.reason) = (status.or(report.status), Some(reason));
+            }
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use toml::de::{DeArray, DeTable, DeValue, ValueDeserializer};
 use super::report::Report;
 use super::{Defaults, is_over};
 use crate::file::{DefaultsFile, RouteFile, TrunkFile, ZoneFile};
-use base::diagnostic::suggest;
+use base::diagnostic::{reword, suggest};
 
 /// The keys that may stand at the top of a file.
 const TOP: &[&str] = &["defaults", "route", "trunk", "zone"];
@@ -248,22 +248,5 @@ fn take_out(value: &mut DeValue<'_>, span: &Range<usize>) -> bool {
             array.iter_mut().any(|value| take_out(value.get_mut(), span))
         }
         _ => false,
-    }
-}
-
-/// serde's message in the words of a policy, and a suggestion from the words it expected.
-fn reword(message: &str) -> (String, Option<String>) {
-    let quoted: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
-    let Some((word, candidates)) = quoted.split_first() else {
-        return (message.to_owned(), None);
-    };
-    if message.starts_with("unknown field") {
-        (format!("unknown key `{word}`"), suggest(word, candidates))
-    } else if message.starts_with("unknown variant") {
-        (format!("unknown word `{word}`"), suggest(word, candidates))
-    } else if message.starts_with("missing field") {
-        (format!("`{word}` is missing"), None)
-    } else {
-        (message.to_owned(), None)
     }
 }
