@@ -7,9 +7,9 @@ use clap::Subcommand;
 use edge::Config;
 use edge::boot::vault_config;
 use vault::key::{HeadKey, LocalKms};
-use vault::{Reader, audit, database_path};
+use vault::{audit, database_path};
 
-use crate::calls::block_on;
+use crate::calls::{block_on, reader};
 
 /// What to do with the audit log.
 #[derive(Subcommand)]
@@ -68,10 +68,7 @@ pub(crate) fn run(config: &Config, command: Command) -> anyhow::Result<ExitCode>
             Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         Command::List { after, count } => {
-            let records = block_on(async {
-                let reader = Reader::open(&vault).await?;
-                reader.audit(after, count).await
-            })??;
+            let records = block_on(async { reader(config).await?.audit(after, count).await })??;
             for record in records {
                 let details = record.details.as_ref().map_or("[erased]", |it| it.expose());
                 let call = record.call.map(|call| call.to_string()).unwrap_or_default();

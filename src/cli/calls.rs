@@ -14,8 +14,8 @@ use edge::boot::vault_config;
 use edge::control::{self, EraseCallError};
 use serde_json::{Value, json};
 use vault::{
-    CallDetail, CallFilter, CallPersonal, CallState, CallSummary, Erasure, LadderEntry, Reader,
-    RecordingState, RecordingSummary, Role, Turn,
+    CallDetail, CallFilter, CallPersonal, CallState, CallSummary, Erasure, LadderEntry, ReadError,
+    Reader, RecordingState, RecordingSummary, Role, Turn,
 };
 
 /// What to do with calls.
@@ -93,21 +93,21 @@ pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> anyhow::Result<T> 
     Ok(runtime.block_on(future))
 }
 
+/// A reader of the vault as it is now, also where an edge is running on it.
+pub(crate) async fn reader(config: &Config) -> Result<Reader, ReadError> {
+    control::settle(config).await;
+    Reader::open(&vault_config(config)).await
+}
+
 pub(crate) fn detail(config: &Config, call: CallId) -> anyhow::Result<CallDetail> {
-    let found = block_on(async {
-        let reader = Reader::open(&vault_config(config)).await?;
-        reader.call(call).await
-    })?;
+    let found = block_on(async { reader(config).await?.call(call).await })?;
     found.with_context(|| format!("{call}"))
 }
 
 fn list(config: &Config, count: u32, number: Option<String>, json: bool) -> anyhow::Result<()> {
     let filter =
         CallFilter { count, since: WallTime::default(), number: number.map(Personal::new) };
-    let calls = block_on(async {
-        let reader = Reader::open(&vault_config(config)).await?;
-        reader.calls(&filter).await
-    })??;
+    let calls = block_on(async { reader(config).await?.calls(&filter).await })??;
     if json {
         let rows: Vec<_> = calls.iter().map(row).collect();
         println!("{}", serde_json::to_string_pretty(&rows)?);
@@ -392,10 +392,8 @@ fn wav(config: &Config, detail: &CallDetail) -> anyhow::Result<Option<(Vec<u8>, 
     let Some(recording) = detail.recordings.first() else { return Ok(None) };
     let recording = recording.id;
     let mut audio = Vec::new();
-    let state = block_on(async {
-        let reader = Reader::open(&vault_config(config)).await?;
-        reader.recording_wav(recording, &mut audio).await
-    })??;
+    let state =
+        block_on(async { reader(config).await?.recording_wav(recording, &mut audio).await })??;
     let problem = match state {
         RecordingState::Truncated => Some("was cut short after it was written"),
         RecordingState::Missing => bail!("the recording's file is missing"),

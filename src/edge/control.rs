@@ -1,7 +1,8 @@
 //! The operator's way into a running edge: a socket in the vault's folder, so that whoever may
 //! open the vault may use it, and nobody else. One line of JSON each way.
 //!
-//! What is asked for goes to the vault that runs; where none does, the vault is opened for it.
+//! What is asked for goes to the vault that runs; where none does, the vault is opened for an
+//! erasure.
 
 use std::fs::{self, File, Permissions};
 use std::io;
@@ -26,16 +27,22 @@ const NAME: &str = "control.sock";
 const LINE_BYTES: u64 = 1_024;
 /// How long one asks; an erasure waits for the vault's queue.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a reader waits for what is still on its way to the disk.
+const SETTLING: Duration = Duration::from_secs(2);
 
 #[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Request {
-    erase: String,
+#[serde(rename_all = "snake_case")]
+enum Request {
+    /// Erase this call.
+    Erase(String),
+    /// Bring to the disk what has happened so far.
+    Settle,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Answer {
+    Settled,
     Erased,
     ErasedBefore,
     Unknown,
@@ -80,7 +87,8 @@ pub async fn erase(config: &Config, call: CallId) -> Result<Erasure, EraseCallEr
     }
     let answer = match connect(&vault.data).await {
         Ok(stream) => {
-            let asked = tokio::time::timeout(PATIENCE, ask(stream, call)).await;
+            let request = Request::Erase(call.to_string());
+            let asked = tokio::time::timeout(PATIENCE, ask(stream, &request)).await;
             asked.unwrap_or_else(|late| Err(late.into())).map_err(EraseCallError::Silent)?
         }
         Err(error)
@@ -98,7 +106,16 @@ pub async fn erase(config: &Config, call: CallId) -> Result<Erasure, EraseCallEr
         Answer::ErasedBefore => Ok(Erasure::Before),
         Answer::Unknown => Err(EraseCallError::Unknown),
         Answer::InProgress => Err(EraseCallError::InProgress),
-        Answer::Failed | Answer::BadRequest => Err(EraseCallError::Failed),
+        Answer::Failed | Answer::BadRequest | Answer::Settled => Err(EraseCallError::Failed),
+    }
+}
+
+/// Lets a running edge bring to the disk what has happened so far, so that who reads its vault
+/// sees the call that has just ended. Where no edge runs, or it does not answer in time, what is on
+/// the disk is all there is to see.
+pub async fn settle(config: &Config) {
+    if let Ok(stream) = connect(&vault_config(config).data).await {
+        let _ = tokio::time::timeout(SETTLING, ask(stream, &Request::Settle)).await;
     }
 }
 
@@ -162,13 +179,14 @@ async fn answer(mut stream: UnixStream, vault: &VaultHandle) -> io::Result<()> {
         return Ok(());
     }
     let answer = match receive::<Request>(&mut stream).await {
-        Ok(Request { erase }) => match erase.parse() {
+        Ok(Request::Erase(call)) => match call.parse() {
             Ok(call) => {
                 let actor = operator(peer.uid(), peer.pid().map(|pid| pid.to_string()));
                 answer_of(vault.erase(call, actor).await)
             }
             Err(_) => Answer::BadRequest,
         },
+        Ok(Request::Settle) => vault.flush().await.map_or(Answer::Failed, |()| Answer::Settled),
         Err(_) => Answer::BadRequest,
     };
     send(&mut stream, &answer).await
@@ -179,8 +197,8 @@ async fn connect(data: &Path) -> io::Result<UnixStream> {
     UnixStream::connect(path).await
 }
 
-async fn ask(mut stream: UnixStream, call: CallId) -> io::Result<Answer> {
-    send(&mut stream, &Request { erase: call.to_string() }).await?;
+async fn ask(mut stream: UnixStream, request: &Request) -> io::Result<Answer> {
+    send(&mut stream, request).await?;
     receive(&mut stream).await
 }
 

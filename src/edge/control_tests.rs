@@ -101,6 +101,20 @@ async fn the_running_edge_erases_and_names_the_operator() {
 }
 
 #[tokio::test]
+async fn a_reader_that_asks_the_running_edge_first_sees_what_has_just_happened() {
+    let place = Place::new();
+    let vault = place.filled();
+    let listener = listen(&place.config.vault.data).unwrap();
+    let served = tokio::spawn(serve(listener, vault.handle()));
+    settle(&place.config).await;
+    let reader = Reader::open(&vault_config(&place.config)).await.unwrap();
+    assert!(reader.call(call(1)).await.is_ok());
+    served.abort();
+    vault.close();
+    settle(&place.config).await;
+}
+
+#[tokio::test]
 async fn without_an_edge_the_vault_is_opened_and_what_a_crash_left_open_is_erased() {
     let place = Place::new();
     let missing = erase(&place.config, call(1)).await;
