@@ -2,7 +2,7 @@
 """Runs the interop cases: each in a process group of its own, bounded in time, three at a time.
 
 `interop.py [--list] [--jobs N] [--keep] [NAME...]`: names, or beginnings of names. Folders of
-failed cases stay in tests/out/.
+failed cases stay in tests/out/, or in the folder that $CALLGATE_TESTS_OUT names.
 """
 
 import argparse
@@ -23,10 +23,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from harness.case import CASES, REPOSITORY, Box, Failure, Skip
 from harness.edge import BINARY
 
-OUT = REPOSITORY / "tests/out"
+OUT = Path(os.environ.get("CALLGATE_TESTS_OUT", REPOSITORY / "tests/out")).absolute()
 AREAS = [
     "signalling", "plaintext", "conversation", "bridging", "survival", "keeping", "commands",
-    "watch", "load", "hostile", "network", "transferring",
+    "watch", "load", "hostile", "network", "transferring", "tones",
 ]  # fmt: skip
 PASSED, FAILED, SKIPPED = 0, 1, 77
 LOGS, FAULTS = "logs.hold_nothing_personal", "logs.hold_no_faults"

@@ -238,6 +238,8 @@ limits! {
     CALL_REFERRALS "call.referrals" 1_000 "five attended transfers begun each second, each good for three minutes",
     /// Longest wait for the other party's answer to a REFER that was passed on, in milliseconds.
     CALL_REFER_MS "call.refer_ms" 20_000 "the referrer gives its REFER up after 32 s (RFC 3261 section 17.1.2.2)",
+    /// How long a leg may be busy before it goes to another shard, in milliseconds.
+    CALL_CROSSING_MS "call.crossing_ms" 5_000 "a hold that went ahead of the REFER is over after a round trip or two",
     /// How long a REFER that was passed on is followed, and such a name is good, in milliseconds.
     CALL_REFERRAL_MS "call.referral_ms" 180_000 "the longest ringing",
     /// Longest ringing, in milliseconds.
@@ -313,6 +315,12 @@ limits! {
     VAULT_ARRIVAL_MS "vault.arrival_ms" 1_000 "a refusal is known by then; a ringing call shows in the list after a second",
     /// How long an ended call waits for the last figures of its media, in milliseconds.
     VAULT_LAST_FIGURES_MS "vault.last_figures_ms" 15_000 "a relay worker reports within milliseconds, and its session is given up after ten seconds",
+    /// How long an ended call's record waits for its last figures, in milliseconds.
+    VAULT_END_MS "vault.end_ms" 250 "a relay worker reports within milliseconds; until then the call shows as in progress",
+    /// How long a call's signalling messages gather for one row, in milliseconds.
+    VAULT_LADDER_MS "vault.ladder_ms" 1_000 "what a crash loses of a ladder; the messages of a call's answer and end do not wait",
+    /// Messages of one row of a ladder.
+    VAULT_LADDER_MESSAGES "vault.ladder_messages" 32 "a set-up on two legs is 12; with one more of the largest they stay below the largest record",
     /// Calls that one step of a retention sweep erases.
     VAULT_SWEEP_BATCH "vault.sweep_batch" 32 "some milliseconds of the writer's thread, far below what its queue absorbs",
     /// How often the vault looks for what has grown too old, in milliseconds.

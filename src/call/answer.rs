@@ -42,6 +42,9 @@ impl Call {
     /// Ports could not be had.
     pub(crate) fn on_reserve_failed(&mut self, desk: &mut Desk<'_>, at: usize, ports: bool) {
         let reason = if ports { Reason::NoMediaPort } else { Reason::RelayFull };
+        if self.legs[at].is_moving {
+            return self.leg_lost(desk, at, reason);
+        }
         if self.legs[at].dial.is_some() {
             return self.attempt_failed(desk, at, Failure::of(reason), false);
         }

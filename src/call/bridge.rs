@@ -107,7 +107,8 @@ impl Call {
         let legs = self.legs.iter().filter_map(Leg::deadline).min();
         let ends = self.ends_at().filter(|_| self.ending.is_none());
         let passing = self.passing.as_ref().and_then(Passing::deadline);
-        [legs, ends, passing].into_iter().flatten().min()
+        let joined = self.transfer.as_ref().and_then(|transfer| transfer.joined_by);
+        [legs, ends, passing, joined].into_iter().flatten().min()
     }
 
     /// When the longest duration is over: the shortest that any leg's trunk allows.

@@ -14,6 +14,7 @@ use sip::transaction::{
 };
 use sip::{DialogId, FlowId, Message, Request, Response, ids};
 
+use crate::across::Away;
 use crate::bridge::Call;
 use crate::contract::{Input, Ledger, Output, Peer, Record, Setup};
 use crate::desk::{Desk, Join, Joined};
@@ -43,6 +44,7 @@ pub struct Calls {
     outputs: VecDeque<Output>,
     joins: VecDeque<Join>,
     pub(crate) grants: Grants,
+    pub(crate) away: Away,
 }
 
 impl Calls {
@@ -74,6 +76,7 @@ impl Calls {
             outputs: VecDeque::new(),
             joins: VecDeque::new(),
             grants: Grants::default(),
+            away: Away::default(),
         }
     }
 
@@ -93,7 +96,9 @@ impl Calls {
     pub fn handle_input(&mut self, now: Instant, wall: WallTime, input: Input) {
         (self.now, self.wall) = (now, wall);
         match input {
-            Input::Message { peer, trunk, message } => self.on_message(&peer, &trunk, *message),
+            Input::Message { peer, trunk, message } => {
+                self.on_message(&peer, &trunk, *message, 0);
+            }
             Input::FlowClosed(flow) => {
                 self.transactions.flow_failed(now, flow);
                 let legs = self.calls.values().flat_map(|call| &call.legs);
@@ -126,6 +131,8 @@ impl Calls {
                     self.with_call(call, |call, desk| call.hang_up(desk, reason));
                 }
             }
+            Input::Crossed(crossing) => self.on_crossed(*crossing),
+            Input::NotCrossed(crossing) => self.on_not_crossed(*crossing),
             Input::Reload(setup) => self.setup = setup,
         }
         self.pump();
@@ -147,7 +154,10 @@ impl Calls {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         let call = self.deadlines.first().map(|(at, _)| *at);
-        [self.transactions.poll_timeout(), call].into_iter().flatten().min()
+        [self.transactions.poll_timeout(), call, self.away.poll_timeout()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// The next thing to do; drain until `None`.
@@ -169,7 +179,17 @@ impl Calls {
         }
     }
 
-    fn on_message(&mut self, peer: &Arc<Peer>, trunk: &TrunkName, mut message: Message) {
+    /// A message, which has passed so many other shards.
+    pub(crate) fn on_message(
+        &mut self,
+        peer: &Arc<Peer>,
+        trunk: &TrunkName,
+        mut message: Message,
+        hops: u8,
+    ) {
+        if self.forwards(peer, trunk, &message, hops) {
+            return;
+        }
         self.transport = peer.transport.word();
         if let Message::Request(request) = &mut message {
             request.stamp_source(peer.source);
@@ -261,6 +281,14 @@ impl Calls {
     pub(crate) fn leg(&self, id: LegId) -> Option<&Leg> {
         let call = self.calls.get(&id.call)?;
         call.legs.get(call.place(id.index)?)
+    }
+
+    pub(crate) fn has_dialog(&self, dialog: &DialogId) -> bool {
+        self.dialogs.contains_key(dialog)
+    }
+
+    pub(crate) fn output(&mut self, output: Output) {
+        self.outputs.push_back(output);
     }
 
     pub(crate) fn call(&self, id: CallId) -> Option<&Call> {
@@ -375,7 +403,9 @@ impl Calls {
     pub(crate) fn keep_call(&mut self, mut call: Call) {
         let id = call.id;
         self.disarm(id);
-        call.legs.retain(|leg| leg.stage != Stage::Gone);
+        for leg in call.legs.extract_if(.., |leg| leg.stage == Stage::Gone) {
+            self.gone(&leg);
+        }
         self.index_dialogs(&mut call);
         let unanswered = call.legs.iter().filter(|leg| leg.stage == Stage::Inviting);
         let unanswered = unanswered.filter_map(|leg| leg.invite.as_ref()).map(|it| it.key).next();
@@ -405,14 +435,20 @@ impl Calls {
     fn index_dialogs(&mut self, call: &mut Call) {
         let present = || {
             let legs = call.legs.iter();
+            // A stub's dialog is the business of `away`.
+            let legs = legs.filter(|leg| leg.stage != Stage::Moved);
             legs.filter_map(|leg| Some((leg.dialog_id()?, leg.id.index)))
         };
         if present().eq(call.indexed.iter().map(|(dialog, index)| (dialog, *index))) {
             return;
         }
         let present = present().map(|(dialog, index)| (dialog.clone(), index)).collect();
-        for (dialog, _) in std::mem::replace(&mut call.indexed, present) {
-            self.dialogs.remove(&dialog);
+        for (dialog, index) in std::mem::replace(&mut call.indexed, present) {
+            // It may have come back into another call.
+            let leg = LegId { call: call.id, index };
+            if self.dialogs.get(&dialog) == Some(&leg) {
+                self.dialogs.remove(&dialog);
+            }
         }
         for (dialog, index) in &call.indexed {
             self.dialogs.insert(dialog.clone(), LegId { call: call.id, index: *index });
@@ -425,16 +461,18 @@ impl Calls {
         }
     }
 
-    /// Joins a leg with the far end of another call, whose leg is replaced.
-    fn join(&mut self, join: &Join) {
+    /// The leg that is to be replaced, where it is here.
+    pub(crate) fn replaced_in(&self, join: &Join) -> Option<LegId> {
         let replaced = self.leg_of(&join.dialog, &join.trunk, None);
-        let replaced = replaced.filter(|leg| leg.call != join.leg.call);
+        replaced.filter(|leg| leg.call != join.leg.call)
+    }
+
+    /// Joins a leg with the far end of another call of this shard, whose leg is replaced.
+    pub(crate) fn join_here(&mut self, join: &Join) {
+        let replaced = self.replaced_in(join);
         if let Joined::Named { to } = &join.how {
             let name = replaced.and_then(|leg| self.name(leg, to));
-            return self.with_call(join.leg.call, |call, desk| match &name {
-                Some(name) => call.send_refer(desk, Some(name)),
-                None => call.refer_failed(desk, Reason::TransferRefused),
-            });
+            return self.on_named(join, name.as_ref());
         }
         let mut far = None;
         if let Some(leg) = replaced {
@@ -449,7 +487,7 @@ impl Calls {
     }
 
     /// A name by which somebody of a trunk may replace a leg: it tells nothing of the leg's peer.
-    fn name(&mut self, leg: LegId, to: &TrunkName) -> Option<DialogId> {
+    pub(crate) fn name(&mut self, leg: LegId, to: &TrunkName) -> Option<DialogId> {
         let is_up = self.leg(leg).is_some_and(|leg| leg.stage == Stage::Talking);
         let name = DialogId {
             call_id: ids::new_call_id(&mut *self.random),
@@ -463,8 +501,9 @@ impl Calls {
     /// Carries what the transactions want to the outputs, and their failures to the calls.
     fn pump(&mut self) {
         while let Some(join) = self.joins.pop_front() {
-            self.join(&join);
+            self.join(join);
         }
+        self.let_go();
         while let Some(output) = self.transactions.poll_output() {
             match output {
                 TransactionOutput::Send { flow, bytes, .. } => {

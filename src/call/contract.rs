@@ -12,6 +12,8 @@ use policy::{Attempt, Decision, Observed, Policy, Transport};
 use sip::digest::Login;
 use sip::transaction::FlowId;
 
+use crate::across::Crossing;
+
 /// Where a message came from: a connection, or the peer of a UDP socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
@@ -92,6 +94,10 @@ pub enum Input {
         /// Why.
         reason: Reason,
     },
+    /// What another shard's calls tell ([`Output::Cross`]).
+    Crossed(Box<Crossing>),
+    /// What could not be brought to another shard comes back.
+    NotCrossed(Box<Crossing>),
     /// A new policy or new voice agents.
     Reload(Arc<Setup>),
 }
@@ -223,6 +229,13 @@ pub enum Output {
         leg: LegId,
         /// `0`-`9`, `*`, `#`, `A`-`D`.
         digit: char,
+    },
+    /// Tell the calls of another shard; answered by [`Input::NotCrossed`] where that cannot be.
+    Cross {
+        /// Its number, which may be none that there is.
+        shard: u8,
+        /// What.
+        crossing: Box<Crossing>,
     },
     /// Something to store.
     Record(Box<Record>),

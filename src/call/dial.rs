@@ -461,9 +461,9 @@ impl Call {
         let tag = response.headers.to_tag();
         let is_known = leg.dialog_id().is_some_and(|id| Some(&id.remote_tag) == tag.as_ref());
         match leg.stage {
-            Stage::Talking if is_known => return leg.acknowledge(desk, response),
+            Stage::Talking | Stage::Moved if is_known => return leg.acknowledge(desk, response),
             // Another fork answered as well: it is told that it came second.
-            Stage::Talking => return leg.dismiss(desk, response),
+            Stage::Talking | Stage::Moved => return leg.dismiss(desk, response),
             Stage::Ending if leg.pending.is_some() => return leg.dismiss(desk, response),
             Stage::Gone => return,
             Stage::Inviting | Stage::Answered | Stage::Ending => {}

@@ -117,7 +117,11 @@ impl Call {
             // Of an INVITE of ours its transaction tells.
             Stage::Inviting if leg.is_caller() => self.hang_up(desk, Reason::FlowLost),
             Stage::Answered => leg.back_by = Some(desk.now + limit::CALL_FLOW_RETURN_MS.millis()),
-            Stage::Inviting | Stage::Talking | Stage::Ending | Stage::Gone => {}
+            Stage::Inviting
+            | Stage::Talking
+            | Stage::Ending
+            | Stage::Moved
+            | Stage::Gone => {}
         }
     }
 
@@ -188,6 +192,7 @@ impl Call {
         for at in 0..self.legs.len() {
             self.on_leg_timeout(desk, at);
         }
+        self.on_join_timeout(desk);
         let refer = self.passing.as_ref().and_then(Passing::deadline);
         if refer.is_some_and(|by| by <= desk.now) {
             self.refer_failed(desk, Reason::TransferRefused);
@@ -266,7 +271,7 @@ impl Leg {
                     self.stage = Stage::Gone;
                 }
             }
-            Stage::Ending | Stage::Gone => {}
+            Stage::Ending | Stage::Moved | Stage::Gone => {}
         }
     }
 

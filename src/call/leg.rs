@@ -30,6 +30,8 @@ pub(crate) enum Stage {
     Talking,
     /// Our BYE or CANCEL is on its way; the leg is kept to answer what crosses it.
     Ending,
+    /// It has gone to another shard ([`crate::across`]); what is here is its stub.
+    Moved,
     /// Over; forgotten as soon as the present input is handled.
     Gone,
 }
@@ -133,8 +135,10 @@ pub(crate) struct Leg {
     pub(crate) refusals: u64,
     /// When a peer whose flow was lost before its ACK must be back.
     pub(crate) back_by: Option<Instant>,
-    /// In [`Stage::Ending`]: when the dialog is forgotten.
+    /// In [`Stage::Ending`] and [`Stage::Moved`]: when the dialog is forgotten.
     pub(crate) forget_at: Option<Instant>,
+    /// The shard that it came from, and its stub there.
+    pub(crate) home: Option<(u8, LegId)>,
     /// Why it ended, for its BYE.
     pub(crate) ended_by: Option<Reason>,
     /// The cause of ITU-T Q.850 that the other side gave.
@@ -189,6 +193,7 @@ impl Leg {
             refusals: 0,
             back_by: None,
             forget_at: None,
+            home: None,
             ended_by: None,
             cause: None,
         }
@@ -204,7 +209,7 @@ impl Leg {
 
     /// Whether it still counts as part of the call.
     pub(crate) const fn is_over(&self) -> bool {
-        matches!(self.stage, Stage::Ending | Stage::Gone)
+        matches!(self.stage, Stage::Ending | Stage::Moved | Stage::Gone)
     }
 
     /// Whether it is the side that called us.
@@ -214,7 +219,7 @@ impl Leg {
 
     /// When this leg next needs time.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        if self.stage == Stage::Ending {
+        if matches!(self.stage, Stage::Ending | Stage::Moved) {
             return self.forget_at;
         }
         let wait = self.invite.as_ref().and_then(|invite| invite.wait.as_ref());

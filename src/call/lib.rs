@@ -4,7 +4,7 @@
 //! `poll_timeout`, `poll_output`; drain the outputs fully before the next input. The files stand
 //! in the order in which a call meets them: `arrive`, `admit`, `dial`, `early`, `negotiate`,
 //! `answer`, `bridge`, `hold`, `transfer`,
-//! `pass`, `replaces`, `refresh`, `hangup`.
+//! `pass`, `replaces`, `across`, `refresh`, `hangup`.
 //!
 //! It opens no port and reads no clock: ports are asked for with [`Output::Reserve`], keys and
 //! tags come from the injected randomness, limits that span shards from the [`Ledger`]. A panic
@@ -12,6 +12,7 @@
 
 #![forbid(unsafe_code)]
 
+mod across;
 mod admit;
 mod answer;
 mod arrive;
@@ -34,6 +35,7 @@ mod replaces;
 mod tape;
 mod transfer;
 
+pub use across::Crossing;
 pub use calls::Calls;
 pub use contract::{AgentCard, Input, Keep, Ledger, Output, Peer, Record, Setup, Unserved};
 

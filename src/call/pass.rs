@@ -42,6 +42,11 @@ impl Passing {
         self.asked.is_some() || self.until > now
     }
 
+    /// Whether ours is still to be sent.
+    pub(crate) const fn is_unsent(&self) -> bool {
+        self.asked.is_some() && self.sent.is_none()
+    }
+
     pub(crate) const fn is_asked(&self) -> bool {
         self.asked.is_some()
     }

@@ -114,7 +114,7 @@ impl Calls {
             Stage::Answered | Stage::Talking if replaces.early_only => return Err(Reason::Busy),
             Stage::Answered | Stage::Talking => {}
             // The same section: what has ended is declined.
-            Stage::Ending | Stage::Gone => return Err(Reason::TransferRefused),
+            Stage::Ending | Stage::Moved | Stage::Gone => return Err(Reason::TransferRefused),
         }
         if leg.terms.transfer == policy::Transfer::Refuse {
             return Err(Reason::TransferRefused);

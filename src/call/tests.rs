@@ -15,6 +15,7 @@ mod refreshing;
 mod refusing;
 mod taping;
 mod transferring;
+mod transferring_across;
 mod transferring_announced;
 mod transferring_by_pass;
 mod transferring_by_replaces;

@@ -12,6 +12,7 @@ use policy::{Attempt, Destination, Offer, Verdict};
 use sip::transaction::ServerKey;
 use sip::{Name, Request, Status, Uri};
 
+use crate::across;
 use crate::bridge::Call;
 use crate::contract::Output;
 use crate::desk::{Desk, Join, Joined};
@@ -29,8 +30,11 @@ pub(crate) struct Transfer {
     pub(crate) stays: u8,
     /// Whether the voice agent speaks with the new party first.
     is_announced: bool,
-    /// The leg of the new party, while the voice agent speaks with it.
+    /// The leg of the new party, while the voice agent speaks with it, or while it moves here
+    /// from another call.
     target: Option<u8>,
+    /// By when the far end of another call must be here.
+    pub(crate) joined_by: Option<Instant>,
 }
 
 /// A leg that sent REFER.
@@ -70,8 +74,14 @@ impl Call {
             id: headers.cseq().map_or(0, |cseq| cseq.number),
             subscribes: !declines,
         };
-        self.transfer =
-            Some(Transfer { referrer: Some(referrer), stays, is_announced: false, target: None });
+        let joined_by = replaces.is_some().then(|| across::patience(desk.now));
+        self.transfer = Some(Transfer {
+            referrer: Some(referrer),
+            stays,
+            is_announced: false,
+            target: None,
+            joined_by,
+        });
         self.notify_referrer(desk, Status::TRYING);
         match replaces {
             Some(Replaces { dialog, .. }) => desk.joins.push_back(Join {
@@ -128,7 +138,8 @@ impl Call {
             return desk.output(Output::TransferFailed { call: self.id, reason });
         };
         let stays = self.legs[at].id.index;
-        self.transfer = Some(Transfer { referrer: None, stays, is_announced, target: None });
+        self.transfer =
+            Some(Transfer { referrer: None, stays, is_announced, target: None, joined_by: None });
         self.dial_transfer(desk, at, &place);
     }
 
@@ -161,6 +172,18 @@ impl Call {
             return self.transferred(desk, at);
         }
         self.leg_lost(desk, at, Reason::Declined);
+    }
+
+    /// The far end of another call is not here in time.
+    pub(crate) fn on_join_timeout(&mut self, desk: &mut Desk<'_>) {
+        let Some(transfer) = self.transfer.as_mut() else { return };
+        if transfer.joined_by.take_if(|by| *by <= desk.now).is_none() {
+            return;
+        }
+        match transfer.target.and_then(|target| self.place(target)) {
+            Some(at) => self.leg_lost(desk, at, Reason::RelayFull),
+            None => self.transfer_failed(desk, Failure::of(Reason::TransferRefused)),
+        }
     }
 
     /// A leg cannot go on, and the call with it, unless it is one that was not part of it yet.
@@ -293,11 +316,15 @@ impl Call {
             leg.hang_up(desk, Reason::TransferRefused);
             return self.transfer_failed(desk, Failure::of(Reason::TransferRefused));
         };
-        desk.output(Output::Release { leg: leg.id });
         leg.id = id;
         leg.ladder.belongs_to(id);
         (leg.partner, leg.is_moving, leg.is_counted) = (Some(stays), true, true);
         desk.ledger.begin_leg(&leg.trunk);
+        if let Some(transfer) = &mut self.transfer {
+            // Until it has moved, what befalls it befalls the transfer and not the call.
+            let joined_by = Some(across::patience(desk.now));
+            (transfer.target, transfer.joined_by) = (Some(id.index), joined_by);
+        }
         let bind = leg.media.as_ref().map(|media| media.bind());
         self.legs.push(leg);
         match bind {
@@ -306,6 +333,22 @@ impl Call {
             }
             None => self.hang_up(desk, Reason::Internal),
         }
+    }
+
+    /// Whether a leg waits for the far end of another call.
+    pub(crate) fn awaits(&self, index: u8) -> bool {
+        let waits =
+            |it: &Transfer| it.stays == index && it.joined_by.is_some() && it.target.is_none();
+        self.ending.is_none() && self.transfer.as_ref().is_some_and(waits)
+    }
+
+    /// Where the far end of a leg stands that is to be replaced, if it can leave this call.
+    pub(crate) fn far_end(&self, replaced: u8) -> Option<usize> {
+        let at = self.place(replaced)?;
+        let far = self.partner(at)?;
+        let is_up = |at: usize| self.legs[at].stage == Stage::Talking;
+        let is_asked = self.passing.as_ref().is_some_and(Passing::is_asked);
+        (is_up(at) && is_up(far) && self.transfer.is_none() && !is_asked).then_some(far)
     }
 
     /// The ports of a leg that was taken in are there: its peer is told, and all are joined.
@@ -324,14 +367,8 @@ impl Call {
 
 /// The far end of a leg that is replaced, taken out of its call, which ends with it.
 pub(crate) fn detach(call: &mut Call, desk: &mut Desk<'_>, replaced: u8) -> Option<Leg> {
-    let at = call.place(replaced)?;
-    let far = call.partner(at)?;
-    let is_up = |at: usize| call.legs[at].stage == Stage::Talking;
-    let is_asked = call.passing.as_ref().is_some_and(Passing::is_asked);
-    if !is_up(at) || !is_up(far) || call.transfer.is_some() || is_asked {
-        return None;
-    }
-    let mut leg = call.legs.remove(far);
+    let mut leg = call.legs.remove(call.far_end(replaced)?);
+    desk.output(Output::Release { leg: leg.id });
     if std::mem::take(&mut leg.is_counted) {
         desk.ledger.end_leg(&leg.trunk);
     }

@@ -1,5 +1,7 @@
 //! What calls report, as the vault wants it: one record per call that is written again as the
-//! call goes on, turns and ladder entries numbered in order.
+//! call goes on, turns and ladder entries numbered in order. A row costs more than what is in it,
+//! so messages gather until their call is written or for limit `vault.ladder_ms`, and the end of a
+//! call waits for its last figures, for limit `vault.end_ms`.
 //!
 //! A call is stored once it is answered, is over, or has rung for a second (limit
 //! `vault.arrival_ms`): by then it is known whether it is one of a flood of refused ones, of which
@@ -29,32 +31,61 @@ pub struct Archive {
     arriving: Option<(CallId, Event)>,
     /// Calls that arrived, by time; settled ones among them.
     arrivals: VecDeque<(Instant, CallId)>,
+    /// Calls with messages that gather, by the time of the first.
+    gathering: VecDeque<(Instant, CallId)>,
     /// Calls that ended and may still report their last figures, by time.
     endings: VecDeque<(Instant, CallId)>,
+    /// Those of them that are not written as ended, by time; written ones among them.
+    unwritten: VecDeque<(Instant, CallId)>,
 }
 
 struct Open {
     record: CallRecord,
     turns: u32,
-    ladder: u32,
+    /// Messages so far.
+    messages: u32,
+    /// The last of them, which are not stored.
+    ladder: Vec<LadderEntry>,
+    /// It stands among those that gather.
+    is_gathering: bool,
+    /// It ended, and that is not written.
+    is_unwritten: bool,
+    /// All but its last messages is written; it stays for those.
+    is_done: bool,
     /// Legs that have said something, and the last figures of those that are over.
     legs: usize,
     qualities: BTreeMap<u8, Quality>,
-    /// While it is not stored.
-    waiting: Option<Waiting>,
+    /// Lines of the log that wait until it is stored.
+    waiting: Option<Vec<Event>>,
 }
 
 impl Open {
-    const fn new(record: CallRecord, waiting: Option<Waiting>) -> Self {
-        let qualities = BTreeMap::new();
-        Self { record, turns: 0, ladder: 0, legs: 1, qualities, waiting }
+    const fn new(record: CallRecord, waiting: Option<Vec<Event>>) -> Self {
+        Self {
+            record,
+            turns: 0,
+            messages: 0,
+            ladder: Vec::new(),
+            is_gathering: false,
+            is_unwritten: false,
+            is_done: false,
+            legs: 1,
+            qualities: BTreeMap::new(),
+            waiting,
+        }
     }
-}
 
-#[derive(Default)]
-struct Waiting {
-    ladder: Vec<LadderEntry>,
-    lines: Vec<Event>,
+    /// Whether it ended and all its legs have reported.
+    fn is_complete(&self) -> bool {
+        self.record.ended.is_some() && self.qualities.len() >= self.legs
+    }
+
+    /// Whether its messages are better stored now than later.
+    fn is_full(&self) -> bool {
+        let bytes = || self.ladder.iter().map(|entry| entry.message.expose().len()).sum::<usize>();
+        self.ladder.len() >= limit::VAULT_LADDER_MESSAGES.get()
+            || bytes() >= limit::SIP_MESSAGE_BYTES.get()
+    }
 }
 
 impl Archive {
@@ -68,7 +99,9 @@ impl Archive {
             open: BTreeMap::new(),
             arriving: None,
             arrivals: VecDeque::new(),
+            gathering: VecDeque::new(),
             endings: VecDeque::new(),
+            unwritten: VecDeque::new(),
         }
     }
 
@@ -78,8 +111,7 @@ impl Archive {
             Record::Arrived { call, wall, attempt, observed, decision } => {
                 let record = arrived(call, wall, &attempt, &observed, &decision);
                 let line = self.arriving.take().filter(|(of, _)| *of == call).map(|it| it.1);
-                let lines = line.into_iter().collect();
-                let waiting = Some(Waiting { lines, ..Waiting::default() });
+                let waiting = Some(line.into_iter().collect());
                 self.open.insert(call, Open::new(record, waiting));
                 self.arrivals.push_back((now, call));
             }
@@ -102,13 +134,13 @@ impl Archive {
             }
             Record::Media { leg, quality } => {
                 let call = leg.call;
-                let Some(open) = self.open.get_mut(&call) else { return };
+                let open = self.open.get_mut(&call).filter(|open| !open.is_done);
+                let Some(open) = open else { return };
                 open.qualities.insert(leg.index, quality);
-                open.record.personal.quality = Personal::new(qualities_json(&open.qualities));
-                let is_last = open.record.ended.is_some() && open.qualities.len() >= open.legs;
-                self.write(call);
-                if is_last {
-                    self.open.remove(&call);
+                // Those of a leg that goes before its call are written with the call's end.
+                if open.is_complete() || (open.record.ended.is_some() && !open.is_unwritten) {
+                    self.write(call);
+                    self.gather(now, call);
                 }
             }
             Record::Ladder { leg, wall, received, text } => {
@@ -116,13 +148,16 @@ impl Archive {
                 let Some(open) = self.open.get_mut(&call) else { return };
                 open.legs = open.legs.max(usize::from(leg.index) + 1);
                 let at_ms = wall.unix_millis().saturating_sub(open.record.started.unix_millis());
-                let index = open.ladder;
-                let entry =
-                    LadderEntry { index, at_ms, leg: leg.index, sent: !received, message: text };
-                open.ladder += 1;
-                match &mut open.waiting {
-                    Some(waiting) => waiting.ladder.push(entry),
-                    None => self.submit(vault::Record::Ladder { call, entry }, "call"),
+                let (index, leg) = (open.messages, leg.index);
+                open.messages += 1;
+                open.ladder.push(LadderEntry { index, at_ms, leg, sent: !received, message: text });
+                if open.waiting.is_some() {
+                    return;
+                }
+                if open.is_full() {
+                    self.write_ladder(call);
+                } else {
+                    self.gather(now, call);
                 }
             }
             Record::Replaced { leg, by, trunk, source } => {
@@ -148,9 +183,9 @@ impl Archive {
             Event::CallEnded { call, .. } => {
                 let waiting = self.open.get_mut(call).and_then(|open| open.waiting.as_mut());
                 match waiting {
-                    Some(waiting) => {
+                    Some(lines) => {
                         self.telemetry.count(&event);
-                        waiting.lines.push(event);
+                        lines.push(event);
                     }
                     None => self.telemetry.emit(&event),
                 }
@@ -158,7 +193,7 @@ impl Archive {
             Event::CallAnswered { call, .. } | Event::KeysExposed { call } => {
                 let waiting = self.open.get_mut(call).and_then(|open| open.waiting.as_mut());
                 // Lines stand in the order of what happened.
-                for line in waiting.map(|it| std::mem::take(&mut it.lines)).unwrap_or_default() {
+                for line in waiting.map(std::mem::take).unwrap_or_default() {
                     self.telemetry.log(&line);
                 }
                 self.telemetry.emit(&event);
@@ -187,7 +222,7 @@ impl Archive {
         self.submit(vault::Record::Turn { call, turn }, "turn");
     }
 
-    /// Stores calls that have rung for so long, and gives up waiting for figures that do not come.
+    /// Stores what has waited for so long, and gives up waiting for figures that do not come.
     pub fn handle_timeout(&mut self, now: Instant) {
         let wait = limit::VAULT_ARRIVAL_MS.millis();
         while let Some((_, call)) = self.arrivals.pop_front_if(|(at, _)| now.since(*at) >= wait) {
@@ -195,19 +230,49 @@ impl Archive {
                 self.write(call);
             }
         }
+        let wait = limit::VAULT_END_MS.millis();
+        while let Some((_, call)) = self.unwritten.pop_front_if(|(at, _)| now.since(*at) >= wait) {
+            if self.open.get(&call).is_some_and(|open| open.is_unwritten) {
+                self.write(call);
+            }
+        }
+        let wait = limit::VAULT_LADDER_MS.millis();
+        while let Some((_, call)) = self.gathering.pop_front_if(|(at, _)| now.since(*at) >= wait) {
+            self.write_ladder(call);
+            let Some(open) = self.open.get_mut(&call) else { continue };
+            open.is_gathering = false;
+            if open.is_done {
+                self.open.remove(&call);
+            }
+        }
         let wait = limit::VAULT_LAST_FIGURES_MS.millis();
         while let Some((_, call)) = self.endings.pop_front_if(|(at, _)| now.since(*at) >= wait) {
+            self.write_ladder(call);
             self.open.remove(&call);
+        }
+    }
+
+    /// Stores what is still to be stored; for the end of the edge.
+    pub fn close(&mut self) {
+        let open: Vec<CallId> = self.open.keys().copied().collect();
+        for call in open {
+            if self.open.get(&call).is_some_and(|open| open.is_unwritten) {
+                self.write(call);
+            }
+            self.write_ladder(call);
         }
     }
 
     /// When [`Archive::handle_timeout`] is next to be called.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let arrival = self.arrivals.front().map(|(at, _)| *at + limit::VAULT_ARRIVAL_MS.millis());
-        let ending =
-            self.endings.front().map(|(at, _)| *at + limit::VAULT_LAST_FIGURES_MS.millis());
-        [arrival, ending].into_iter().flatten().min()
+        let waits = [
+            (&self.arrivals, limit::VAULT_ARRIVAL_MS),
+            (&self.gathering, limit::VAULT_LADDER_MS),
+            (&self.endings, limit::VAULT_LAST_FIGURES_MS),
+            (&self.unwritten, limit::VAULT_END_MS),
+        ];
+        waits.iter().filter_map(|(queue, wait)| Some(queue.front()?.0 + wait.millis())).min()
     }
 
     fn ended(&mut self, now: Instant, call: CallId, reason: Reason) {
@@ -222,26 +287,56 @@ impl Archive {
                 return;
             }
         }
-        let is_done = open.record.answered.is_none();
-        self.write(call);
-        if is_done {
+        if open.record.answered.is_none() {
+            self.write(call);
             self.open.remove(&call);
+            return;
+        }
+        self.endings.push_back((now, call));
+        if open.is_complete() {
+            self.write(call);
+            self.gather(now, call);
         } else {
-            self.endings.push_back((now, call));
+            self.unwritten.push_back((now, call));
+            self.open.get_mut(&call).into_iter().for_each(|open| open.is_unwritten = true);
         }
     }
 
-    /// Writes a call as it stands, and what waited for it to be stored.
+    /// Writes a call as it stands, its messages, and what waited for it to be stored.
     fn write(&mut self, call: CallId) {
         let Some(open) = self.open.get_mut(&call) else { return };
-        let (record, waiting) = (Box::new(open.record.clone()), open.waiting.take());
-        self.submit(vault::Record::Call(record), "call");
-        let Some(waiting) = waiting else { return };
-        for entry in waiting.ladder {
-            self.submit(vault::Record::Ladder { call, entry }, "call");
+        open.is_unwritten = false;
+        if !open.qualities.is_empty() {
+            open.record.personal.quality = Personal::new(qualities_json(&open.qualities));
         }
-        for line in waiting.lines {
+        let waiting = open.waiting.take();
+        open.is_done = open.is_complete();
+        let record = if open.is_done {
+            let personal = std::mem::take(&mut open.record.personal);
+            CallRecord { personal, ..open.record.clone() }
+        } else {
+            open.record.clone()
+        };
+        self.submit(vault::Record::Call(Box::new(record)), "call");
+        self.write_ladder(call);
+        for line in waiting.into_iter().flatten() {
             self.telemetry.log(&line);
+        }
+    }
+
+    /// Has a call looked at again when its last messages have had time to gather.
+    fn gather(&mut self, now: Instant, call: CallId) {
+        let Some(open) = self.open.get_mut(&call) else { return };
+        if !std::mem::replace(&mut open.is_gathering, true) {
+            self.gathering.push_back((now, call));
+        }
+    }
+
+    fn write_ladder(&mut self, call: CallId) {
+        let Some(open) = self.open.get_mut(&call) else { return };
+        let entries = std::mem::take(&mut open.ladder);
+        if !entries.is_empty() {
+            self.submit(vault::Record::Ladder { call, entries }, "call");
         }
     }
 

@@ -104,6 +104,33 @@ impl Kept {
         self.store(Record::Refused { reason, source, transport: Transport::Tls, trunk });
     }
 
+    /// A call with one message before its answer.
+    fn answered(&mut self, number: u32) -> CallId {
+        let call = self.arrive(number);
+        let (codec, protection) = ("PCMA", "AES_CM_128_HMAC_SHA1_80");
+        let (wall, keys_exposed, keep) = (self.clock.wall(), false, call::Keep::default());
+        self.store(Record::Answered { call, wall, codec, protection, keys_exposed, keep });
+        call
+    }
+
+    fn end(&mut self, call: CallId) {
+        let (wall, talked) = (self.clock.wall(), Duration::from_secs(1));
+        self.store(Record::Ended { call, wall, reason: Reason::CallerHungUp, talked });
+    }
+
+    fn detail(&self, call: CallId) -> vault::CallDetail {
+        wait(async {
+            self.vault.handle().flush().await.unwrap();
+            let reader = Reader::open(&config(self.folder.path())).await.unwrap();
+            reader.call(call).await.unwrap()
+        })
+    }
+
+    /// Messages that are stored.
+    fn ladder(&self, call: CallId) -> usize {
+        self.detail(call).ladder.len()
+    }
+
     fn store(&mut self, record: Record) {
         self.archive.store(self.clock.now(), record);
     }
@@ -232,11 +259,73 @@ fn a_call_that_is_answered_or_given_up_is_always_stored_whole() {
             let keys_exposed = false;
             kept.store(Record::Answered { call, wall, codec, protection, keys_exposed, keep });
             kept.message(call, false);
+            kept.at(u64::from(number) * 2_000);
         }
         assert_eq!(kept.stored().len() as u32, number + 1);
         let reader = wait(Reader::open(&config(kept.folder.path()))).unwrap();
         assert_eq!(wait(reader.call(call)).unwrap().ladder.len(), 2);
     }
+    kept.vault.close();
+}
+
+#[test]
+fn an_ended_call_is_written_once_with_its_figures_and_its_last_messages_follow() {
+    let mut kept = Kept::new();
+    let call = kept.answered(1);
+    kept.message(call, true);
+    assert_eq!(kept.ladder(call), 1, "messages after the answer gather");
+    kept.end(call);
+    kept.at(limit::VAULT_END_MS.value - 1);
+    assert_eq!(kept.stored()[0].state, CallState::InProgress);
+    kept.store(Record::Media { leg: LegId { call, index: 0 }, quality: Quality::default() });
+    assert_eq!(kept.stored()[0].state, CallState::Ended);
+    assert_eq!(kept.ladder(call), 2);
+    // The answer to our BYE.
+    kept.message(call, true);
+    kept.at(limit::VAULT_END_MS.value + limit::VAULT_LADDER_MS.value);
+    assert_eq!(kept.ladder(call), 3);
+    let personal = kept.detail(call).personal.unwrap();
+    assert!(personal.decision.expose().contains("no_route"));
+    assert!(personal.quality.expose().contains("jitter_ms"));
+    assert!(kept.archive.open.is_empty());
+    kept.vault.close();
+}
+
+#[test]
+fn an_end_waits_for_figures_a_moment_and_is_written_again_with_them() {
+    let mut kept = Kept::new();
+    let call = kept.answered(1);
+    kept.end(call);
+    kept.at(limit::VAULT_END_MS.value);
+    assert_eq!(kept.stored()[0].state, CallState::Ended);
+    assert_eq!(kept.detail(call).personal.unwrap().quality.expose(), "");
+    kept.store(Record::Media { leg: LegId { call, index: 0 }, quality: Quality::default() });
+    kept.stored();
+    assert_ne!(kept.detail(call).personal.unwrap().quality.expose(), "");
+    kept.vault.close();
+}
+
+#[test]
+fn what_waits_when_the_edge_ends_is_stored() {
+    let mut kept = Kept::new();
+    let (first, second) = (kept.answered(1), kept.answered(2));
+    kept.end(first);
+    kept.message(second, true);
+    kept.archive.close();
+    let states: Vec<CallState> = kept.stored().iter().map(|call| call.state).collect();
+    assert!(states.contains(&CallState::Ended) && states.contains(&CallState::InProgress));
+    assert_eq!(kept.ladder(second), 2);
+    kept.vault.close();
+}
+
+#[test]
+fn a_chatty_call_does_not_gather_for_ever() {
+    let mut kept = Kept::new();
+    let call = kept.answered(1);
+    for _ in 0..limit::VAULT_LADDER_MESSAGES.get() {
+        kept.message(call, true);
+    }
+    assert_eq!(kept.ladder(call), 1 + limit::VAULT_LADDER_MESSAGES.get());
     kept.vault.close();
 }
 
@@ -258,12 +347,8 @@ fn a_call_that_rings_shows_after_a_second() {
 fn figures_that_never_come_are_not_waited_for_for_ever() {
     let mut kept = Kept::new();
     for number in 0..100 {
-        let call = kept.arrive(number);
-        let (wall, talked) = (kept.clock.wall(), Duration::from_secs(1));
-        let (codec, protection) = ("PCMA", "AES_CM_128_HMAC_SHA1_80");
-        let (keys_exposed, keep) = (false, call::Keep::default());
-        kept.store(Record::Answered { call, wall, codec, protection, keys_exposed, keep });
-        kept.store(Record::Ended { call, wall, reason: Reason::CallerHungUp, talked });
+        let call = kept.answered(number);
+        kept.end(call);
     }
     assert_eq!(kept.archive.open.len(), 100);
     kept.at(limit::VAULT_LAST_FIGURES_MS.value);

@@ -311,6 +311,7 @@ impl Edge {
                 ),
                 telemetry: Arc::clone(&self.telemetry),
                 dials,
+                shards: Arc::clone(&self.shards),
             };
             self.shard_tasks.push(tokio::spawn(host::run(shard, host, inputs)));
         }

@@ -10,7 +10,7 @@ use agent::provider::{
 };
 use base::{CallId, Clock, Event, Instant, LegId, Personal, SessionId, limit};
 use bytes::Bytes;
-use call::{Keep, Record};
+use call::{Crossing, Keep, Record};
 use media::MediaEvent;
 use relay::listen::Listener;
 use relay::{Command, EventSink, RelayHandle};
@@ -58,6 +58,8 @@ pub struct Host {
     pub telemetry: Arc<Telemetry>,
     /// Flows that legs wait for.
     pub dials: Dials,
+    /// All shards, this one too.
+    pub shards: Shards,
 }
 
 impl Driver for Host {
@@ -171,6 +173,18 @@ impl Driver for Host {
         self.archive.turn(call, turn);
     }
 
+    fn cross(&mut self, shard: usize, crossing: Box<Crossing>) -> Result<(), Box<Crossing>> {
+        let Some(sender) = self.shards.get(shard) else { return Err(crossing) };
+        let Err(error) = sender.try_send(Input::Call(call::Input::Crossed(crossing))) else {
+            return Ok(());
+        };
+        self.telemetry.emit(&Event::QueueFull { queue: "shard" });
+        match error.into_inner() {
+            Input::Call(call::Input::Crossed(crossing)) => Err(crossing),
+            _ => Ok(()),
+        }
+    }
+
     fn event(&mut self, event: Event) {
         self.archive.event(event);
     }
@@ -190,7 +204,7 @@ pub async fn run(mut shard: Shard, mut host: Host, mut inputs: mpsc::Receiver<In
             None => Ok(inputs.recv_many(&mut batch, BATCH).await),
         };
         if received == Ok(0) {
-            return;
+            return host.archive.close();
         }
         for input in batch.drain(..) {
             step(&host.telemetry.clone(), || {

@@ -13,7 +13,7 @@ use base::{
     WallTime, limit,
 };
 use bytes::Bytes;
-use call::{Calls, Keep, Record, Unserved};
+use call::{Calls, Crossing, Keep, Record, Unserved};
 use media::{MediaEvent, Purpose, StopCause};
 use policy::Transport;
 use relay::Command;
@@ -107,6 +107,11 @@ pub trait Driver {
     fn store(&mut self, record: Record);
     /// Stores a finished turn.
     fn turn(&mut self, call: CallId, turn: Turn);
+    /// Tells the calls of another shard.
+    ///
+    /// # Errors
+    /// There is no such shard, or it takes nothing; what it was to be told comes back.
+    fn cross(&mut self, shard: usize, crossing: Box<Crossing>) -> Result<(), Box<Crossing>>;
     /// Tells the operator.
     fn event(&mut self, event: Event);
 }
@@ -333,6 +338,12 @@ impl Shard {
             call::Output::TransferFailed { call, reason } => {
                 self.set_target(call, None);
                 self.tell(now, wall, call, agent::Input::TransferFailed(reason), driver);
+            }
+            call::Output::Cross { shard, crossing } => {
+                if let Err(crossing) = driver.cross(usize::from(shard), crossing) {
+                    let input = call::Input::NotCrossed(crossing);
+                    self.calls.handle_input(now, wall, input);
+                }
             }
             call::Output::Record(record) => driver.store(*record),
             call::Output::Event(event) => driver.event(event),

@@ -1,132 +1,211 @@
-//! What a late worker does with audio that has waited: the old part is dropped, the rest passed on.
+//! What a late driver does with audio that has waited: the old part is dropped, the rest handed on.
 //!
 //! Nobody asks the kernel when each datagram came; that would cost every packet for the sake of
-//! overload. A worker that was away for so long knows that what waits at a socket came in that
-//! time, in order and, being audio, evenly. So the share of it that is older than `relay.stale_ms`
-//! is the share of the time.
+//! overload. But a socket that was empty at some moment holds nothing older, and audio comes
+//! evenly. So of what waits there, the share that is older than `relay.stale_ms` is the share of
+//! the time since. Each socket is judged for itself, so that a flood at one ages no other.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use base::limit;
+use base::{Instant, limit};
 
-use crate::driver::{Network, Token};
 use crate::path::receive::BUFFER_BYTES;
 
-/// Datagrams kept of one socket.
-const KEPT: usize = limit::RELAY_BATCH.get();
-/// Datagrams taken from one socket in a late round; an honest one has never so many.
-const TAKEN: usize = 4 * KEPT;
+/// Datagrams kept of one socket; two of them are no more than a worker takes from a token.
+const KEPT: usize = limit::RELAY_BATCH.get() / 2;
+/// Datagrams taken from one socket that is late; an honest one has never so many.
+const TAKEN: usize = 4 * limit::RELAY_BATCH.get();
 
-/// Whether a worker that was away for so long has old audio before it.
-pub(crate) fn is_late(away: Duration) -> bool {
-    away > limit::RELAY_STALE_MS.millis()
+/// Knows since when all sockets have been looked at.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Lookout {
+    clear: Instant,
+    stale: Duration,
 }
 
-/// The newest datagrams of one socket. Its memory is there from the first late round on.
+impl Lookout {
+    /// Nothing waits yet.
+    pub(crate) const fn new(now: Instant) -> Self {
+        Self { clear: now, stale: limit::RELAY_STALE_MS.millis() }
+    }
+
+    /// A wait of at most so long, begun at `asked`, has ended. Nobody was away meanwhile: what came
+    /// in that time ended it.
+    pub(crate) fn waited(&mut self, asked: Instant, most: Duration, now: Instant) {
+        self.clear = (self.clear + now.since(asked).min(most)).min(now);
+    }
+
+    /// All that waited anywhere has been handed out.
+    pub(crate) const fn seen_all(&mut self, now: Instant) {
+        self.clear = now;
+    }
+
+    /// What waits at a socket that was empty at `emptied` came after this.
+    pub(crate) fn since(&self, emptied: Instant) -> Instant {
+        self.clear.max(emptied)
+    }
+
+    /// Whether there may be old audio anywhere.
+    pub(crate) fn is_late(&self, now: Instant) -> bool {
+        self.is_old(self.clear, now)
+    }
+
+    /// Whether what came after `since` may be old.
+    pub(crate) fn is_old(&self, since: Instant, now: Instant) -> bool {
+        now.since(since) > self.stale
+    }
+
+    /// How many of so many datagrams that came after `since` are young enough. The last one
+    /// always may be.
+    pub(crate) fn young(&self, waiting: usize, since: Instant, now: Instant) -> usize {
+        if !self.is_old(since, now) {
+            return waiting;
+        }
+        let share = waiting as u128 * self.stale.as_nanos();
+        let young = share.div_ceil(now.since(since).as_nanos().max(1));
+        usize::try_from(young).unwrap_or(waiting).min(waiting)
+    }
+
+    /// From when the young ones are.
+    pub(crate) fn youth(&self, now: Instant) -> Instant {
+        now - self.stale
+    }
+
+    /// Lets a test be as slow as the machine, or late without waiting.
+    #[cfg(test)]
+    pub(crate) const fn set(&mut self, clear: Instant, stale: Duration) {
+        (self.clear, self.stale) = (clear, stale);
+    }
+}
+
+/// The newest datagrams of one socket, for a driver that reads them one by one. Its memory is there
+/// from the first late socket on.
 #[derive(Debug, Default)]
 pub(crate) struct Late {
     bytes: Vec<[u8; BUFFER_BYTES]>,
     heads: Vec<(usize, SocketAddr)>,
-    /// Datagrams taken so far; the place of the next one to be passed on.
+    /// Datagrams taken so far; the place of the next one to be handed on.
     end: usize,
     next: usize,
 }
 
 impl Late {
-    /// Takes what waits at a socket; how many of it are too old.
+    /// Takes what waits at a socket; how many of it are too old, and whether that was all.
     pub(crate) fn fill(
         &mut self,
-        network: &mut impl Network,
-        token: Token,
-        away: Duration,
-    ) -> usize {
+        lookout: &Lookout,
+        since: Instant,
+        now: Instant,
+        mut receive: impl FnMut(&mut [u8]) -> Option<(usize, SocketAddr)>,
+    ) -> (usize, bool) {
         let nobody = SocketAddr::from(([0, 0, 0, 0], 0));
         self.bytes.resize(KEPT, [0; BUFFER_BYTES]);
         self.heads.resize(KEPT, (0, nobody));
         self.end = 0;
+        let mut is_all = false;
         while self.end < TAKEN {
             let place = self.end % KEPT;
-            let Some(head) = network.receive(token, &mut self.bytes[place]) else { break };
+            let Some(head) = receive(&mut self.bytes[place]) else {
+                is_all = true;
+                break;
+            };
             self.heads[place] = head;
             self.end += 1;
         }
-        let fresh = self.end as u128 * limit::RELAY_STALE_MS.millis().as_nanos();
-        let fresh = fresh.div_ceil(away.as_nanos().max(1));
-        let fresh = usize::try_from(fresh).unwrap_or(KEPT).min(KEPT).min(self.end);
-        self.next = self.end - fresh;
-        self.next
+        self.next = self.end - lookout.young(self.end, since, now).min(KEPT);
+        (self.next, is_all)
     }
 
-    /// The next datagram that is young enough: its length, its source, and its bytes, cut to
-    /// [`BUFFER_BYTES`].
-    pub(crate) fn next(&mut self) -> Option<(SocketAddr, &mut [u8])> {
+    /// The next datagram that is young enough, copied to where a receive would put it.
+    pub(crate) fn next(&mut self, buffer: &mut [u8]) -> Option<(usize, SocketAddr)> {
         if self.next == self.end {
             return None;
         }
         let place = self.next % KEPT;
         self.next += 1;
         let (length, source) = self.heads[place];
-        Some((source, &mut self.bytes[place][..length.min(BUFFER_BYTES)]))
+        let copied = length.min(BUFFER_BYTES).min(buffer.len());
+        buffer[..copied].copy_from_slice(&self.bytes[place][..copied]);
+        Some((length, source))
+    }
+
+    /// Forgets what nobody has asked for; how many that were.
+    pub(crate) fn clear(&mut self) -> usize {
+        let left = self.end - self.next;
+        self.next = self.end;
+        left
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use base::{Instant, WallTime};
 
-    /// A socket with numbered datagrams, each with its number in its length as well.
-    struct Waiting(std::ops::Range<u16>);
+    const START: Instant = Instant::from_nanos(60_000_000_000);
 
-    impl Network for Waiting {
-        fn now(&self) -> Instant {
-            Instant::ZERO
-        }
-        fn wall(&self) -> WallTime {
-            WallTime::default()
-        }
-        fn open(&mut self, _: Token, _: SocketAddr) -> bool {
-            true
-        }
-        fn close(&mut self, _: Token) {}
-        fn wait(&mut self, _: Duration, _: &mut Vec<Token>) {}
-        fn receive(&mut self, _: Token, buffer: &mut [u8]) -> Option<(usize, SocketAddr)> {
-            let number = self.0.next()?;
+    fn at(millis: u64) -> Instant {
+        START + Duration::from_millis(millis)
+    }
+
+    /// What is dropped of so many datagrams after so long, whether that was all, and the numbers
+    /// of what is handed on.
+    fn after(away_ms: u64, waiting: u16) -> ((usize, bool), Vec<u16>) {
+        let (mut late, mut numbers) = (Late::default(), 0..waiting);
+        let told = late.fill(&Lookout::new(START), START, at(away_ms), |buffer| {
+            let number = numbers.next()?;
             buffer[..2].copy_from_slice(&number.to_be_bytes());
             Some((2 + usize::from(number), SocketAddr::from(([192, 0, 2, 1], number))))
-        }
-        fn send(&mut self, _: Token, _: SocketAddr, _: &[u8]) -> bool {
-            true
-        }
-    }
-
-    /// What is dropped of so many datagrams after so long, and the numbers of what is passed on.
-    fn after(away_ms: u64, waiting: u16) -> (usize, Vec<u16>) {
-        let (mut late, mut network) = (Late::default(), Waiting(0..waiting));
-        let dropped = late.fill(&mut network, 0, Duration::from_millis(away_ms));
-        let mut passed = Vec::new();
-        while let Some((source, bytes)) = late.next() {
-            assert_eq!(bytes[..2], source.port().to_be_bytes());
-            assert_eq!(bytes.len(), (2 + usize::from(source.port())).min(BUFFER_BYTES));
+        });
+        let (mut passed, mut buffer) = (Vec::new(), [0; BUFFER_BYTES]);
+        while let Some((length, source)) = late.next(&mut buffer) {
+            assert_eq!(buffer[..2], source.port().to_be_bytes());
+            assert_eq!(length, 2 + usize::from(source.port()));
             passed.push(source.port());
         }
-        (dropped, passed)
+        (told, passed)
     }
 
     #[test]
-    fn of_half_a_second_of_audio_the_last_150_ms_are_passed_on() {
-        assert!(!is_late(Duration::from_millis(150)) && is_late(Duration::from_millis(151)));
-        let (dropped, passed) = after(500, 25);
-        assert_eq!((dropped, passed), (17, (17..25).collect::<Vec<_>>()));
+    fn of_half_a_second_of_audio_the_last_150_ms_are_handed_on() {
+        let lookout = Lookout::new(START);
+        assert!(!lookout.is_late(at(150)) && lookout.is_late(at(151)));
+        assert_eq!(lookout.young(25, START, at(500)), 8);
+        assert_eq!(lookout.young(25, at(350), at(500)), 25, "this socket was empty since");
+        assert_eq!(after(500, 25), ((17, true), (17..25).collect::<Vec<_>>()));
         assert_eq!(after(30_000, 3).1, [2], "the newest may be young");
-        assert_eq!(after(500, 0), (0, Vec::new()));
+        assert_eq!(after(500, 0), ((0, true), Vec::new()));
     }
 
     #[test]
-    fn of_a_flood_no_more_than_a_batch_is_passed_on_and_a_late_round_ends() {
-        let (dropped, passed) = after(160, 60_000);
-        assert_eq!((dropped, passed.len()), (TAKEN - KEPT, KEPT));
+    fn of_a_flood_no_more_than_half_a_batch_is_handed_on_and_it_ends() {
+        let ((dropped, is_all), passed) = after(160, 60_000);
+        assert_eq!((dropped, is_all, passed.len()), (TAKEN - KEPT, false, KEPT));
         assert_eq!(passed.last(), Some(&(TAKEN as u16 - 1)));
+    }
+
+    #[test]
+    fn what_nobody_asked_for_is_counted_once() {
+        let (mut late, mut numbers) = (Late::default(), 0..25);
+        let source = SocketAddr::from(([192, 0, 2, 1], 5));
+        let receive = |_: &mut [u8]| numbers.next().map(|_| (172, source));
+        late.fill(&Lookout::new(START), START, at(500), receive);
+        assert_eq!(late.next(&mut [0; 200]), Some((172, source)));
+        assert_eq!((late.clear(), late.clear()), (7, 0));
+        assert_eq!(late.next(&mut [0; 200]), None);
+    }
+
+    #[test]
+    fn a_wait_is_no_absence_but_one_that_ends_too_late_is() {
+        let mut lookout = Lookout::new(START);
+        lookout.waited(START, Duration::from_secs(1), at(1_000));
+        assert!(!lookout.is_late(at(1_150)));
+        lookout.waited(at(1_100), Duration::from_millis(10), at(1_300));
+        assert!(lookout.is_late(at(1_300)), "290 ms of which nobody knows");
+        lookout.seen_all(at(1_300));
+        assert!(!lookout.is_late(at(1_450)));
+        lookout.waited(at(1_300), Duration::from_secs(1), at(1_301));
+        assert!(lookout.since(START) <= at(1_301), "never in the future");
+        assert_eq!(lookout.since(at(1_400)), at(1_400));
     }
 }

@@ -19,7 +19,6 @@ use media::{LegPlan, MediaEvent, Need, Reserved, TapFrame, TapPacket};
 use rtrb::Producer;
 
 use crate::driver::{Network, Token};
-use crate::late::{self, Late};
 use crate::path::counters::{DropReason, Meter, Published, Tally};
 use crate::path::receive::BUFFER_BYTES;
 use crate::path::{Driver, Outbox, Passing, Port, Session};
@@ -134,10 +133,6 @@ pub(crate) struct Worker<N> {
     buffer: Vec<u8>,
     /// Taken out while in use.
     outbox: Outbox,
-    /// Taken out while in use.
-    late: Late,
-    /// When the last wait ended.
-    woke: Instant,
     publish_at: Instant,
     /// Set while draining: when to give up waiting.
     drain_until: Option<Instant>,
@@ -158,7 +153,6 @@ impl<N: Network> Worker<N> {
     pub(crate) fn new(network: N, setup: Setup) -> Self {
         Self {
             publish_at: network.now(),
-            woke: network.now(),
             network,
             sink: setup.sink,
             commands: setup.commands,
@@ -173,7 +167,6 @@ impl<N: Network> Worker<N> {
             ready: Vec::new(),
             buffer: vec![0; BUFFER_BYTES],
             outbox: Outbox::new(),
-            late: Late::default(),
             drain_until: None,
         }
     }
@@ -202,23 +195,16 @@ impl<N: Network> Worker<N> {
         let due = self.timers.peek().map_or(WAIT_MAX, |Reverse((due, _))| due.since(now));
         let mut ready = std::mem::take(&mut self.ready);
         let most = if has_more { Duration::ZERO } else { due.min(WAIT_MAX) };
-        let asked = self.network.now();
         self.network.wait(most, &mut ready);
-        // For so long nobody looked at the sockets: the work since the last wait, and what this
-        // one took longer than it was asked to.
-        let now = self.network.now();
-        let away = asked.since(self.woke) + now.since(asked + most);
-        self.woke = now;
         for token in &ready {
-            if late::is_late(away) {
-                self.receive_late(*token, away);
-            } else {
-                self.receive(*token);
-            }
+            self.receive(*token);
         }
         self.ready = ready;
         for _ in 0..self.network.refused() {
             self.tally.drop(DropReason::Refused);
+        }
+        for _ in 0..self.network.stale() {
+            self.tally.drop(DropReason::Stale);
         }
         match self.drain_until {
             Some(until) => !self.places.is_empty() && self.network.now() < until,
@@ -366,18 +352,6 @@ impl<N: Network> Worker<N> {
             self.datagram(token, source, &mut buffer[..length.min(BUFFER_BYTES)]);
         }
         self.buffer = buffer;
-    }
-
-    /// The same after so long a time that some of it is too old.
-    fn receive_late(&mut self, token: Token, away: Duration) {
-        let mut late = std::mem::take(&mut self.late);
-        for _ in 0..late.fill(&mut self.network, token, away) {
-            self.tally.drop(DropReason::Stale);
-        }
-        while let Some((source, datagram)) = late.next() {
-            self.datagram(token, source, datagram);
-        }
-        self.late = late;
     }
 
     fn datagram(&mut self, token: Token, source: SocketAddr, datagram: &mut [u8]) {

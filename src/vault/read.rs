@@ -244,16 +244,19 @@ impl Reader {
                 let plain = unseal_part(key, Part::Turn, id, index, &sealed)?;
                 turns.push(from_json::<StoredTurn<'_>>(&plain)?.into_turn(index));
             }
-            for (index, sealed) in store::read::parts(&mut connection, Part::Ladder, id).await? {
-                let plain = unseal_part(key, Part::Ladder, id, index, &sealed)?;
-                let stored: StoredLadder<'_> = from_json(&plain)?;
-                ladder.push(LadderEntry {
-                    index,
-                    at_ms: stored.at_ms,
-                    leg: stored.leg,
-                    sent: stored.sent,
-                    message: Personal::new(stored.message.into_owned()),
-                });
+            for (first, sealed) in store::read::parts(&mut connection, Part::Ladder, id).await? {
+                let plain = unseal_part(key, Part::Ladder, id, first, &sealed)?;
+                let lines = plain.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+                for (line, index) in lines.zip(first..) {
+                    let stored: StoredLadder<'_> = from_json(line)?;
+                    ladder.push(LadderEntry {
+                        index,
+                        at_ms: stored.at_ms,
+                        leg: stored.leg,
+                        sent: stored.sent,
+                        message: Personal::new(stored.message.into_owned()),
+                    });
+                }
             }
         }
         let recordings = store::read::recordings(&mut connection, Which::OfCall(id)).await?;

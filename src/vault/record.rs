@@ -21,12 +21,13 @@ pub enum Record {
         /// The turn; one of the same index replaces it.
         turn: Turn,
     },
-    /// A signalling message, secrets removed.
+    /// Signalling messages of a call that follow each other, secrets removed. They are one row of
+    /// the store: few rows of many messages cost a fraction of many rows.
     Ladder {
         /// The call.
         call: CallId,
-        /// The message; one of the same index replaces it.
-        entry: LadderEntry,
+        /// The messages; those before that began with the same index are replaced.
+        entries: Vec<LadderEntry>,
     },
     /// Something an auditor wants to see.
     Audit(AuditEntry),
@@ -38,7 +39,9 @@ impl Record {
         match self {
             Self::Call(record) => record.personal.text_bytes(),
             Self::Turn { turn, .. } => turn.text.expose().len(),
-            Self::Ladder { entry, .. } => entry.message.expose().len(),
+            Self::Ladder { entries, .. } => {
+                entries.iter().map(|entry| entry.message.expose().len()).sum()
+            }
             Self::Audit(entry) => entry.text_bytes(),
         }
     }
@@ -217,7 +220,8 @@ impl From<StoredPersonal<'_>> for CallPersonal {
     }
 }
 
-/// The sealed form of [`LadderEntry`]; its index is its place.
+/// The sealed form of [`LadderEntry`], a line of its row; its index is its row's number and its
+/// line.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct StoredLadder<'a> {
     pub(crate) at_ms: u64,

@@ -13,7 +13,7 @@ use crate::key::DataKey;
 use crate::key::ring::{Workspace, wrap_object_key};
 use crate::ledger::own_entry;
 use crate::queue::Op;
-use crate::record::{CallRecord, Record, StoredLadder, StoredPersonal};
+use crate::record::{CallRecord, LadderEntry, Record, StoredLadder, StoredPersonal};
 use crate::recording::part::Closed;
 use crate::recording::{Opened, RecordingId, RecordingState, Track};
 use crate::seal::{self, StreamHeader, StreamSealer};
@@ -21,6 +21,9 @@ use crate::store::read::StoredKey;
 use crate::store::write::{CallRow, Part, PartRow, Pending, SealedCall};
 use crate::store::{self, StoreError};
 use crate::transcript::StoredTurn;
+
+/// Room that most ladder rows fit in: a call's set-up on both legs.
+const LADDER_BYTES: usize = 12 * 1_024;
 
 /// Recordings that may be written once their row is on the disk.
 pub(crate) type Openings = Vec<(Arc<Track>, Opened)>;
@@ -128,16 +131,10 @@ impl Scribe {
             Op::Record(Record::Call(record), _) => self.write_call(connection, record).await,
             Op::Record(Record::Turn { call, turn }, _) => {
                 let content = StoredTurn::from(turn);
-                self.write_part(connection, Part::Turn, *call, turn.index, &content).await
+                self.write_turn(connection, *call, turn.index, &content).await
             }
-            Op::Record(Record::Ladder { call, entry }, _) => {
-                let content = StoredLadder {
-                    at_ms: entry.at_ms,
-                    leg: entry.leg,
-                    sent: entry.sent,
-                    message: entry.message.expose().as_str().into(),
-                };
-                self.write_part(connection, Part::Ladder, *call, entry.index, &content).await
+            Op::Record(Record::Ladder { call, entries }, _) => {
+                self.write_ladder(connection, *call, entries).await
             }
             Op::Record(Record::Audit(entry), wall) => {
                 self.append_audit(connection, entry, *wall).await
@@ -219,18 +216,42 @@ impl Scribe {
         Ok(())
     }
 
-    async fn write_part<T: Serialize + Sync>(
+    async fn write_turn(
         &mut self,
         connection: &mut SqliteConnection,
-        part: Part,
         call: CallId,
         number: u32,
-        content: &T,
+        content: &StoredTurn<'_>,
     ) -> Result<(), StoreError> {
         let Some(key) = self.call_key(connection, call).await? else { return Ok(()) };
-        let context = [part.context(), call.as_bytes(), &number.to_be_bytes()];
+        let context = [Part::Turn.context(), call.as_bytes(), &number.to_be_bytes()];
         let row = PartRow { call, number, content: seal_json(&key, &context, content)? };
-        self.pending.parts(part).push(row);
+        self.pending.turns.push(row);
+        Ok(())
+    }
+
+    async fn write_ladder(
+        &mut self,
+        connection: &mut SqliteConnection,
+        call: CallId,
+        entries: &[LadderEntry],
+    ) -> Result<(), StoreError> {
+        let Some(number) = entries.first().map(|entry| entry.index) else { return Ok(()) };
+        let Some(key) = self.call_key(connection, call).await? else { return Ok(()) };
+        let mut lines = zeroize::Zeroizing::new(Vec::with_capacity(LADDER_BYTES));
+        for entry in entries {
+            let stored = StoredLadder {
+                at_ms: entry.at_ms,
+                leg: entry.leg,
+                sent: entry.sent,
+                message: entry.message.expose().as_str().into(),
+            };
+            serde_json::to_writer(&mut *lines, &stored).map_err(|_| StoreError::Encode)?;
+            lines.push(b'\n');
+        }
+        let context = [Part::Ladder.context(), call.as_bytes(), &number.to_be_bytes()];
+        let content = seal::seal(&key, &context, &mut lines)?;
+        self.pending.ladder.push((PartRow { call, number, content }, entries.len()));
         Ok(())
     }
 

@@ -1,9 +1,10 @@
 """A party of a call is carried to somebody else, or somebody else takes its place."""
 
 import re
+import time
 
-from harness import sipp, sound, wire
-from harness.case import case, check
+from harness import sipp, sound, tone, wire
+from harness.case import case, check, wait_for
 from harness.edge import Edge
 from harness.phone import Phone
 
@@ -168,4 +169,79 @@ def passed_on(box):
     phone.hang_up()
     phone.stop()
     callee.stop()
+    edge.stop()
+
+
+# Another softphone, which is nobody's colleague.
+THIRD = """
+[trunk.third]
+from       = {{ networks = ["127.0.0.3/32"] }}
+transports = ["tls", "udp"]
+send_to    = ["sip:{third}@127.0.0.3:{sip};transport=udp"]
+srtp       = {{ inbound = "optional", outbound = "optional" }}
+media_from = ["127.0.0.0/8"]
+exempt.signalling = {{ reason = "a test", expires = 2099-01-31 }}
+exempt.media      = {{ reason = "a test", expires = 2099-01-31, inbound = true, outbound = true }}
+
+[[route]]
+when    = {{ called = {{ user = "{third}" }} }}
+send_to = {{ trunk = "third" }}
+"""
+
+
+def dialogs_of(phone):
+    """The dialogs of a softphone's calls, the oldest first: Call-ID, the edge's tag, its own."""
+    found = []
+    for block in phone.log().split("SIP/2.0 200 OK")[1:]:
+        head = block.partition("\r\n\r\n")[0]
+        fields = [re.search(it, head) for it in
+                  (r"Call-ID: (\S+)", r"To: .*;tag=([\w-]+)", r"From: .*;tag=(\w+)")]
+        if re.search(r"CSeq: \d+ INVITE", head) and all(fields):
+            found.append(tuple(it[1] for it in fields))
+    return list(dict.fromkeys(found))
+
+
+@case(timeout=120)
+def joined_across_shards(box):
+    """baresip joins its two calls, which two owners in the edge have; the parties hear each other."""
+    softphone = {"codec": "PCMA", "encrypted": False, "transport": "udp", "answers": True}
+    callee = Phone(box, CALLEE, address="127.0.0.2", name="callee", tone_at=tone.LOW, **softphone)
+    third = Phone(box, COLLEAGUE, address="127.0.0.3", name="third", tone_at=tone.HIGH, **softphone)
+    policy = POLICY.format(callee=CALLEE, sip=callee.sip, transfer="edge")
+    before, route, after = policy.rpartition("[[route]]")
+    policy = before + THIRD.format(third=COLLEAGUE, sip=third.sip) + route + after
+    edge = Edge(box, policy, extra="\n[signalling]\nshards = 2\n").start()
+    phone = Phone(box, CALLER, authority=edge.authority)
+    phone.dial(edge.uri(CALLEE))
+    for attempt in range(2, 12):
+        phone.command(f"dial {edge.uri(COLLEAGUE)}")
+        wait_for("another call", lambda: len(dialogs_of(phone)) == attempt or None, 10)
+        (call_id, tag, own), *_, (_, other, _) = dialogs_of(phone)
+        # The tag names its shard; which one a call gets is chance.
+        if tag[:2] != other[:2]:
+            break
+        phone.hang_up()
+        time.sleep(0.5)
+    check(tag[:2] != other[:2], f"both calls are on shard {tag[:2]}")
+    time.sleep(1)
+    heard = [len(it.heard()) for it in (callee, third)]
+    named = f"{call_id.replace('@', '%40')}%3Bto-tag%3D{tag}%3Bfrom-tag%3D{own}"
+    phone.command(f"transfer sip:{CALLEE}@127.0.0.1?Replaces={named}")
+    edge.wait_for_log("transfer.done", 15)
+    wait_for("both calls of the referrer end", lambda: phone.log().count("BYE sip:") >= 2 or None, 10)
+    phone.stop()
+    time.sleep(4)
+    for who, begin, frequency in ((callee, heard[0], tone.HIGH), (third, heard[1], tone.LOW)):
+        files = sorted(who.dumps.glob("*-dec.wav"))
+        samples = sound.read_growing_wav(files[-1], who.channels)
+        measured = tone.measure(samples[-2 * who.rate :], who.rate, frequency)
+        check(measured.level_db > -3 and measured.gap_ms < 100, f"{who.name} heard {measured}")
+    # Who has moved speaks as ever, to the tag that it knows.
+    callee.hang_up()
+    third.wait_log("terminated", 10)
+    ended = [it for it in edge.calls() if it["state"] == "ended"]
+    check({it["reason"] for it in ended} <= {"call.transferred", "call.caller_hung_up",
+          "call.callee_hung_up"}, f"{[it['reason'] for it in ended]}")
+    callee.stop()
+    third.stop()
     edge.stop()

@@ -6,7 +6,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from . import sound
+from . import sound, tone
 from .case import Skip, check, free_ports, wait_for
 
 MODULES = Path("/usr/lib/baresip/modules")
@@ -52,8 +52,11 @@ class Phone:
     """One baresip with one account."""
 
     def __init__(self, box, caller, codec="PCMU", authority=None, encrypted=True,
-                 transport="tls", address="127.0.0.1", name="phone", answers=False):
-        self.box, self.name, self.caller = box, name, caller
+                 transport="tls", address="127.0.0.1", name="phone", answers=False,
+                 tone_at=None, ptime=None, certificate=None):
+        """`tone_at` Hz is what it says all the time, instead of nothing; `certificate` (one PEM
+        file) lets it be called over TLS."""
+        self.box, self.name, self.caller, self.address = box, name, caller, address
         module, self.rate, self.channels = CODECS[codec]
         for needed in (module, "aufile", "aubridge", "srtp", "sndfile", "cons"):
             if not (MODULES / f"{needed}.so").exists():
@@ -64,20 +67,26 @@ class Phone:
         self.sip = free_ports(4, address)
         self.console_port = free_ports(1)
         first = 41_000 + (self.sip % 500) * 32
-        quiet = folder / "quiet.wav"
-        sound.write_wav(quiet, sound.silence(120, self.rate), self.rate, self.channels)
+        self.rtp_ports = range(first, first + 31)
+        microphone = folder / "quiet.wav"
+        if tone_at:
+            microphone = tone.microphone(box, tone_at, self.rate, self.channels)
+        else:
+            sound.write_wav(microphone, sound.silence(120, self.rate), self.rate, self.channels)
+        trust = f"sip_cafile {authority}\n" if authority else ""
+        trust += f"sip_certificate {certificate}\n" if certificate else ""
         text = CONFIGURATION.format(
             address=address, sip=self.sip, rtp=first, rtp_last=first + 30,
-            microphone=quiet, rate=self.rate, channels=self.channels, dumps=self.dumps,
-            trust=f"sip_cafile {authority}" if authority else "", console=self.console_port,
-            modules=MODULES, codec_module=module,
+            microphone=microphone, rate=self.rate, channels=self.channels, dumps=self.dumps,
+            trust=trust, console=self.console_port, modules=MODULES, codec_module=module,
         )
         box.write(f"{name}/config", text)
         answering = ";answermode=auto" if answers else ""
         security = ";mediaenc=srtp-mand" if encrypted else ""
+        packets = f";ptime={ptime}" if ptime else ""
         account = (
             f"<sip:{caller}@{address}:{self.sip};transport={transport}>"
-            f";regint=0{security};audio_codecs={codec}{answering}\n"
+            f";regint=0{security};audio_codecs={codec}{packets}{answering}\n"
         )
         box.write(f"{name}/accounts", account)
         box.write(f"{name}/contacts", "")
@@ -122,6 +131,10 @@ class Phone:
         self.console.sendall(key.encode())
         time.sleep(0.2)
         self.console.sendall(b"\x04")
+
+    def uri(self):
+        """Whom to dial to reach it over TLS: baresip's TLS port is the one after its SIP port."""
+        return f"sip:{self.caller}@{self.address}:{self.sip + 1};transport=tls"
 
     def hang_up(self):
         """Ends the call."""

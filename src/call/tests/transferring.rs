@@ -10,25 +10,25 @@ use super::bridging::{
 use super::world::{Caller, World, described, direction, offer, sdp_of};
 use crate::Input;
 
-fn refer(world: &mut World, from: &mut Caller, to: &str) {
+pub(super) fn refer(world: &mut World, from: &mut Caller, to: &str) {
     from.extra = format!("Refer-To: {to}\r\n");
     from.request(world, "REFER", "");
     from.extra.clear();
 }
 
 /// The sipfrag of a NOTIFY, and whether it is the last one.
-fn news(notify: &Request) -> (String, bool) {
+pub(super) fn news(notify: &Request) -> (String, bool) {
     assert_eq!(notify.method.as_str(), "NOTIFY");
     let state = notify.headers.text(Name::SubscriptionState).unwrap();
     let line = String::from_utf8(notify.body.to_vec()).unwrap();
     (line.trim().to_owned(), state.starts_with("terminated"))
 }
 
-fn latest(world: &World, leg: LegId) -> LegPlan {
+pub(super) fn latest(world: &World, leg: LegId) -> LegPlan {
     world.plans.iter().rev().find(|plan| plan.leg == leg).expect("a plan").clone()
 }
 
-fn methods(sent: &[Request]) -> Vec<String> {
+pub(super) fn methods(sent: &[Request]) -> Vec<String> {
     sent.iter().map(|it| it.method.as_str().to_owned()).collect()
 }
 

@@ -15,7 +15,7 @@ use sip::digest::Login;
 use sip::transaction::FlowId;
 use sip::{Message, Name, Request, Response};
 
-use crate::{AgentCard, Calls, Input, Keep, Ledger, Output, Peer, Record, Setup, Unserved};
+use crate::{AgentCard, Calls, Crossing, Input, Keep, Ledger, Output, Peer, Record, Setup, Unserved};
 
 /// A carrier over TLS, a lab over plaintext, and an agent for both.
 pub(super) const POLICY: &str = r#"
@@ -182,6 +182,8 @@ pub(super) struct World {
     /// Who is recorded from then on, or that nobody is.
     pub(super) tapes: Vec<Option<[LegId; 2]>>,
     pub(super) connects: Vec<(LegId, String, Transport)>,
+    /// What other shards are told, and which.
+    pub(super) crossed: Vec<(u8, Box<Crossing>)>,
     pub(super) records: Vec<Record>,
     pub(super) events: Vec<Event>,
 }
@@ -223,9 +225,13 @@ impl World {
     }
 
     pub(super) fn made(seed: u64, policy: &str) -> Self {
+        Self::of_shard(3, seed, policy)
+    }
+
+    pub(super) fn of_shard(shard: u8, seed: u64, policy: &str) -> Self {
         let (book, fuse) = (Book::default(), Arc::new(Mutex::new(None)));
         let dice = Dice { random: SeededRandom::new(seed), fuse: Arc::clone(&fuse) };
-        let calls = Calls::new(3, setup(policy), Box::new(book.clone()), Box::new(dice));
+        let calls = Calls::new(shard, setup(policy), Box::new(book.clone()), Box::new(dice));
         Self {
             now: Instant::ZERO,
             calls,
@@ -248,6 +254,7 @@ impl World {
             rings: Vec::new(),
             tapes: Vec::new(),
             connects: Vec::new(),
+            crossed: Vec::new(),
             records: Vec::new(),
             events: Vec::new(),
         }
@@ -290,6 +297,7 @@ impl World {
                 }
                 Output::Held { held, .. } => self.held.push(held),
                 Output::Digit { digit, .. } => self.digits.push(digit),
+                Output::Cross { shard, crossing } => self.crossed.push((shard, crossing)),
                 Output::Record(record) => self.records.push(*record),
                 Output::Event(event) => self.events.push(event),
             }

@@ -51,6 +51,11 @@ impl Attack {
         Self { means, socket, every, next: start, count: 0, kept: VecDeque::new() }
     }
 
+    /// Lets a turn pass: there is nowhere to send to.
+    pub(crate) fn pause(&mut self, now: Instant) {
+        self.next = self.next.max(now + self.every.max(Duration::from_millis(1)));
+    }
+
     /// Keeps a packet of the call.
     pub(crate) fn overhear(&mut self, packet: &[u8]) {
         if self.means == Means::Replay {

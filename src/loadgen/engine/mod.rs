@@ -1,13 +1,16 @@
 //! The media of thousands of calls: a few threads, each with its own calls, sockets and clock.
 //!
 //! The task of a call opens its sockets, hands them over ([`Engine::open`]), says how media flows,
-//! and gets back what it amounted to. Nothing is encoded per packet: what is said is encoded once
-//! ([`clip`]). Nothing is decoded: what arrives is authenticated, counted, and told apart by its
-//! [`stamp`].
+//! and gets back what it amounted to. Where a call only says a sound, nothing is encoded per packet:
+//! it is encoded once for all ([`clip`]). Nothing is decoded either: what arrives is authenticated,
+//! counted, and told apart by its [`stamp`]. A caller with a script ([`live`]) encodes what it says
+//! and decodes what it hears.
 
 pub(crate) mod attack;
 pub(crate) mod clip;
+mod ear;
 pub(crate) mod histogram;
+pub(crate) mod live;
 pub(crate) mod session;
 pub(crate) mod stamp;
 mod thread;
@@ -24,6 +27,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use self::attack::Attack;
 use self::clip::Clip;
+use self::live::Live;
 pub(crate) use self::session::{Outcome, Terms, Totals};
 use self::stamp::Mark;
 use self::thread::MediaThread;
@@ -32,9 +36,19 @@ use self::thread::MediaThread;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct SessionId(u64);
 
+/// Which socket of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Port {
+    /// RTP, and RTCP where they share it.
+    Rtp,
+    /// RTCP on its own.
+    Rtcp,
+}
+
 struct Opened {
     id: SessionId,
     mark: Option<Mark>,
+    live: Option<Box<Live>>,
     rtp: UdpSocket,
     rtcp: UdpSocket,
 }
@@ -45,6 +59,7 @@ enum Command {
     Press { id: SessionId, digits: String },
     Say { id: SessionId, clip: Arc<Clip> },
     Attack { id: SessionId, attack: Box<Attack> },
+    Release { id: SessionId },
     Close { id: SessionId, done: Option<oneshot::Sender<Box<Outcome>>> },
     Stop,
 }
@@ -124,10 +139,11 @@ impl Engine {
         rtp: UdpSocket,
         rtcp: UdpSocket,
         mark: Option<Mark>,
+        live: Option<Box<Live>>,
     ) -> Media {
         let id = SessionId(self.next.fetch_add(1, Relaxed));
         let media = Media { engine: Arc::clone(self), id, is_closed: false };
-        media.tell(Command::Open(Box::new(Opened { id, mark, rtp, rtcp }))).await;
+        media.tell(Command::Open(Box::new(Opened { id, mark, live, rtp, rtcp }))).await;
         media
     }
 }
@@ -178,6 +194,12 @@ impl Media {
     /// Has a bad actor at the call's media.
     pub(crate) async fn attack(&self, attack: Attack) {
         self.tell(Command::Attack { id: self.id, attack: Box::new(attack) }).await;
+    }
+
+    /// The call is over (RFC 3261 section 15.1.1): says goodbye, sends and takes nothing more. The
+    /// sockets stay, for what is on its way.
+    pub(crate) async fn release(&self) {
+        self.tell(Command::Release { id: self.id }).await;
     }
 
     /// Ends the media: what it amounted to.

@@ -2,6 +2,7 @@
 //! arrives. Without I/O: the thread owns the sockets.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,13 +14,15 @@ use rtp::{
     Compound, Datagram, Digit, DtmfEvent, DtmfReceiver, DtmfSender, Header, Packet, ReceiveStats,
     Report, Rtcp, SendStats, classify,
 };
+use sdp::TelephoneEvent;
 
 use super::attack::Attack;
 use super::clip::Clip;
 use super::histogram::Histogram;
+use super::live::Live;
 use super::stamp::{Mark, STAMP_AT, STAMP_BYTES, Seen, Stamp};
-use crate::media::Port;
-use crate::report::{CallReport, MediaTotals, millis};
+use super::Port;
+use crate::report::{CallReport, MediaTotals, Saturation, millis};
 use crate::srtp::{Protect, Unprotect};
 use crate::user_agent::{Agreed, Keys};
 
@@ -36,8 +39,8 @@ const BURST: u32 = 3;
 pub(crate) struct Terms {
     /// As agreed.
     pub(crate) agreed: Box<Agreed>,
-    /// What is said, in the codec and packet time agreed on.
-    pub(crate) clip: Arc<Clip>,
+    /// What is said, in the codec and packet time agreed on; `None` where a script says it.
+    pub(crate) clip: Option<Arc<Clip>>,
     /// Whether the clip begins anew when it is over.
     pub(crate) repeats: bool,
     /// Milliseconds of a packet.
@@ -77,11 +80,28 @@ pub(crate) struct Outcome {
     pub(crate) to_strangers: u64,
     /// Packets that strangers sent, and packets that were sent again.
     pub(crate) attacked: u64,
+    /// Whether our clock kept up.
+    pub(crate) saturation: Saturation,
+    /// Of a caller with a script: steps begun, and those that went on because their time was over.
+    pub(crate) steps_begun: u32,
+    pub(crate) waits_timed_out: u32,
+    /// When it first heard anything.
+    pub(crate) first_sound: Option<Instant>,
+    /// Where what it heard is, and why it is not, or not whole.
+    pub(crate) saved: Option<PathBuf>,
+    pub(crate) save_error: Option<String>,
 }
 
 impl Outcome {
-    /// Fills in what was measured.
-    pub(crate) fn report(&self, report: &mut CallReport) {
+    /// Fills in what was measured of a call answered at `answered`.
+    pub(crate) fn report(&self, answered: Option<Instant>, report: &mut CallReport) {
+        let since = |at: Option<Instant>| Some(millis(at?.since(answered?)));
+        report.first_audio_ms = since(self.first_packet);
+        report.first_sound_ms = since(self.first_sound);
+        report.saturation.add(&self.saturation);
+        (report.steps_begun, report.waits_timed_out) = (self.steps_begun, self.waits_timed_out);
+        report.saved.clone_from(&self.saved);
+        report.save_error.clone_from(&self.save_error);
         report.codec = self.codec.map(str::to_owned);
         report.suite = self.suite.map(str::to_owned);
         report.media = self.totals;
@@ -105,7 +125,10 @@ pub(crate) struct Outgoing {
 /// See the module.
 pub(crate) struct Session {
     mark: Option<Mark>,
+    live: Option<Box<Live>>,
     flow: Option<Flow>,
+    /// Whether the call is over, so that nothing more is sent or taken.
+    is_over: bool,
     keys: Option<Keys>,
     protect: Option<Protect>,
     unprotect: Option<Unprotect>,
@@ -118,8 +141,11 @@ pub(crate) struct Session {
     sound: Option<(Arc<Clip>, usize)>,
     keypad: Option<DtmfSender>,
     hearing: Option<DtmfReceiver>,
+    event: Option<TelephoneEvent>,
     sent: SendStats,
     received: Option<ReceiveStats>,
+    /// The rate of the clock of the stream received.
+    clock_rate: u32,
     last_packet: Option<Instant>,
     report_at: Instant,
     cname: String,
@@ -133,7 +159,7 @@ pub(crate) struct Session {
 /// What was agreed on.
 struct Flow {
     agreed: Box<Agreed>,
-    clip: Arc<Clip>,
+    clip: Option<Arc<Clip>>,
     repeats: bool,
     codec: Codec,
     payload_type: u8,
@@ -144,12 +170,19 @@ struct Flow {
 }
 
 impl Session {
-    /// Nothing flows yet.
-    pub(crate) fn new(now: Instant, mark: Option<Mark>, random: &mut dyn Random) -> Self {
+    /// Nothing flows yet. With `live` a script says what is said.
+    pub(crate) fn new(
+        now: Instant,
+        mark: Option<Mark>,
+        live: Option<Box<Live>>,
+        random: &mut dyn Random,
+    ) -> Self {
         let ssrc = random.u32();
         Self {
             mark,
+            live,
             flow: None,
+            is_over: false,
             keys: None,
             protect: None,
             unprotect: None,
@@ -164,18 +197,16 @@ impl Session {
             sound: None,
             keypad: None,
             hearing: None,
+            event: None,
             sent: SendStats::new(ssrc, 8_000),
             received: None,
+            clock_rate: 0,
             last_packet: None,
             report_at: now + Duration::from_millis(u64::from(REPORT_INTERVAL_MS) / 2),
             cname: format!("{:08x}@load", random.u32()),
             next: now,
             attack: None,
-            outcome: Outcome {
-                seen: mark.map(|_| Seen::default()),
-                digits_heard: String::new(),
-                ..Outcome::default()
-            },
+            outcome: Outcome { seen: mark.map(|_| Seen::default()), ..Outcome::default() },
             past: (0, 0),
         }
     }
@@ -197,9 +228,13 @@ impl Session {
         }
         self.keys.clone_from(&terms.agreed.keys);
         let event = negotiated.telephone_event;
-        if event.map(|it| it.clock_rate) != self.keypad.as_ref().map(|_| codec.clock_rate()) {
+        if event != self.event {
             self.keypad = event.map(|event| DtmfSender::new(event.clock_rate));
             self.hearing = event.map(|event| DtmfReceiver::new(event.clock_rate));
+            self.event = event;
+        }
+        if let Some(live) = &mut self.live {
+            live.flow(&negotiated.codecs, codec).ok_or("load.no_encoder")?;
         }
         if self.flow.is_none() {
             self.sent = SendStats::new(self.ssrc, codec.clock_rate());
@@ -236,34 +271,68 @@ impl Session {
         self.sound = Some((clip, 0));
     }
 
-    /// When the next tick is due; `None` before anything was agreed on.
+    /// When there is something to send, be it a bad actor's; `None` before anything was agreed on,
+    /// and once the call is over.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        self.flow.as_ref().map(|_| self.next)
+        let attack = self.attack.as_ref().map(|it| it.next);
+        self.next_tick().map(|next| attack.map_or(next, |attack| attack.min(next)))
+    }
+
+    fn next_tick(&self) -> Option<Instant> {
+        self.flow.as_ref().filter(|_| !self.is_over).map(|_| self.next)
+    }
+
+    /// Whether a tick is due so late that what waits in the sockets came before it. Only who
+    /// listens needs to know.
+    pub(crate) fn hears_late(&self, now: Instant) -> bool {
+        self.live.is_some() && self.next_tick().is_some_and(|next| now.since(next) > BEHIND)
     }
 
     /// Whether a tick is due. Where the thread was so late that packets would come in bursts, lets
     /// the oldest pass.
     pub(crate) fn is_due(&mut self, now: Instant, totals: &mut Totals) -> bool {
-        let Some(flow) = self.flow.as_ref().filter(|_| self.next <= now) else { return false };
+        if self.next_tick().is_none_or(|next| next > now) {
+            return false;
+        }
+        let Some(flow) = &self.flow else { return false };
         let late = now.since(self.next);
-        totals.ticks += 1;
-        totals.behind += u64::from(late > BEHIND);
-        totals.worst = totals.worst.max(late);
         let passed = late.as_nanos() / flow.ptime.as_nanos().max(1);
         let skipped = u32::try_from(passed).unwrap_or(u32::MAX).saturating_sub(BURST - 1);
+        let more = u64::from(skipped);
+        let own = &mut self.outcome.saturation;
+        own.worst_ms = own.worst_ms.max(millis(late));
+        totals.worst = totals.worst.max(late);
+        for (ticks, behind, all) in [
+            (&mut own.ticks, &mut own.behind, &mut own.skipped),
+            (&mut totals.ticks, &mut totals.behind, &mut totals.skipped),
+        ] {
+            *ticks += 1 + more;
+            *behind += u64::from(late > BEHIND) + more;
+            *all += more;
+        }
         if skipped > 0 {
             self.next += flow.ptime.saturating_mul(skipped);
             self.timestamp = self.timestamp.wrapping_add(flow.step.wrapping_mul(skipped));
             self.is_start = true;
-            let more = u64::from(skipped);
-            (totals.skipped, totals.ticks) = (totals.skipped + more, totals.ticks + more);
-            totals.behind += more;
+            if let Some(live) = &mut self.live {
+                live.skip(now, skipped);
+            }
         }
         true
     }
 
+    /// Has a caller with a script go on with it.
+    fn go_on(&mut self, now: Instant) {
+        let Some(live) = &mut self.live else { return };
+        let is_pressing = self.keypad.as_ref().is_some_and(DtmfSender::is_active);
+        if let Some(digits) = live.tick(now, is_pressing) {
+            self.press(&digits);
+        }
+    }
+
     /// Makes the packet of this tick in `out`; `None` where none is sent.
     pub(crate) fn tick(&mut self, now: Instant, out: &mut Vec<u8>) -> Option<Outgoing> {
+        self.go_on(now);
         let flow = self.flow.as_ref()?;
         self.next += flow.ptime;
         let timestamp = self.timestamp;
@@ -272,7 +341,8 @@ impl Session {
         let is_pressing = self.keypad.as_ref().is_some_and(DtmfSender::is_active);
         let position = self.position;
         self.position += 1;
-        if self.position >= flow.clip.packets() && flow.repeats {
+        let packets = flow.clip.as_ref().map_or(0, |clip| clip.packets());
+        if self.position >= packets && flow.repeats {
             self.position = 0;
         }
         let to = flow.agreed.negotiated.remote?;
@@ -293,11 +363,16 @@ impl Session {
             // RFC 4733 section 2.5.1.2: between the packets of a press there is no audio.
             _ if is_pressing => return None,
             _ => {
-                let marker = std::mem::replace(&mut self.is_start, false);
-                let payload = match &sound {
-                    Some((clip, at)) if *at < clip.packets() => clip.packet(*at),
-                    _ => flow.clip.packet(position.min(flow.clip.packets() - 1)),
+                let payload = match (&self.live, &sound, &flow.clip) {
+                    (Some(live), ..) => live.payload(),
+                    (None, Some((clip, at)), _) if *at < clip.packets() => clip.packet(*at),
+                    (None, _, Some(clip)) => clip.packet(position.min(packets.saturating_sub(1))),
+                    (None, _, None) => &[],
                 };
+                if payload.is_empty() {
+                    return None;
+                }
+                let marker = std::mem::replace(&mut self.is_start, false);
                 (marker, flow.payload_type, timestamp, payload, sound.is_none())
             }
         };
@@ -334,7 +409,7 @@ impl Session {
         out: &mut Vec<u8>,
         random: &mut dyn Random,
     ) -> Option<Outgoing> {
-        let flow = self.flow.as_ref()?;
+        let flow = self.flow.as_ref().filter(|_| !self.is_over)?;
         if now < self.report_at && !is_last {
             return None;
         }
@@ -376,8 +451,8 @@ impl Session {
         datagram: &[u8],
         totals: &mut Totals,
     ) {
-        if self.flow.is_none() {
-            // Before there are keys nothing can be told of it.
+        if self.flow.is_none() || self.is_over {
+            // Before there are keys nothing can be told of it, and afterwards nobody asks.
             return;
         }
         let is_taken = match classify(datagram) {
@@ -412,24 +487,28 @@ impl Session {
         let event = negotiated.telephone_event.map(|it| it.receive_payload_type);
         let is_event = event == Some(payload_type);
         let known = |it: &&sdp::NegotiatedCodec| it.receive_payload_type == payload_type;
-        if !is_event {
-            negotiated.codecs.iter().find(known)?;
-        }
-        let (ssrc, clock) = (packet.ssrc(), flow.codec.clock_rate());
-        if self.received.as_ref().is_none_or(|it| it.ssrc() != ssrc) {
-            let (packets, lost) = self.counts();
-            self.past = (packets, lost);
-            // RFC 3550 appendix A.1: two packets in order prove a source that nothing else proves.
-            let probation = if self.unprotect.is_some() { 1 } else { 2 };
-            self.received = Some(ReceiveStats::new(ssrc, clock, probation));
+        let clock_rate = match (is_event, self.clock_rate) {
+            (true, 0) => flow.codec.clock_rate(),
+            (true, rate) => rate,
+            (false, _) => {
+                Codec::from_name(&negotiated.codecs.iter().find(known)?.name)?.clock_rate()
+            }
+        };
+        let is_known = self.received.as_ref().is_some_and(|it| it.ssrc() == packet.ssrc());
+        if !is_known || clock_rate != self.clock_rate {
+            self.start_stream(packet.ssrc(), clock_rate);
         }
         let (sequence, timestamp, payload) =
             (packet.sequence(), packet.timestamp(), packet.payload());
         if let Some(stats) = &mut self.received {
             stats.on_packet(now, sequence, timestamp, payload.len());
         }
+        if let Some(live) = &mut self.live {
+            live.push(now, &packet);
+        }
         totals.received += 1;
-        if let (Some(last), true) = (self.last_packet, flow.is_listening) {
+        let is_listening = self.flow.as_ref().is_some_and(|it| it.is_listening);
+        if let (Some(last), true) = (self.last_packet, is_listening) {
             self.outcome.gap_max = self.outcome.gap_max.max(now.since(last));
         }
         self.last_packet = Some(now);
@@ -442,6 +521,19 @@ impl Session {
             totals.delay.add(way);
         }
         Some(())
+    }
+
+    fn start_stream(&mut self, ssrc: u32, clock_rate: u32) {
+        self.past = self.counts();
+        // RFC 3550 appendix A.1: two packets in order prove a source that nothing else proves.
+        let probation = if self.unprotect.is_some() { 1 } else { 2 };
+        self.received = Some(ReceiveStats::new(ssrc, clock_rate, probation));
+        self.clock_rate = clock_rate;
+        // The release of a key that was down says nothing that is counted here.
+        let _ = self.hearing.as_mut().map(DtmfReceiver::reset);
+        if let Some(live) = &mut self.live {
+            live.start_stream(clock_rate);
+        }
     }
 
     fn hear(&mut self, now: Instant, timestamp: u32, payload: &[u8]) {
@@ -494,6 +586,11 @@ impl Session {
         }
     }
 
+    /// The call is over: nothing more is sent or taken.
+    pub(crate) const fn stop(&mut self) {
+        self.is_over = true;
+    }
+
     /// Takes note that a packet could not be sent.
     pub(crate) const fn note_unsent(&mut self) {
         self.outcome.totals.packets_unsent += 1;
@@ -517,7 +614,7 @@ impl Session {
     /// Where bad actors send: the address that our own packets go to, its payload type, and the
     /// SSRC and number that the last of ours had.
     pub(crate) fn aim(&self) -> Option<(SocketAddr, Header)> {
-        let flow = self.flow.as_ref()?;
+        let flow = self.flow.as_ref().filter(|_| !self.is_over)?;
         let header = Header {
             marker: false,
             payload_type: flow.payload_type,
@@ -529,7 +626,7 @@ impl Session {
     }
 
     /// The call is over: what its media amounted to.
-    pub(crate) fn finish(mut self, now: Instant) -> Outcome {
+    pub(crate) fn finish(mut self) -> Outcome {
         let (packets, lost) = self.counts();
         let outcome = &mut self.outcome;
         outcome.totals.packets_sent = self.sent.packets();
@@ -538,8 +635,9 @@ impl Session {
             outcome.jitter = stats.jitter();
         }
         outcome.round_trip = self.sent.remote().and_then(|it| it.round_trip);
-        // The key that is down when the call ends was pressed all the same.
-        let _ = self.hearing.as_mut().and_then(|it| it.handle_timeout(now));
+        if let Some(live) = self.live.take() {
+            live.finish(outcome);
+        }
         self.outcome
     }
 }

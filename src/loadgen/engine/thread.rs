@@ -20,8 +20,7 @@ use tokio::sync::mpsc::error::TryRecvError;
 
 use super::attack::By;
 use super::session::{Session, Totals};
-use super::{Command, Gauges, Opened, SessionId};
-use crate::media::Port;
+use super::{Command, Gauges, Opened, Port, SessionId};
 use crate::os::{OsClock, OsRandom};
 
 /// Descriptors reported by one wait.
@@ -158,6 +157,7 @@ impl MediaThread {
                     self.arm(id);
                 }
             }
+            Command::Release { id } => self.release(now, id),
             Command::Close { id, done } => {
                 if let (Some(outcome), Some(done)) = (self.close(now, id), done) {
                     // Nobody waits for it any more where the load was given up.
@@ -184,16 +184,15 @@ impl MediaThread {
             // Fails where descriptors run out; the call then hears nothing, and says so.
             let _ = epoll::add(&self.poll, socket, data, epoll::EventFlags::IN);
         }
-        let session = Session::new(now, opened.mark, &mut OsRandom);
+        let session = Session::new(now, opened.mark, opened.live, &mut OsRandom);
         let place = Place { session, rtp: opened.rtp, rtcp: opened.rtcp, round: self.round };
         self.places[at] = Some(place);
         self.by_id.insert(opened.id, at);
     }
 
-    fn close(&mut self, now: Instant, id: SessionId) -> Option<Box<super::Outcome>> {
-        let at = self.by_id.remove(&id)?;
-        let mut place = self.places.get_mut(at)?.take()?;
-        self.free.push(at);
+    fn release(&mut self, now: Instant, id: SessionId) {
+        let Some(at) = self.by_id.get(&id) else { return };
+        let Some(Some(place)) = self.places.get_mut(*at) else { return };
         let wall = OsClock.wall();
         let report = place.session.poll_report(now, wall, true, &mut self.out, &mut OsRandom);
         if let Some(outgoing) = report {
@@ -201,7 +200,15 @@ impl MediaThread {
             // The far end may have closed its port already.
             let _ = socket.send_to(&self.out, outgoing.to);
         }
-        Some(Box::new(place.session.finish(now)))
+        place.session.stop();
+    }
+
+    fn close(&mut self, now: Instant, id: SessionId) -> Option<Box<super::Outcome>> {
+        self.release(now, id);
+        let at = self.by_id.remove(&id)?;
+        let place = self.places.get_mut(at)?.take()?;
+        self.free.push(at);
+        Some(Box::new(place.session.finish()))
     }
 
     /// Sets the timer of a call.
@@ -210,9 +217,7 @@ impl MediaThread {
         let Some(Some(place)) = self.places.get_mut(at) else { return };
         self.round = self.round.wrapping_add(1);
         place.round = self.round;
-        let attack = place.session.attack.as_ref().map(|it| it.next);
-        let next = [place.session.poll_timeout(), attack].into_iter().flatten().min();
-        if let Some(next) = next {
+        if let Some(next) = place.session.poll_timeout() {
             self.timers.push(Reverse((next, at, place.round)));
         }
     }
@@ -230,10 +235,8 @@ impl MediaThread {
             if place.round != round {
                 continue;
             }
-            sent += place.send(now, &mut self.out, &mut self.totals);
-            let attack = place.session.attack.as_ref().map(|it| it.next);
-            let next = [place.session.poll_timeout(), attack].into_iter().flatten().min();
-            if let Some(next) = next {
+            sent += place.send(now, &mut self.out, &mut self.buffer, &mut self.totals);
+            if let Some(next) = place.session.poll_timeout() {
                 self.timers.push(Reverse((next, at, round)));
             }
         }
@@ -278,7 +281,17 @@ impl MediaThread {
 
 impl Place {
     /// Sends what is due; returns how many packets.
-    fn send(&mut self, now: Instant, out: &mut Vec<u8>, totals: &mut Totals) -> usize {
+    fn send(
+        &mut self,
+        now: Instant,
+        out: &mut Vec<u8>,
+        buffer: &mut [u8],
+        totals: &mut Totals,
+    ) -> usize {
+        if self.session.hears_late(now) {
+            // What waits in the socket came in time; it was us who were late.
+            self.receive(0, buffer, totals);
+        }
         let mut sent = 0;
         while self.session.is_due(now, totals) {
             if let Some(outgoing) = self.session.tick(now, out) {
@@ -303,9 +316,12 @@ impl Place {
     }
 
     fn attack(&mut self, now: Instant, out: &mut Vec<u8>) -> usize {
-        let Some((to, header)) = self.session.aim() else { return 0 };
-        let mark = self.session.mark();
+        let (aim, mark) = (self.session.aim(), self.session.mark());
         let Some(attack) = &mut self.session.attack else { return 0 };
+        let Some((to, header)) = aim else {
+            attack.pause(now);
+            return 0;
+        };
         let Some(by) = attack.poll(now, mark, header, out) else { return 0 };
         let socket = match by {
             By::Stranger => &attack.socket,

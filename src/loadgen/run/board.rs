@@ -10,42 +10,14 @@ use tokio::sync::watch;
 
 use crate::engine::histogram::Histogram;
 use crate::os::OsClock;
-
-/// Where a run stands; watch it through [`crate::ScenarioRun::progress`].
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct RunProgress {
-    /// Time since the start.
-    pub elapsed: Duration,
-    /// The time that the stages ask for.
-    pub planned: Duration,
-    /// Calls that were due so far.
-    pub offered: u32,
-    /// Calls begun.
-    pub placed: u32,
-    /// Calls answered.
-    pub answered: u32,
-    /// Calls that failed and were not meant to.
-    pub failed: u32,
-    /// Calls that talk now.
-    pub talking: u32,
-    /// Calls taken.
-    pub taken: u32,
-    /// Calls of others that talk with us now.
-    pub serving: u32,
-    /// The median set-up time of the last second, in milliseconds.
-    pub setup_p50_ms: Option<f64>,
-    /// RTP packets per second, both ways.
-    pub packets_per_second: f64,
-    /// Whether the load tester itself has been behind.
-    pub is_behind: bool,
-}
+use crate::progress::Progress;
 
 /// One point of the series of a run: what happened since the point before.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Sample {
     /// Seconds since the start, at the end of the interval.
     pub at_s: f64,
-    /// Calls per second that were due.
+    /// Calls per second that were due; more than were begun where the load tester is behind.
     pub offered: f64,
     /// Calls per second begun.
     pub placed: f64,
@@ -76,15 +48,36 @@ pub struct Sample {
 /// Counts since the start.
 #[derive(Clone, Debug, Default)]
 struct Counts {
+    /// Calls that were due.
     offered: u32,
     placed: u32,
     answered: u32,
     failed: u32,
+    /// Calls over, and those of them that had been answered.
     over: u32,
+    hung_up: u32,
     taken: u32,
     serving: u32,
     /// Set-up times since the last point.
     setup: Histogram,
+}
+
+impl Counts {
+    const fn talking(&self) -> u32 {
+        self.answered.saturating_sub(self.hung_up)
+    }
+
+    fn show(&self, progress: &mut Progress) {
+        let unanswered = self.over.saturating_sub(self.hung_up);
+        progress.placed = self.placed;
+        progress.ringing = self.placed.saturating_sub(self.answered + unanswered);
+        progress.talking = self.talking();
+        progress.answered = self.answered;
+        progress.failed = self.failed;
+        progress.over = self.over;
+        progress.taken = self.taken;
+        progress.serving = self.serving;
+    }
 }
 
 /// What the media threads and the system said at one time.
@@ -113,12 +106,12 @@ struct State {
 /// See the module.
 pub(crate) struct Board {
     started: Instant,
-    progress: watch::Sender<RunProgress>,
+    progress: watch::Sender<Progress>,
     state: Mutex<State>,
 }
 
 impl Board {
-    pub(super) fn new(started: Instant, progress: watch::Sender<RunProgress>) -> Self {
+    pub(super) fn new(started: Instant, progress: watch::Sender<Progress>) -> Self {
         let state = State { merged: 1, ..State::default() };
         Self { started, progress, state: Mutex::new(state) }
     }
@@ -128,47 +121,52 @@ impl Board {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A call was due.
-    pub(super) fn offered(&self, count: u32) {
-        self.state().counts.offered += count;
+    fn count(&self, change: impl FnOnce(&mut Counts)) {
+        let mut state = self.state();
+        change(&mut state.counts);
+        self.progress.send_modify(|progress| state.counts.show(progress));
     }
 
     /// A call began.
     pub(super) fn placed(&self) {
-        self.state().counts.placed += 1;
+        self.count(|it| it.placed += 1);
     }
 
     /// A call arrived.
     pub(super) fn taken(&self) {
-        self.state().counts.taken += 1;
+        self.count(|it| it.taken += 1);
     }
 
     /// A call was answered.
     pub(super) fn answered(&self, is_caller: bool, setup: Duration) {
-        let counts = &mut self.state().counts;
-        if is_caller {
-            counts.answered += 1;
-            counts.setup.add(setup);
-        } else {
-            counts.serving += 1;
-        }
+        self.count(|it| {
+            if is_caller {
+                it.answered += 1;
+                it.setup.add(setup);
+            } else {
+                it.serving += 1;
+            }
+        });
     }
 
     /// A call of ours is over.
     pub(super) fn over(&self, is_caller: bool, was_answered: bool, has_failed: bool) {
-        let counts = &mut self.state().counts;
-        match (is_caller, was_answered) {
-            (true, true) => counts.over += 1,
-            (false, true) => counts.serving = counts.serving.saturating_sub(1),
-            (_, false) => {}
-        }
-        counts.failed += u32::from(is_caller && has_failed);
+        self.count(|it| {
+            if is_caller {
+                it.over += 1;
+                it.hung_up += u32::from(was_answered);
+                it.failed += u32::from(has_failed);
+            } else {
+                it.serving = it.serving.saturating_sub(u32::from(was_answered));
+            }
+        });
     }
 
-    /// Takes a point.
-    pub(super) fn sample(&self, reading: Reading, planned: Duration) {
+    /// Takes a point; `due` calls were due until now.
+    pub(super) fn sample(&self, reading: Reading, due: u32) {
         let elapsed = OsClock.now().since(self.started);
         let mut state = self.state();
+        state.counts.offered = due;
         let (before, was, at) = std::mem::take(&mut state.last);
         let seconds = elapsed.saturating_sub(at).as_secs_f64().max(1e-3);
         let rate = |now: u32, then: u32| f64::from(now.saturating_sub(then)) / seconds;
@@ -186,14 +184,13 @@ impl Board {
                 now.saturating_sub(then).as_secs_f64() / seconds
             })
             .fold(0.0, f64::max);
-        let talking = counts.answered.saturating_sub(counts.over);
         let sample = Sample {
             at_s: elapsed.as_secs_f64(),
             offered: rate(counts.offered, before.offered),
             placed: rate(counts.placed, before.placed),
             answered: rate(counts.answered, before.answered),
             failed: rate(counts.failed, before.failed),
-            talking,
+            talking: counts.talking(),
             setup_p50_ms: setup.map(|it| it.p50),
             setup_p99_ms: setup.map(|it| it.p99),
             sent: packets(reading.sent, was.sent),
@@ -203,19 +200,12 @@ impl Board {
             cores: reading.process.saturating_sub(was.process).as_secs_f64() / seconds,
             media_thread_percent: busiest * 100.0,
         };
-        self.progress.send_replace(RunProgress {
-            elapsed,
-            planned,
-            offered: counts.offered,
-            placed: counts.placed,
-            answered: counts.answered,
-            failed: counts.failed,
-            talking,
-            taken: counts.taken,
-            serving: counts.serving,
-            setup_p50_ms: sample.setup_p50_ms,
-            packets_per_second: sample.sent + sample.received,
-            is_behind: reading.behind > 0 || reading.drops > 0,
+        self.progress.send_modify(|progress| {
+            counts.show(progress);
+            progress.elapsed = elapsed;
+            progress.setup_p50_ms = sample.setup_p50_ms;
+            progress.packets_per_second = sample.sent + sample.received;
+            progress.is_behind = reading.behind > 0 || reading.drops > 0;
         });
         state.last = (counts, reading, elapsed);
         state.push(sample);
@@ -279,19 +269,18 @@ mod tests {
     use super::*;
 
     fn board() -> Board {
-        Board::new(OsClock.now(), watch::Sender::new(RunProgress::default()))
+        Board::new(OsClock.now(), watch::Sender::new(Progress::default()))
     }
 
     #[test]
     fn counts_become_rates_of_the_interval() {
         let board = board();
-        board.offered(3);
         board.placed();
         board.answered(true, Duration::from_millis(8));
         board.over(true, true, false);
         board.over(true, false, true);
-        board.sample(Reading { ticks: 100, behind: 1, ..Reading::default() }, Duration::ZERO);
-        board.sample(Reading { ticks: 200, behind: 1, ..Reading::default() }, Duration::ZERO);
+        board.sample(Reading { ticks: 100, behind: 1, ..Reading::default() }, 3);
+        board.sample(Reading { ticks: 200, behind: 1, ..Reading::default() }, 3);
         let samples = board.samples();
         assert!(samples[0].offered > 0.0 && samples[0].failed > 0.0);
         assert_eq!((samples[0].talking, samples[0].setup_p50_ms), (0, Some(8.0)));

@@ -1,4 +1,4 @@
-//! One end of a call of a scenario: carries messages and time between its line and its user agent,
+//! One end of a call: carries messages and time between its line and its user agent,
 //! and has the media threads do the rest.
 
 use std::io;
@@ -7,22 +7,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use audio::Codec;
-use base::limit::RELAY_PORT_TRIES;
+use base::limit::{LOADGEN_SCRIPT_STEPS, RELAY_PORT_TRIES};
 use base::{Clock as _, Instant};
 use sdp::Direction;
 use sip::{Host, Message, NameAddr, Status, Uri, ids};
 use tokio::sync::mpsc;
 
 use super::Shared;
+use super::driver::is_of_actor;
 use crate::config::{OfferMode, Target};
 use crate::engine::attack::Attack;
+use crate::engine::live::Live;
 use crate::engine::stamp::{Mark, Role};
 use crate::engine::{Media, Outcome, Terms};
 use crate::line::{Arrival, Line};
 use crate::load::Cancelled;
 use crate::os::{OsClock, OsRandom, wake_at};
 use crate::report::{CallReport, Ending, millis};
-use crate::scenario::{CalleeKind, CallerKind, KeyForm, Keys, Taking, Voice};
+use crate::scenario::{CalleeKind, CallerKind, KeyForm, Keys, Says, Taking, Voice};
+use crate::talk;
 use crate::user_agent::{Agreed, Description, End, Parties, UserAgent, UserAgentOutput};
 
 /// How long a key is down.
@@ -85,6 +88,8 @@ struct Leg {
     is_cut_off: bool,
     ua: UserAgent,
     media: Option<Media>,
+    /// What the script asks for, where the media threads run one.
+    acts: Option<mpsc::Receiver<talk::Act>>,
     ambush: Option<Ambush>,
     /// What is due, the latest first.
     agenda: Vec<(Instant, Act)>,
@@ -209,9 +214,8 @@ impl Leg {
         ambush: Option<Ambush>,
     ) -> Result<Self, &'static str> {
         let local = line.local();
-        let (description, media) = prepare(shared, &kind.voice, local.ip(), token, Role::Caller)
-            .await
-            .map_err(|_| "load.no_media_port")?;
+        let opened = prepare(shared, &kind.voice, local.ip(), token, Role::Caller).await;
+        let (description, media) = opened.map_err(|_| "load.no_media_port")?;
         let call_id = ids::new_call_id(&mut OsRandom);
         let us = Uri::sip(Some("load"), &Host::from(local.ip()), None);
         let from = kind.from.as_ref().or(shared.from());
@@ -257,7 +261,7 @@ impl Leg {
         line: Arc<Line>,
         inbox: mpsc::Receiver<Message>,
         ua: UserAgent,
-        media: Media,
+        (media, acts): Opened,
         report: CallReport,
     ) -> Self {
         Self {
@@ -268,6 +272,7 @@ impl Leg {
             is_cut_off: false,
             ua,
             media: Some(media),
+            acts,
             ambush: None,
             agenda: Vec::new(),
             talk: Duration::ZERO,
@@ -303,6 +308,7 @@ impl Leg {
             let wake = wake.unwrap_or_else(|| OsClock.now() + Duration::from_secs(3_600));
             tokio::select! {
                 message = self.inbox.recv(), if !self.is_cut_off => self.on_message(message),
+                Some(act) = next_act(&mut self.acts) => self.obey(&act),
                 () = tokio::time::sleep_until(wake_at(wake)) => self.handle_timeout().await,
                 () = cancelled.wait(), if !is_cancelled => {
                     is_cancelled = true;
@@ -357,6 +363,17 @@ impl Leg {
         }
     }
 
+    /// Does what the script asks for; keys are pressed where it runs.
+    fn obey(&mut self, act: &talk::Act) {
+        let now = OsClock.now();
+        match act {
+            talk::Act::Hold => self.ua.hold(now, Direction::SendOnly),
+            talk::Act::Resume => self.ua.hold(now, Direction::SendRecv),
+            talk::Act::Hangup => self.ua.end(now, End::Over(Ending::Script)),
+            talk::Act::Digits(_) => {}
+        }
+    }
+
     async fn press(&mut self, now: Instant) {
         let Kind::Caller(kind) = &self.kind else { return };
         let CallerKind { keys: Some(keys), voice, .. } = &**kind else { return };
@@ -389,11 +406,16 @@ impl Leg {
                         self.ua.flow_failed(now);
                     }
                 }
+                // A script begins with the answer, and so does what it hears.
+                UserAgentOutput::Early(_) if self.acts.is_some() => {}
                 UserAgentOutput::Early(agreed) => self.agree(now, agreed, false).await,
                 UserAgentOutput::Agreed(agreed) => self.agree(now, agreed, true).await,
                 UserAgentOutput::Digit(digit) => self.report.digits_heard.push(digit),
                 UserAgentOutput::Released => {
                     self.report.duration_ms = self.answered.map(|at| millis(now.since(at)));
+                    if let Some(media) = &self.media {
+                        media.release().await;
+                    }
                 }
                 UserAgentOutput::Ended(end) => self.end = Some(end),
             }
@@ -418,19 +440,24 @@ impl Leg {
         let first = agreed.negotiated.codecs.first().ok_or("media.no_common_codec")?;
         let codec = Codec::from_name(&first.name).ok_or("media.no_common_codec")?;
         let asked = agreed.negotiated.ptime;
-        let clips = &self.shared.clips;
-        let (clip, ptime_ms) = clips
-            .clip(voice.sound, codec, asked)
-            .map(|clip| (clip, asked))
-            .or_else(|| clips.clip(voice.sound, codec, 20).map(|clip| (clip, 20)))
-            .ok_or("load.no_encoder")?;
+        let (clip, repeats, ptime_ms) = match voice.says {
+            Says::Sound { index, repeats } => {
+                let clips = &self.shared.clips;
+                let (clip, ptime_ms) = clips
+                    .clip(index, codec, asked)
+                    .map(|clip| (clip, asked))
+                    .or_else(|| clips.clip(index, codec, 20).map(|clip| (clip, 20)))
+                    .ok_or("load.no_encoder")?;
+                (Some(clip), repeats, ptime_ms)
+            }
+            Says::Script(_) => (None, false, 20),
+        };
         self.report.codec = Some(codec.name().to_owned());
         let mut send_from = now;
         if let (Some(ambush), Some(media)) = (self.ambush.take(), &self.media) {
             send_from = now + ambush.before;
             media.attack(ambush.attack).await;
         }
-        let repeats = voice.repeats;
         let terms = Terms { agreed, clip, repeats, ptime_ms, send_from };
         if let Some(media) = &self.media {
             media.flow(terms).await;
@@ -445,7 +472,9 @@ impl Leg {
         let setup = now.since(self.started);
         self.report.setup_ms = Some(millis(setup));
         let is_caller = matches!(self.kind, Kind::Caller(_));
-        self.shared.board.answered(is_caller, setup);
+        if !is_caller || !is_of_actor(self.token) {
+            self.shared.board.answered(is_caller, setup);
+        }
         let ending = match &self.kind {
             Kind::Caller(kind) if kind.waits => Ending::Hold,
             _ => Ending::Script,
@@ -472,12 +501,10 @@ impl Leg {
         };
         let mut report = std::mem::take(&mut self.report);
         if self.is_flowing {
-            media.report(&mut report);
+            media.report(self.answered, &mut report);
         }
         report.digits_heard.insert_str(0, &digits);
         report.status = self.ua.status();
-        let first = media.first_packet.zip(self.answered);
-        report.first_audio_ms = first.map(|(first, answered)| millis(first.since(answered)));
         if let Some(end) = self.end.take() {
             end.tell(&mut report);
         }
@@ -509,6 +536,17 @@ async fn linger(mut leg: Leg, call_id: String) {
     leg.line.release(&call_id);
 }
 
+/// The media of an end, and what its script asks for.
+type Opened = (Media, Option<mpsc::Receiver<talk::Act>>);
+
+/// What the script asks for next; for ever where there is none.
+async fn next_act(acts: &mut Option<mpsc::Receiver<talk::Act>>) -> Option<talk::Act> {
+    match acts {
+        Some(acts) => acts.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
 /// A call's sockets, handed over, and the description that names them.
 async fn prepare(
     shared: &Shared,
@@ -516,12 +554,19 @@ async fn prepare(
     address: IpAddr,
     token: u32,
     role: Role,
-) -> io::Result<(Description, Media)> {
+) -> io::Result<(Description, Opened)> {
     let address = shared.media_address().unwrap_or(address);
     let (rtp, rtcp) = media_ports(address)?;
     let ports = (rtp.local_addr()?.port(), rtcp.local_addr()?.port());
     let mark = shared.is_paired(token).then_some(Mark { token, role });
-    let media = shared.engine.open(rtp, rtcp, mark).await;
+    let (live, acts) = match &voice.says {
+        Says::Sound { .. } => (None, None),
+        Says::Script(talk) => {
+            let (sender, acts) = mpsc::channel(LOADGEN_SCRIPT_STEPS.get());
+            (Some(Box::new(Live::new(talk, token, sender))), Some(acts))
+        }
+    };
+    let media = shared.engine.open(rtp, rtcp, mark, live).await;
     let mut description = Description::new(
         address,
         ports,
@@ -534,7 +579,7 @@ async fn prepare(
     if !voice.rtcp_mux {
         description = description.without_rtcp_mux();
     }
-    Ok((description, media))
+    Ok((description, (media, acts)))
 }
 
 fn parties(local: SocketAddr, transport: crate::config::Transport, target: &Uri) -> Parties {

@@ -37,7 +37,7 @@ use crate::line::{Arrival, Far};
 use crate::listen::Listener;
 use crate::load::{Cancellation, Lines, LoadError, far_of};
 use crate::os::{OsClock, raise_descriptors};
-use crate::scenario::{Called, Callee, Scenario, TOKEN_DIGITS};
+use crate::scenario::{Called, Callee, Says, Scenario, TOKEN_DIGITS};
 use crate::tls::{self, TlsError};
 
 /// Calls of bad actors are numbered from here; above every number of an ordinary call.
@@ -202,7 +202,11 @@ fn wanted(scenario: &Scenario) -> Vec<(usize, Codec, u16)> {
     let times: BTreeSet<u16> = voices.iter().map(|(voice, _)| voice.ptime_ms).collect();
     let mut wanted = Vec::new();
     for (voice, keys) in &voices {
-        let sounds = [Some(voice.sound), keys.and_then(|keys| keys.sound)];
+        let said = match voice.says {
+            Says::Sound { index, .. } => Some(index),
+            Says::Script(_) => None,
+        };
+        let sounds = [said, keys.and_then(|keys| keys.sound)];
         for sound in sounds.into_iter().flatten() {
             for codec in &voice.codecs {
                 wanted.extend(times.iter().map(|ptime_ms| (sound, *codec, *ptime_ms)));

@@ -25,7 +25,7 @@ use super::read::Source;
 use super::sound::{Piece, Sound};
 use super::words::{Wrong, time, times, word, wrong};
 use super::{
-    Actor, ActorKind, Called, Callee, CalleeKind, CallerKind, KeyForm, Keys, Limits, Outward,
+    Actor, ActorKind, Called, Callee, CalleeKind, CallerKind, KeyForm, Keys, Limits, Outward, Says,
     Scenario, Stage, TOKEN, TOKEN_DIGITS, Taking, Times, Voice,
 };
 use crate::config::{Authorities, Identity, OfferMode, Protection, Target, Tls, Transport};
@@ -320,8 +320,7 @@ impl Compiler<'_> {
                 None => Suite::PREFERENCE.to_vec(),
             },
             rtcp_mux: file.rtcp_mux,
-            sound,
-            repeats: !file.once,
+            says: Says::Sound { index: sound, repeats: !file.once },
         }
     }
 

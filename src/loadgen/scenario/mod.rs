@@ -13,7 +13,7 @@ mod tests;
 mod words;
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,6 +26,7 @@ pub use self::expect::{Comparison, Expectation, Measure};
 pub(crate) use self::sound::Sound;
 pub use self::sound::SoundError;
 use crate::config::{OfferMode, Protection, Target, Tls, Transport};
+use crate::script::Script;
 
 /// A scenario, ready to run.
 #[derive(Clone, Debug)]
@@ -191,9 +192,43 @@ pub(crate) struct Voice {
     pub(crate) protection: Protection,
     pub(crate) suites: Vec<Suite>,
     pub(crate) rtcp_mux: bool,
-    /// Which sound of the scenario it says.
-    pub(crate) sound: usize,
-    pub(crate) repeats: bool,
+    pub(crate) says: Says,
+}
+
+/// What a caller or callee says.
+#[derive(Clone, Debug)]
+pub(crate) enum Says {
+    /// One of the scenario's sounds, whatever the far end does.
+    Sound { index: usize, repeats: bool },
+    /// What a script says, which may wait for the far end. It begins with the answer.
+    Script(Arc<Talk>),
+}
+
+/// A caller that listens and talks.
+#[derive(Clone, Debug)]
+pub(crate) struct Talk {
+    pub(crate) script: Script,
+    /// Where to write what is heard.
+    pub(crate) save: Option<PathBuf>,
+    /// Whether there are several calls, each with a file of its own.
+    pub(crate) is_one_of_many: bool,
+}
+
+impl Talk {
+    /// `heard.wav`, or `heard-N.wav` where there are several calls.
+    pub(crate) fn save_path(&self, index: u32) -> Option<PathBuf> {
+        let path = self.save.as_deref()?;
+        if !self.is_one_of_many {
+            return Some(path.to_owned());
+        }
+        let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+        let extension = path.extension().unwrap_or_default().to_string_lossy();
+        let name = match extension.as_ref() {
+            "" => format!("{stem}-{index}"),
+            extension => format!("{stem}-{index}.{extension}"),
+        };
+        Some(path.parent().unwrap_or(Path::new("")).join(name))
+    }
 }
 
 /// How keys are pressed.

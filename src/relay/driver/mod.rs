@@ -51,6 +51,11 @@ pub trait Network {
     fn refused(&mut self) -> u64 {
         0
     }
+    /// How many datagrams were dropped, since the last time that this was asked, because they were
+    /// older than `relay.stale_ms` when the driver came to look at their socket.
+    fn stale(&mut self) -> u64 {
+        0
+    }
 }
 
 /// Which driver is wanted.

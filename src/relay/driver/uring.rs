@@ -3,10 +3,13 @@
 //!
 //! Each socket has one receive that goes on by itself (multishot) and puts datagrams into a common
 //! pool of buffers. A socket that fills more than its share of a round is taken off until what it
-//! brought is worked off, so that a flood cannot use up the pool. A socket that is closed lives on
+//! brought is worked off, so that a flood cannot use up the pool. Where the pool runs out all the
+//! same, sockets are taken up again in turns, a few at a time: to ask for all of them each time would
+//! fail for most, and cost more than forwarding does. A socket that is closed lives on
 //! until the kernel has let go of it; its place carries a generation, so that what comes late is
 //! never taken for its successor's.
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
@@ -18,6 +21,7 @@ use super::files::Files;
 use super::ring::{Completion, Ring};
 use super::tick::{TICK, Tick};
 use super::{Network, Refusal, Token, Waker};
+use crate::late::Lookout;
 use crate::socket::MediaSocket;
 
 /// User data of the watch on the waker.
@@ -35,6 +39,12 @@ const FLUSHED: usize = 16;
 /// are asked to wait for more.
 const HANDED_OUT: usize = 20;
 
+/// Sockets that are taken up again in one wait: with what waits at each under overload, no more
+/// than the pool of buffers holds.
+const ARMED_AT_ONCE: usize = 32;
+/// Sockets that are looked at for that.
+const ASKED_AT_ONCE: usize = 256;
+
 /// See the module.
 pub struct Uring {
     ring: Ring,
@@ -49,13 +59,17 @@ pub struct Uring {
     links: Box<[u16]>,
     /// Sockets with datagrams that wait.
     listed: Vec<u32>,
-    /// Sockets whose receive has ended.
-    unarmed: Vec<u32>,
+    /// Sockets whose receive has ended, the first to be taken up again in front.
+    unarmed: VecDeque<u32>,
     /// Before this they are not armed again, so that one that fails each time costs a tick.
     arm_at: Instant,
     /// Datagrams since the last wait.
     fresh: usize,
+    lookout: Lookout,
+    /// When the present wait began, or the last one.
+    entered: Instant,
     refused: u64,
+    stale: u64,
 }
 
 /// A token's sockets.
@@ -84,6 +98,10 @@ struct Socket {
     waiting: usize,
     first: u16,
     last: u16,
+    /// They came after this.
+    since: Instant,
+    /// Nothing waited in the kernel then.
+    emptied: Instant,
     /// Sends under way.
     sends: u32,
 }
@@ -91,6 +109,14 @@ struct Socket {
 impl Socket {
     const fn key(&self, index: u32) -> u64 {
         (self.generation as u64) << 32 | index as u64
+    }
+
+    /// The next datagram's buffer.
+    fn take(&mut self, links: &[u16]) -> Option<u16> {
+        let buffer = self.first;
+        self.waiting = self.waiting.checked_sub(1)?;
+        self.first = links[usize::from(buffer)];
+        Some(buffer)
     }
 }
 
@@ -117,10 +143,13 @@ impl Uring {
             sockets: Vec::new(),
             vacant: Vec::new(),
             listed: Vec::new(),
-            unarmed: Vec::new(),
+            unarmed: VecDeque::new(),
             arm_at: Instant::ZERO,
             fresh: 0,
+            lookout: Lookout::new(super::now()),
+            entered: super::now(),
             refused: 0,
+            stale: 0,
         })
     }
 
@@ -138,9 +167,10 @@ impl Uring {
         });
         let entry = &mut self.sockets[index as usize];
         let generation = (entry.generation + 1) % GENERATIONS;
-        *entry = Socket { socket: Some(socket), token, generation, ..Socket::default() };
+        let emptied = super::now();
+        *entry = Socket { socket: Some(socket), token, generation, emptied, ..Socket::default() };
         if !arm(&mut self.ring, entry, index) {
-            self.unarmed.push(index);
+            self.unarmed.push_back(index);
         }
         index
     }
@@ -152,12 +182,23 @@ impl Uring {
         }
         if now >= self.arm_at {
             self.arm_at = now + TICK;
-            let (ring, sockets) = (&mut self.ring, &mut self.sockets);
-            self.unarmed.retain(|index| {
-                let entry = &mut sockets[*index as usize];
+            let mut left = ARMED_AT_ONCE;
+            for _ in 0..self.unarmed.len().min(ASKED_AT_ONCE) {
+                if left == 0 {
+                    break;
+                }
+                let Some(index) = self.unarmed.pop_front() else { break };
+                let entry = &mut self.sockets[index as usize];
                 let is_over = entry.is_closing || entry.socket.is_none() || entry.is_armed;
-                !is_over && (entry.waiting > 0 || !arm(ring, entry, *index))
-            });
+                if is_over {
+                    continue;
+                }
+                if entry.waiting > 0 || !arm(&mut self.ring, entry, index) {
+                    self.unarmed.push_back(index);
+                } else {
+                    left -= 1;
+                }
+            }
         }
         (!self.unarmed.is_empty()).then(|| self.arm_at.since(now))
     }
@@ -208,11 +249,15 @@ impl Uring {
             } else {
                 if entry.waiting == 0 {
                     entry.first = buffer;
+                    entry.since = self.lookout.since(entry.emptied);
                 } else {
                     self.links[usize::from(entry.last)] = buffer;
                 }
                 entry.last = buffer;
                 entry.waiting += 1;
+                if more {
+                    entry.emptied = self.entered;
+                }
                 self.fresh += 1;
                 if !std::mem::replace(&mut entry.is_listed, true) {
                     self.listed.push(index);
@@ -224,20 +269,32 @@ impl Uring {
             if entry.is_closing {
                 self.end(index);
             } else {
-                self.unarmed.push(index);
+                self.unarmed.push_back(index);
             }
         } else if entry.waiting > limit::RELAY_BATCH.get() && !entry.is_cancelled {
             entry.is_cancelled = self.ring.cancel(data);
         }
     }
 
+    /// Gives back what is too old of what waits.
+    fn drop_stale(&mut self, now: Instant) {
+        for at in 0..self.listed.len() {
+            let index = self.listed[at];
+            let entry = &mut self.sockets[index as usize];
+            let old = entry.waiting - self.lookout.young(entry.waiting, entry.since, now);
+            if old > 0 {
+                entry.since = self.lookout.youth(now);
+            }
+            for buffer in (0..old).filter_map(|_| entry.take(&self.links)) {
+                self.ring.give_back(buffer);
+                self.stale += 1;
+            }
+        }
+    }
+
     /// The next datagram's buffer of a socket.
     fn take(&mut self, index: u32) -> Option<u16> {
-        let entry = self.sockets.get_mut(index as usize)?;
-        let buffer = entry.first;
-        entry.waiting = entry.waiting.checked_sub(1)?;
-        entry.first = self.links[usize::from(buffer)];
-        Some(buffer)
+        self.sockets.get_mut(index as usize)?.take(&self.links)
     }
 
     /// Begins to close a socket.
@@ -376,13 +433,33 @@ impl Network for Uring {
         let now = self.now();
         let most = self.arm_again(now).map_or(most, |until| until.min(most));
         let most = if self.listed.is_empty() { most } else { Duration::ZERO };
-        match self.tick.gather(now, most) {
-            Some(gather) if !gather.is_zero() => self.ring.enter(GATHERED, gather),
-            None if !most.is_zero() => self.ring.enter(1, most),
-            _ => self.look(),
-        }
+        self.entered = now;
+        // How long it waits, and as many datagrams as one that left some behind would bring.
+        let (most, full) = match self.tick.gather(now, most) {
+            Some(gather) if !gather.is_zero() => {
+                self.ring.enter(GATHERED, gather);
+                (gather, GATHERED)
+            }
+            None if !most.is_zero() => {
+                self.ring.enter(1, most);
+                (most, HANDED_OUT)
+            }
+            _ => {
+                self.look();
+                (Duration::ZERO, GATHERED)
+            }
+        };
         self.reap();
-        self.tick.seen(self.now(), std::mem::take(&mut self.fresh));
+        let fresh = std::mem::take(&mut self.fresh);
+        let now = self.now();
+        self.tick.seen(now, fresh);
+        self.lookout.waited(self.entered, most, now);
+        if self.lookout.is_late(now) {
+            self.drop_stale(now);
+        }
+        if fresh < full && self.unarmed.is_empty() {
+            self.lookout.seen_all(now);
+        }
         ready.clear();
         ready.extend(self.listed.iter().map(|index| self.sockets[*index as usize].token));
     }
@@ -421,5 +498,18 @@ impl Network for Uring {
 
     fn refused(&mut self) -> u64 {
         std::mem::take(&mut self.refused)
+    }
+
+    fn stale(&mut self) -> u64 {
+        std::mem::take(&mut self.stale)
+    }
+}
+
+#[cfg(test)]
+impl Uring {
+    /// As if nobody had looked since then, and what is older than this were stale.
+    pub(super) fn set_lookout(&mut self, clear: Instant, stale: Duration) {
+        self.lookout.set(clear, stale);
+        self.sockets.iter_mut().for_each(|it| it.emptied = it.emptied.min(clear));
     }
 }

@@ -10,7 +10,7 @@ use agent::Turn;
 use agent::provider::{ProviderError, ProviderEvent, SpeechId, ThoughtId, UtteranceId};
 use base::{CallId, Event, Instant, Personal, SessionId, WallTime, limit};
 use bytes::Bytes;
-use call::{Keep, Peer, Record};
+use call::{Crossing, Keep, Peer, Record};
 use edge::ear::EarCommand;
 use edge::shard::{Driver, Input, Shard, Wish};
 use media::{Channel, MediaEvent, Reserved, TapFrame};
@@ -366,6 +366,14 @@ impl Driver for Hands {
 
     fn turn(&mut self, call: CallId, turn: Turn) {
         self.turns.push((call, turn));
+    }
+
+    fn cross(&mut self, shard: usize, crossing: Box<Crossing>) -> Result<(), Box<Crossing>> {
+        if shard >= usize::from(SHARDS) {
+            return Err(crossing);
+        }
+        self.inputs.push_back((shard, Input::Call(call::Input::Crossed(crossing))));
+        Ok(())
     }
 
     fn event(&mut self, event: Event) {

@@ -370,6 +370,14 @@ impl Transactions {
         }
     }
 
+    /// Whether a request has a transaction here already: it comes again, or acknowledges or
+    /// cancels an INVITE.
+    #[must_use]
+    pub fn knows(&self, request: &Request) -> bool {
+        let keys = [key::server(request), key::cancelled(request)];
+        keys.into_iter().flatten().any(|key| self.server_keys.contains_key(&key))
+    }
+
     /// Whether this request came by two paths (RFC 3261 section 8.2.2.2): answer 482. The copy
     /// that came first is not merged.
     #[must_use]

@@ -14,18 +14,18 @@ const SIZES: [usize; 3] = [64, 8, 1];
 
 pub(super) type Bound<'q> = Query<'q, Sqlite, SqliteArguments>;
 
-/// Writes `rows`; `head` is the statement up to VALUES, of so many `columns`.
+/// Writes `rows`; a statement is what stands before VALUES, how many columns there are, and what
+/// stands after.
 pub(super) async fn write<T>(
     connection: &mut SqliteConnection,
-    head: &'static str,
-    columns: usize,
+    (head, columns, tail): (&'static str, usize, &'static str),
     rows: &[T],
     bind: impl for<'q> Fn(Bound<'q>, &T) -> Result<Bound<'q>, StoreError>,
 ) -> Result<(), StoreError> {
     let mut rest = rows;
     while let Some((chunk, after)) = split(rest) {
         rest = after;
-        let sql = format!("{head} VALUES {}", tuples(columns, chunk.len()));
+        let sql = format!("{head} VALUES {} {tail}", tuples(columns, chunk.len()));
         // Nothing of it comes from outside: values are bound.
         let mut query = sqlx::query(AssertSqlSafe(sql));
         for row in chunk {

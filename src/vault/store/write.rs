@@ -83,21 +83,14 @@ pub(crate) struct Pending {
     pub(crate) keys: Vec<(CallId, Vec<u8>)>,
     /// Calls; of one that is there twice, the last counts.
     pub(crate) calls: Vec<CallRow>,
-    turns: Vec<PartRow>,
-    ladder: Vec<PartRow>,
+    pub(crate) turns: Vec<PartRow>,
+    /// With how many messages each holds.
+    pub(crate) ladder: Vec<(PartRow, usize)>,
     /// Audit records with their hashes, in order.
     pub(crate) audits: Vec<(AuditRow, [u8; HASH_BYTES])>,
 }
 
 impl Pending {
-    /// The rows of such parts.
-    pub(crate) const fn parts(&mut self, part: Part) -> &mut Vec<PartRow> {
-        match part {
-            Part::Turn => &mut self.turns,
-            Part::Ladder => &mut self.ladder,
-        }
-    }
-
     /// Writes them all.
     pub(crate) async fn write(
         self,
@@ -105,15 +98,18 @@ impl Pending {
         workspace: &str,
     ) -> Result<(), StoreError> {
         let head = "INSERT INTO call_key (call, wrapped_key)";
-        rows::write(connection, head, 2, &self.keys, |query, (call, wrapped)| {
+        rows::write(connection, (head, 2, ""), &self.keys, |query, (call, wrapped)| {
             Ok(query.bind(call.as_bytes().to_vec()).bind(wrapped.clone()))
         })
         .await?;
         write_calls(connection, workspace, &self.calls).await?;
         let part = "INSERT OR REPLACE INTO turn (call, number, content)";
-        rows::write(connection, part, 3, &self.turns, bind_part).await?;
-        let part = "INSERT OR REPLACE INTO ladder (call, number, content)";
-        rows::write(connection, part, 3, &self.ladder, bind_part).await?;
+        rows::write(connection, (part, 3, ""), &self.turns, bind_part).await?;
+        let part = "INSERT OR REPLACE INTO ladder (call, number, content, messages)";
+        rows::write(connection, (part, 4, ""), &self.ladder, |query, (row, messages)| {
+            Ok(bind_part(query, row)?.bind(i64::try_from(*messages).unwrap_or(i64::MAX)))
+        })
+        .await?;
         write_audits(connection, &self.audits).await
     }
 }
@@ -133,10 +129,17 @@ async fn write_calls(
     let millis = |duration: Option<std::time::Duration>| {
         duration.map(|duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX))
     };
-    let head = "INSERT OR REPLACE INTO call (id, workspace, direction, trunk, voice_agent, \
+    let head = "INSERT INTO call (id, workspace, direction, trunk, voice_agent, \
         started, answered, ended, reason, setup_ms, talked_ms, transport, protection, codec, \
         keys_exposed, recording, transcript, caller_index, callee_index, personal)";
-    rows::write(connection, head, 20, calls, |query, CallRow { record, sealed }| {
+    // What the indices stand on never changes, so they are left alone.
+    let tail = "ON CONFLICT (id) DO UPDATE SET answered = excluded.answered, \
+        ended = excluded.ended, reason = excluded.reason, setup_ms = excluded.setup_ms, \
+        talked_ms = excluded.talked_ms, protection = excluded.protection, \
+        codec = excluded.codec, keys_exposed = excluded.keys_exposed, \
+        recording = excluded.recording, transcript = excluded.transcript, \
+        personal = excluded.personal";
+    rows::write(connection, (head, 20, tail), calls, |query, CallRow { record, sealed }| {
         Ok(query
             .bind(record.id.as_bytes().to_vec())
             .bind(workspace.to_owned())
@@ -167,7 +170,7 @@ async fn write_audits(
     audits: &[(AuditRow, [u8; HASH_BYTES])],
 ) -> Result<(), StoreError> {
     let head = "INSERT INTO audit (seq, previous, wall, kind, actor, call, sealed, details, hash)";
-    rows::write(connection, head, 9, audits, |query, (row, hash)| {
+    rows::write(connection, (head, 9, ""), audits, |query, (row, hash)| {
         Ok(query
             .bind(i64::try_from(row.seq).map_err(|_| StoreError::Row("audit"))?)
             .bind(row.previous.to_vec())
@@ -281,6 +284,9 @@ pub(crate) async fn erase_call(
     connection: &mut SqliteConnection,
     call: CallId,
 ) -> Result<ErasedRows, StoreError> {
+    let counted = "SELECT COALESCE(SUM(messages), 0) FROM ladder WHERE call = ?";
+    let counted = sqlx::query(counted).bind(&call.as_bytes()[..]).fetch_one(&mut *connection);
+    let messages = counted.await?.try_get::<i64, _>(0)?.unsigned_abs();
     let mut rows = [0; 5];
     let statements = [
         "UPDATE call_key SET wrapped_key = NULL WHERE call = ?",
@@ -294,6 +300,6 @@ pub(crate) async fn erase_call(
         let query = sqlx::query(statement).bind(&call.as_bytes()[..]);
         *rows = query.execute(&mut *connection).await?.rows_affected();
     }
-    let [_, _, turns, messages, recordings] = rows;
+    let [_, _, turns, _, recordings] = rows;
     Ok(ErasedRows { turns, messages, recordings })
 }

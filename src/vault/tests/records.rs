@@ -22,15 +22,20 @@ fn a_call_comes_back_as_it_was_told_next_to_a_running_edge() {
     let vault = place.open();
     let handle = vault.handle();
     let record = ended_call(1, "+15550100");
-    let entry = LadderEntry {
-        index: 0,
-        at_ms: 12,
-        leg: 0,
-        sent: false,
-        message: personal("INVITE sip:reception@edge.example SIP/2.0"),
+    let entry = |index, sent, text| {
+        let (at_ms, leg, message) = (12 + u64::from(index), 0, personal(text));
+        LadderEntry { index, at_ms, leg, sent, message }
     };
+    let ladder = vec![
+        entry(0, false, "INVITE sip:reception@edge.example SIP/2.0\r\n\r\nv=0\r\n"),
+        entry(1, true, "SIP/2.0 200 OK\r\n\r\n"),
+        entry(2, false, "ACK sip:reception@edge.example SIP/2.0\r\n\r\n"),
+    ];
     handle.submit(Record::Call(Box::new(call_in_progress(1)))).unwrap();
-    handle.submit(Record::Ladder { call: call_id(1), entry: entry.clone() }).unwrap();
+    let (set_up, rest) = ladder.split_at(2);
+    for entries in [set_up.to_vec(), rest.to_vec()] {
+        handle.submit(Record::Ladder { call: call_id(1), entries }).unwrap();
+    }
     handle.submit(turn_record(1, 0, "Hello.")).unwrap();
     handle.submit(turn_record(1, 1, "Opening hours, \"please\".\n")).unwrap();
     handle.submit(Record::Call(Box::new(record.clone()))).unwrap();
@@ -40,7 +45,7 @@ fn a_call_comes_back_as_it_was_told_next_to_a_running_edge() {
         Reader::open(&place.config()).await.unwrap().call(call_id(1)).await.unwrap()
     });
     assert_eq!(detail.personal, Some(record.personal));
-    assert_eq!(detail.ladder, [entry]);
+    assert_eq!(detail.ladder, ladder);
     assert_eq!(detail.turns, [turn(0, "Hello."), turn(1, "Opening hours, \"please\".\n")]);
     let summary = detail.summary;
     assert_eq!(summary.state, CallState::Ended);

@@ -71,8 +71,10 @@ impl Kept {
             handle.submit(turn_record(number, index, "opening hours")).unwrap();
         }
         let message = personal("INVITE sip:reception@edge.example SIP/2.0");
-        let entry = LadderEntry { index: 0, at_ms: 0, leg: 0, sent: false, message };
-        handle.submit(Record::Ladder { call: call_id(number), entry }).unwrap();
+        let entry = |index, message| LadderEntry { index, at_ms: 0, leg: 0, sent: false, message };
+        let answer = personal("SIP/2.0 404 Not Found");
+        let entries = vec![entry(0, message), entry(1, answer)];
+        handle.submit(Record::Ladder { call: call_id(number), entries }).unwrap();
         // A number of its own: calls that share one share its blind index.
         let record = ended_call(number, &format!("+15550{number:03}"));
         handle.submit(Record::Call(Box::new(record))).unwrap();
@@ -332,7 +334,7 @@ fn an_erased_call_is_on_no_disk_and_the_audit_log_says_who_did_it() {
     let [audited] = &kept.audited("call.erased")[..] else { panic!("not one") };
     assert_eq!((audited.actor.as_str(), audited.call), ("operator:ada", Some(call_id(1))));
     let details = audited.details.as_ref().unwrap().expose();
-    assert_eq!(details, "recordings=1 turns=4 messages=1");
+    assert_eq!(details, "recordings=1 turns=4 messages=2");
     assert!(kept.events.try_iter().any(|it| it == Event::CallErased { call: call_id(1) }));
     kept.verify();
     kept.vault.close();

@@ -102,7 +102,7 @@ fn fill(vault: &Vault) {
     }
     let message = personal(&text);
     let entry = LadderEntry { index: 0, at_ms: 0, leg: 0, sent: true, message };
-    handle.submit(Record::Ladder { call: call_id(1), entry }).unwrap();
+    handle.submit(Record::Ladder { call: call_id(1), entries: vec![entry] }).unwrap();
     for call in [None, Some(call_id(1))] {
         let details = AuditDetails::Sealed(personal(&text));
         let entry = AuditEntry { kind: "test.said", actor: "edge".into(), call, details };
