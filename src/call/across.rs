@@ -307,6 +307,7 @@ impl Leg {
         (leg.agreement, leg.session) = (self.agreement.take(), self.session.take());
         (leg.raised, leg.refusals) = (self.raised.take(), self.refusals);
         leg.peer_allows_update = self.peer_allows_update;
+        leg.is_to_be_recorded = self.is_to_be_recorded;
         self.partner = None;
         self.stage = Stage::Moved;
         self.retry_at = None;

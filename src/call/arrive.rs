@@ -14,6 +14,7 @@ use crate::calls::Calls;
 use crate::contract::{Output, Peer, Record};
 use crate::desk::{Desk, Ladder};
 use crate::dial::Caller;
+use crate::keep;
 use crate::leg::{Leg, PendingInvite, Stage};
 
 impl Calls {
@@ -101,14 +102,15 @@ impl Calls {
         let mut leg = Leg::new(ladder.leg(), trunk.clone(), accepted.terms.clone(), true, now);
         (leg.peer, leg.dialog, leg.ladder) = (Some(Arc::clone(peer)), Some(dialog), ladder);
         leg.note_allowed(&invite.headers);
+        leg.is_to_be_recorded = keep::wants_recording(&self.setup, &accepted);
         let caller = Caller::of(&invite, &accepted.caller);
         leg.invite = Some(PendingInvite::new(key, invite));
         let mut call = Call::new(call, accepted, caller, vec![leg], now);
         call.barge_in = self.barge_in(&call.accepted);
-        call.keep = crate::keep::of(&self.setup, &call.accepted);
+        call.keep = keep::of(&self.setup, &call.accepted);
         call.keys_exposed = keys_exposed && offer.as_ref().is_none_or(Session::is_secure_offer);
         let id = call.id;
-        self.keep_call(call);
+        self.keep_call(Box::new(call));
         self.with_call(id, Call::begin);
     }
 

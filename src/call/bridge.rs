@@ -8,7 +8,7 @@ use policy::{Accepted, Destination, DtmfMethod};
 use sip::DialogId;
 use sip::transaction::ServerKey;
 
-use crate::contract::{Keep, Output, Record};
+use crate::contract::{Keep, Output, Record, Unrecorded};
 use crate::desk::Desk;
 use crate::dial::{Caller, Route};
 use crate::leg::{Leg, Stage};
@@ -25,6 +25,9 @@ pub(crate) struct Call {
     pub(crate) keep: Keep,
     /// The legs that are being recorded as they talk with each other.
     pub(crate) taped: Option<[u8; 2]>,
+    /// Whether it is or was recorded, and why it is not, as was said last.
+    pub(crate) is_recorded: bool,
+    pub(crate) unrecorded: Option<Unrecorded>,
     pub(crate) keys_exposed: bool,
     /// The caller is the first; legs that are gone leave.
     pub(crate) legs: Vec<Leg>,
@@ -74,6 +77,8 @@ impl Call {
             barge_in: None,
             keep: Keep { recording: false, transcript: false },
             taped: None,
+            is_recorded: false,
+            unrecorded: None,
             keys_exposed: false,
             caller,
             legs,
@@ -229,11 +234,17 @@ impl Call {
         if keys_exposed {
             desk.event(Event::KeysExposed { call });
         }
-        if let (Some(caller), Some(callee)) = (self.legs.first(), self.partner(0)) {
-            self.keep.recording = self.may_tape(desk, caller, &self.legs[callee]);
-        }
-        let (wall, keep) = (desk.wall, self.keep);
-        desk.record(Record::Answered { call, wall, codec, protection, keys_exposed, keep });
+        self.judge_recording(desk);
+        let (wall, keep, unrecorded) = (desk.wall, self.keep, self.unrecorded);
+        desk.record(Record::Answered {
+            call,
+            wall,
+            codec,
+            protection,
+            keys_exposed,
+            keep,
+            unrecorded,
+        });
     }
 
     /// Both sides know that a leg is up.

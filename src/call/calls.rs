@@ -144,7 +144,7 @@ impl Calls {
         self.transactions.handle_timeout(now);
         while let Some((_, id)) = self.deadlines.first().filter(|(at, _)| *at <= now).copied() {
             // Taken out first: a call whose deadline does not move must not spin here.
-            self.disarm(id);
+            self.arm(id, None);
             self.with_call(id, |call, desk| call.on_timeout(desk));
         }
         self.pump();
@@ -382,7 +382,7 @@ impl Calls {
                 self.ledger.end_leg(&leg.trunk);
             }
         }
-        self.keep_call(*call);
+        self.keep_call(call);
     }
 
     /// Lets one leg of a call act, where it is still there.
@@ -400,9 +400,8 @@ impl Calls {
 
     /// Puts a call (back) into the table without the legs that are gone, or forgets it with the
     /// last of them.
-    pub(crate) fn keep_call(&mut self, mut call: Call) {
+    pub(crate) fn keep_call(&mut self, mut call: Box<Call>) {
         let id = call.id;
-        self.disarm(id);
         for leg in call.legs.extract_if(.., |leg| leg.stage == Stage::Gone) {
             self.gone(&leg);
         }
@@ -422,14 +421,11 @@ impl Calls {
         if let Some((key, index)) = call.passing.as_ref().and_then(Passing::sent) {
             self.requests.insert(key, LegId { call: id, index });
         }
-        if call.legs.is_empty() {
-            return;
+        let is_over = call.legs.is_empty();
+        self.arm(id, call.deadline().filter(|_| !is_over));
+        if !is_over {
+            self.calls.insert(id, call);
         }
-        if let Some(at) = call.deadline() {
-            self.deadlines.insert((at, id));
-            self.armed.insert(id, at);
-        }
-        self.calls.insert(id, Box::new(call));
     }
 
     fn index_dialogs(&mut self, call: &mut Call) {
@@ -455,10 +451,17 @@ impl Calls {
         }
     }
 
-    fn disarm(&mut self, id: CallId) {
-        if let Some(at) = self.armed.remove(&id) {
-            self.deadlines.remove(&(at, id));
+    /// Sets when a call is to be looked at, or that it is not; mostly that stays as it was.
+    fn arm(&mut self, id: CallId, due: Option<Instant>) {
+        if self.armed.get(&id).copied() == due {
+            return;
         }
+        let before = match due {
+            Some(at) => self.armed.insert(id, at),
+            None => self.armed.remove(&id),
+        };
+        before.map(|at| self.deadlines.remove(&(at, id)));
+        due.map(|at| self.deadlines.insert((at, id)));
     }
 
     /// The leg that is to be replaced, where it is here.

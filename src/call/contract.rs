@@ -261,6 +261,29 @@ pub struct Keep {
     pub transcript: bool,
 }
 
+/// Why a call is not recorded although its route or its voice agent wants that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unrecorded {
+    /// This edge records nothing.
+    Edge,
+    /// The terms of a trunk forbid it.
+    Trunk,
+    /// Nobody here can decode what is spoken.
+    Codec,
+}
+
+impl Unrecorded {
+    /// The word for it that is stored.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Edge => "edge",
+            Self::Trunk => "trunk",
+            Self::Codec => "codec",
+        }
+    }
+}
+
 /// What is stored of a call.
 #[expect(clippy::large_enum_variant, reason = "it travels in a box")]
 #[derive(Debug)]
@@ -292,6 +315,17 @@ pub enum Record {
         keys_exposed: bool,
         /// What may be kept.
         keep: Keep,
+        /// Why it is not recorded, where that was wanted.
+        unrecorded: Option<Unrecorded>,
+    },
+    /// Whether it is recorded is no longer what was said when it was answered.
+    Recorded {
+        /// Its id.
+        call: CallId,
+        /// Whether it is, or was at any time.
+        recording: bool,
+        /// Why it is not, at least from some time on, where that was wanted.
+        unrecorded: Option<Unrecorded>,
     },
     /// It ended.
     Ended {

@@ -40,6 +40,8 @@ pub(crate) enum Waiting {
 pub(crate) struct Route {
     /// For whom.
     pub(crate) waiting: Waiting,
+    /// Whether it wants the call recorded.
+    is_recorded: bool,
     /// What is left, in order.
     left: VecDeque<Attempt>,
     /// Attempts made so far.
@@ -167,12 +169,19 @@ impl Call {
     pub(crate) fn route_caller(&mut self, desk: &mut Desk<'_>) {
         if let Destination::Trunk { targets } = &self.accepted.destination {
             let targets = targets.clone();
-            self.route(desk, &targets, Waiting::Caller);
+            self.route(desk, &targets, Waiting::Caller, self.accepted.record);
         }
     }
 
     /// Takes targets and dials the first.
-    pub(crate) fn route(&mut self, desk: &mut Desk<'_>, targets: &[Target], waiting: Waiting) {
+    /// `is_recorded` is what the route says of recording.
+    pub(crate) fn route(
+        &mut self,
+        desk: &mut Desk<'_>,
+        targets: &[Target],
+        waiting: Waiting,
+        is_recorded: bool,
+    ) {
         let left = targets.iter().cloned().map(Arc::new).flat_map(|target| {
             let uris = target.send_to.clone();
             uris.into_iter().map(move |uri| Attempt {
@@ -183,6 +192,7 @@ impl Call {
         });
         self.route = Some(Route {
             waiting,
+            is_recorded,
             left: left.collect(),
             made: 0,
             callee: None,
@@ -228,6 +238,7 @@ impl Call {
             _ => 0,
         };
         (leg.is_counted, leg.partner) = (true, Some(partner));
+        leg.is_to_be_recorded = self.route.as_ref().is_some_and(|route| route.is_recorded);
         desk.ledger.attempt(desk.now, &trunk);
         desk.ledger.begin_leg(&trunk);
         desk.event(Event::LegDialled { leg: id, trunk: trunk.clone() });

@@ -117,11 +117,7 @@ impl Call {
             // Of an INVITE of ours its transaction tells.
             Stage::Inviting if leg.is_caller() => self.hang_up(desk, Reason::FlowLost),
             Stage::Answered => leg.back_by = Some(desk.now + limit::CALL_FLOW_RETURN_MS.millis()),
-            Stage::Inviting
-            | Stage::Talking
-            | Stage::Ending
-            | Stage::Moved
-            | Stage::Gone => {}
+            Stage::Inviting | Stage::Talking | Stage::Ending | Stage::Moved | Stage::Gone => {}
         }
     }
 

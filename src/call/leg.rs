@@ -91,6 +91,8 @@ pub(crate) struct Leg {
     /// Whether it is the caller's, or has taken its place.
     pub(crate) is_callers_side: bool,
     pub(crate) stage: Stage,
+    /// Whether what brought it into its call wants its talk recorded.
+    pub(crate) is_to_be_recorded: bool,
     /// Whether the trunk's and the edge's counts hold it.
     pub(crate) is_counted: bool,
     /// Whether its ports are being asked for anew, since it moves to another call.
@@ -166,6 +168,7 @@ impl Leg {
             partner: None,
             is_callers_side: id.index == 0,
             stage: Stage::Inviting,
+            is_to_be_recorded: false,
             is_counted: false,
             is_moving: false,
             peer: None,

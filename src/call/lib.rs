@@ -37,7 +37,9 @@ mod transfer;
 
 pub use across::Crossing;
 pub use calls::Calls;
-pub use contract::{AgentCard, Input, Keep, Ledger, Output, Peer, Record, Setup, Unserved};
+pub use contract::{
+    AgentCard, Input, Keep, Ledger, Output, Peer, Record, Setup, Unrecorded, Unserved,
+};
 
 /// The shard that owns the dialog which a Replaces value names (RFC 3891); `None` where it cannot
 /// be one of ours.

@@ -226,7 +226,7 @@ impl Call {
         let mut leg = Leg::new(id, trunk, terms, true, desk.now);
         (leg.peer, leg.dialog) = (Some(peer), Some(dialog));
         (leg.partner, leg.is_callers_side) = (old.partner, old.is_callers_side);
-        leg.is_held = old.is_held;
+        (leg.is_held, leg.is_to_be_recorded) = (old.is_held, old.is_to_be_recorded);
         leg.note_allowed(&invite.headers);
         leg.note(desk, true, &Message::Request(invite.clone()));
         let refuse = |leg: &mut Leg, desk: &mut Desk<'_>, reason| {

@@ -1,50 +1,78 @@
 //! Tape: the recording of a call between two trunks. It runs while two legs talk with each other,
-//! both may be recorded, and what they say can be decoded.
+//! where what brought each of them into the call wants it (a route's `record`, or the voice agent
+//! whose caller it was), both may be recorded, and what they say can be decoded.
 
 use media::LegPlan;
-use policy::Destination;
 
 use crate::bridge::Call;
-use crate::contract::Output;
+use crate::contract::{Output, Record, Unrecorded};
 use crate::desk::Desk;
+use crate::keep;
 use crate::leg::{Leg, Stage};
 
 impl Call {
     /// Begins or ends the recording, where what the legs do now wants another.
     pub(crate) fn follow_tape(&mut self, desk: &mut Desk<'_>) {
-        let wanted = self.recordable(desk);
-        if wanted == self.taped {
-            return;
+        let talking = self.talking();
+        let judged = talking.and_then(|[one, other]| {
+            may_tape(desk, self.legs.get(self.place(one)?)?, self.legs.get(self.place(other)?)?)
+        });
+        let wanted = talking.filter(|_| judged == Some(Ok(())));
+        if wanted != self.taped {
+            if self.taped.take().is_some() {
+                desk.output(Output::StopTape { call: self.id });
+            }
+            if let Some([caller, callee]) = wanted {
+                let leg = |index| base::LegId { call: self.id, index };
+                let (caller, callee) = (leg(caller), leg(callee));
+                desk.output(Output::Tape { call: self.id, caller, callee });
+            }
+            self.taped = wanted;
         }
-        if self.taped.take().is_some() {
-            desk.output(Output::StopTape { call: self.id });
+        let is_recorded = self.is_recorded || judged == Some(Ok(()));
+        let unrecorded = judged.and_then(Result::err).or(self.unrecorded);
+        if (is_recorded, unrecorded) != (self.is_recorded, self.unrecorded) {
+            (self.is_recorded, self.unrecorded) = (is_recorded, unrecorded);
+            let (call, recording) = (self.id, is_recorded);
+            desk.record(Record::Recorded { call, recording, unrecorded });
         }
-        if let Some([caller, callee]) = wanted {
-            let leg = |index| base::LegId { call: self.id, index };
-            desk.output(Output::Tape { call: self.id, caller: leg(caller), callee: leg(callee) });
-        }
-        self.taped = wanted;
     }
 
-    /// Whether this call may be recorded once these two legs talk.
-    pub(crate) fn may_tape(&self, desk: &Desk<'_>, one: &Leg, other: &Leg) -> bool {
-        let is_allowed = |leg: &Leg| {
-            let plan = leg.media.as_ref().and_then(|media| media.plan());
-            leg.terms.recording == policy::Keep::Allowed && plan.is_some_and(LegPlan::is_decodable)
+    /// What is said of the recording when the call is answered.
+    pub(crate) fn judge_recording(&mut self, desk: &Desk<'_>) {
+        let judged = match (self.legs.first(), self.partner(0)) {
+            (Some(caller), Some(callee)) => may_tape(desk, caller, &self.legs[callee]),
+            (Some(caller), None) if caller.is_to_be_recorded => {
+                Some(keep::forbids(desk.setup, [&self.accepted.terms]).map_or(Ok(()), Err))
+            }
+            _ => None,
         };
-        let is_routed = matches!(self.accepted.destination, Destination::Trunk { .. });
-        let is_wanted = is_routed && self.accepted.record && desk.setup.recording;
-        is_wanted && is_allowed(one) && is_allowed(other)
+        self.keep.recording = judged == Some(Ok(()));
+        self.is_recorded = self.keep.recording;
+        self.unrecorded = judged.and_then(Result::err);
     }
 
-    /// The two that talk, the caller's side first, where they are to be recorded.
-    fn recordable(&self, desk: &Desk<'_>) -> Option<[u8; 2]> {
+    /// The two that talk with each other, the caller's side first.
+    fn talking(&self) -> Option<[u8; 2]> {
         let is_up = |leg: &&Leg| leg.stage == Stage::Talking;
         let one = self.legs.iter().filter(is_up).find(|leg| leg.partner.is_some())?;
         let at = self.partner(self.place(one.id.index)?)?;
         let other = self.legs.get(at).filter(is_up)?;
-        let is_ending = self.ending.is_some();
-        let pair = [one.id.index, other.id.index];
-        (!is_ending && self.may_tape(desk, one, other)).then_some(pair)
+        self.ending.is_none().then_some([one.id.index, other.id.index])
     }
+}
+
+/// Whether these two may be recorded once they talk; `None` where nobody wants that.
+fn may_tape(desk: &Desk<'_>, one: &Leg, other: &Leg) -> Option<Result<(), Unrecorded>> {
+    let is_decodable = |leg: &Leg| {
+        let plan = leg.media.as_ref().and_then(|media| media.plan());
+        plan.is_some_and(LegPlan::is_decodable)
+    };
+    let is_wanted = one.is_to_be_recorded && other.is_to_be_recorded;
+    let judge = || match keep::forbids(desk.setup, [&one.terms, &other.terms]) {
+        Some(forbidden) => Err(forbidden),
+        None if is_decodable(one) && is_decodable(other) => Ok(()),
+        None => Err(Unrecorded::Codec),
+    };
+    is_wanted.then(judge)
 }

@@ -215,7 +215,7 @@ impl Call {
         desk.event(Event::TransferBegan { call: self.id });
         let waiting = Waiting::Transfer { stays: transfer.stays };
         self.called = accepted.called.clone();
-        self.route(desk, targets, waiting);
+        self.route(desk, targets, waiting, accepted.record);
     }
 
     fn transfer_attempt(&self, desk: &Desk<'_>, at: usize, place: &Uri) -> Option<Attempt> {

@@ -168,6 +168,7 @@ fn row(call: &CallSummary) -> Value {
         "codec": call.codec,
         "keys_exposed": call.keys_exposed,
         "recording": call.recording,
+        "unrecorded": Some(&call.unrecorded).filter(|it| !it.is_empty()),
         "transcript": call.transcript,
     })
 }
@@ -214,6 +215,10 @@ fn shown(detail: &CallDetail, ladder: bool, decision: bool) -> anyhow::Result<St
     if call.recording && call.numbers.is_some() && detail.recordings.is_empty() {
         writeln!(out, "  recording: none, the store failed when it was to begin")?;
     }
+    if let Some(why) = unrecorded(&call.unrecorded) {
+        let how_much = if call.recording { "not all of it" } else { "none" };
+        writeln!(out, "  recording: {how_much}, {why}")?;
+    }
     if call.transcript && call.transcript_erased {
         writeln!(out, "  transcript: erased")?;
     }
@@ -241,6 +246,17 @@ fn decided(personal: &CallPersonal) -> [(&'static str, &Personal<String>); 3] {
 /// A JSON text; null where there is none.
 fn parsed(text: &Personal<String>) -> Value {
     serde_json::from_str(text.expose()).unwrap_or_default()
+}
+
+/// Why a call was not recorded that should have been, for people.
+fn unrecorded(word: &str) -> Option<String> {
+    Some(match word {
+        "" => return None,
+        "edge" => "this edge records nothing (`recording` of its [vault])".to_owned(),
+        "trunk" => "a trunk does not allow it (`recording` in the policy)".to_owned(),
+        "codec" => "its codec goes through and is not decoded here".to_owned(),
+        other => other.to_owned(),
+    })
 }
 
 /// How a recording stands, in words.

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use base::{Blame, CallId, Event, Instant, Personal, Reason, TrunkName, WallTime, limit};
-use call::Record;
+use call::{Record, Unrecorded};
 use media::Quality;
 use policy::{Attempt, Decision, Destination, Observed};
 use serde_json::json;
@@ -115,7 +115,7 @@ impl Archive {
                 self.open.insert(call, Open::new(record, waiting));
                 self.arrivals.push_back((now, call));
             }
-            Record::Answered { call, wall, codec, protection, keys_exposed, keep } => {
+            Record::Answered { call, wall, codec, protection, keys_exposed, keep, unrecorded } => {
                 let Some(open) = self.open.get_mut(&call) else { return };
                 let record = &mut open.record;
                 record.answered = Some(wall);
@@ -123,6 +123,15 @@ impl Archive {
                 (record.codec, record.protection) = (codec, protection);
                 record.keys_exposed = keys_exposed;
                 (record.recording, record.transcript) = (keep.recording, keep.transcript);
+                record.unrecorded = unrecorded.map_or("", Unrecorded::word);
+                self.write(call);
+            }
+            Record::Recorded { call, recording, unrecorded } => {
+                let Some(open) = self.open.get_mut(&call).filter(|open| !open.is_done) else {
+                    return;
+                };
+                open.record.recording = recording;
+                open.record.unrecorded = unrecorded.map_or("", Unrecorded::word);
                 self.write(call);
             }
             Record::Ended { call, wall, reason, talked } => {
@@ -377,6 +386,7 @@ fn arrived(
         protection: "none",
         codec: "",
         keys_exposed: false,
+        unrecorded: "",
         recording: false,
         transcript: false,
         personal: CallPersonal {

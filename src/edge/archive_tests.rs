@@ -109,7 +109,16 @@ impl Kept {
         let call = self.arrive(number);
         let (codec, protection) = ("PCMA", "AES_CM_128_HMAC_SHA1_80");
         let (wall, keys_exposed, keep) = (self.clock.wall(), false, call::Keep::default());
-        self.store(Record::Answered { call, wall, codec, protection, keys_exposed, keep });
+        let unrecorded = None;
+        self.store(Record::Answered {
+            call,
+            wall,
+            codec,
+            protection,
+            keys_exposed,
+            keep,
+            unrecorded,
+        });
         call
     }
 
@@ -257,7 +266,16 @@ fn a_call_that_is_answered_or_given_up_is_always_stored_whole() {
             let (codec, protection) = ("PCMA", "AES_CM_128_HMAC_SHA1_80");
             let wall = kept.clock.wall();
             let keys_exposed = false;
-            kept.store(Record::Answered { call, wall, codec, protection, keys_exposed, keep });
+            let unrecorded = None;
+            kept.store(Record::Answered {
+                call,
+                wall,
+                codec,
+                protection,
+                keys_exposed,
+                keep,
+                unrecorded,
+            });
             kept.message(call, false);
             kept.at(u64::from(number) * 2_000);
         }

@@ -45,6 +45,7 @@ impl Place {
                 protection: "none",
                 codec: "",
                 keys_exposed: false,
+                unrecorded: "",
                 recording: false,
                 transcript: false,
                 personal: CallPersonal::default(),

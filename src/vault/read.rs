@@ -105,6 +105,8 @@ pub struct CallSummary {
     pub keys_exposed: bool,
     /// Whether recording was on.
     pub recording: bool,
+    /// A word for why not, or not all the time, where it was wanted; else empty.
+    pub unrecorded: String,
     /// Whether the transcript was on.
     pub transcript: bool,
     /// Whether it was erased since, alone or with the call.

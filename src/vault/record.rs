@@ -114,6 +114,8 @@ pub struct CallRecord {
     pub keys_exposed: bool,
     /// Whether recording was on.
     pub recording: bool,
+    /// A word for why not, or not all the time, where it was wanted; else empty.
+    pub unrecorded: &'static str,
     /// Whether the transcript was on.
     pub transcript: bool,
     /// What identifies a person; sealed.

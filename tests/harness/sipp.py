@@ -56,9 +56,10 @@ def run(box, scenario, port, mode="t1", address="127.0.0.1", timeout=15, name=No
 
 
 class Server:
-    """sipp as who is called, for one call over UDP; `fails` where its scenario ends in an error."""
+    """sipp as who is called, for one call over UDP; `fails` where its scenario ends in an error.
+    With `media` it sends back all that comes to that port."""
 
-    def __init__(self, box, scenario, port, fails=False, name=None, **fields):
+    def __init__(self, box, scenario, port, fails=False, name=None, media=None, **fields):
         self.box, self.name, self.fails = box, name or scenario, fails
         text = (SCENARIOS / f"{scenario}.xml").read_text()
         for key, value in fields.items():
@@ -70,6 +71,8 @@ class Server:
             "-trace_err", "-error_file", box.path(f"{self.name}.errors"),
             "-trace_msg", "-message_file", box.path(f"{self.name}.messages"),
         ]  # fmt: skip
+        if media:
+            command += ["-mi", "127.0.0.1", "-mp", media, "-rtp_echo"]
         self.process = box.start(self.name, command)
         # It opens its socket at once and says nothing of it.
         wait_for("sipp listens", lambda: is_taken(port), 5)

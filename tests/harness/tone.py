@@ -5,6 +5,7 @@ import array
 import cmath
 import math
 from dataclasses import dataclass
+from operator import mul
 
 from .case import check
 from .sound import write_wav
@@ -61,8 +62,8 @@ def windows(samples, rate, frequency):
     found = []
     for start in range(0, len(samples) - size + 1, hop):
         part = samples[start : start + size]
-        value = 2 * sum(map(lambda a, b: a * b, part, table)) / size * angle
-        found.append((value, 2 * sum(it * it for it in part) / size))
+        value = 2 * sum(map(mul, part, table)) / size * angle
+        found.append((value, 2 * sum(map(mul, shape, map(mul, part, part))) / size))
         angle *= onward
     return found
 

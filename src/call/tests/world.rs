@@ -15,7 +15,9 @@ use sip::digest::Login;
 use sip::transaction::FlowId;
 use sip::{Message, Name, Request, Response};
 
-use crate::{AgentCard, Calls, Crossing, Input, Keep, Ledger, Output, Peer, Record, Setup, Unserved};
+use crate::{
+    AgentCard, Calls, Crossing, Input, Keep, Ledger, Output, Peer, Record, Setup, Unserved,
+};
 
 /// A carrier over TLS, a lab over plaintext, and an agent for both.
 pub(super) const POLICY: &str = r#"

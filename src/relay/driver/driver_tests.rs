@@ -48,25 +48,34 @@ for_each_driver! {
     a_refused_datagram_is_told
     without_descriptors_no_socket_opens_and_scarce_ones_are_not_doubled
     no_packet_allocates
+    a_driver_that_was_away_drops_what_is_old_and_keeps_the_newest
+    a_socket_that_was_seen_meanwhile_loses_nothing
     a_driver_can_end_in_the_middle_of_everything
 }
 
 type Make<'a> = &'a dyn Fn(Files) -> Box<dyn Driven>;
 
-/// Both have a waker.
+/// What both have.
 trait Driven: Network {
     fn waker(&self) -> Waker;
+    fn set_lookout(&mut self, clear: Instant, stale: Duration);
 }
 
 impl Driven for Epoll {
     fn waker(&self) -> Waker {
         self.waker()
     }
+    fn set_lookout(&mut self, clear: Instant, stale: Duration) {
+        self.set_lookout(clear, stale);
+    }
 }
 
 impl Driven for Uring {
     fn waker(&self) -> Waker {
         self.waker()
+    }
+    fn set_lookout(&mut self, clear: Instant, stale: Duration) {
+        self.set_lookout(clear, stale);
     }
 }
 
@@ -90,7 +99,10 @@ impl Rig {
     fn with(make: Make<'_>, files: usize) -> Self {
         let process = std::process::id().to_be_bytes();
         let ip = [127, process[2] | 0x40, process[3], RIGS.fetch_add(1, Ordering::Relaxed)];
-        Self { net: make(Files::most(files)), ready: Vec::new(), ip: ip.into() }
+        let mut net = make(Files::most(files));
+        // A busy machine makes nothing stale.
+        net.set_lookout(net.now(), LONG);
+        Self { net, ready: Vec::new(), ip: ip.into() }
     }
 
     /// Opens a token on a free port.
@@ -435,6 +447,68 @@ fn no_packet_allocates(make: Make<'_>) {
         allocation_counter::measure(|| heard = (0..100).map(|_| round(&mut rig)).sum::<usize>());
     assert!(heard > 3_500, "{heard}");
     assert_eq!(counted.count_total, 0);
+}
+
+/// Sends 25 numbered datagrams to each port, and tells the driver that nobody looked for so long.
+fn after_half_a_second(rig: &mut Rig, socket: &UdpSocket, ports: &[SocketAddr]) {
+    rig.rest();
+    for port in ports {
+        (0..25).for_each(|number| assert_eq!(socket.send_to(&[number], port).unwrap(), 1));
+    }
+    let away = Duration::from_millis(500);
+    rig.net.set_lookout(rig.net.now() - away, limit::RELAY_STALE_MS.millis());
+}
+
+/// The numbers that come out at each token until nothing comes any more.
+fn numbers(rig: &mut Rig) -> BTreeMap<Token, Vec<u8>> {
+    let mut heard: BTreeMap<Token, Vec<u8>> = BTreeMap::new();
+    let (mut quiet, mut buffer) = (0, [0; 1_501]);
+    while quiet < 5 {
+        rig.net.wait(Duration::from_millis(1), &mut rig.ready);
+        quiet = if rig.ready.is_empty() { quiet + 1 } else { 0 };
+        for token in rig.ready.clone() {
+            while rig.net.receive(token, &mut buffer).is_some() {
+                heard.entry(token).or_default().push(buffer[0]);
+            }
+        }
+    }
+    heard
+}
+
+fn a_driver_that_was_away_drops_what_is_old_and_keeps_the_newest(make: Make<'_>) {
+    let mut rig = Rig::new(make);
+    let ports: Vec<_> = (0..8).map(|call| rig.open(call * 2)).collect();
+    let (socket, there) = rig.peer();
+    (0..4).for_each(|call| rig.net.connect(call * 2, there));
+    after_half_a_second(&mut rig, &socket, &ports);
+    let heard = numbers(&mut rig);
+    assert_eq!(heard.len(), 8);
+    let mut passed = 0;
+    for numbers in heard.values() {
+        // 150 of the 500 ms; fewer, where this machine is slow.
+        assert!((1..=8).contains(&numbers.len()), "{numbers:?}");
+        assert!(numbers.iter().copied().eq(25 - numbers.len() as u8..25), "{numbers:?}");
+        passed += numbers.len() as u64;
+    }
+    assert_eq!((rig.net.stale(), rig.net.stale()), (200 - passed, 0));
+    // Then it is an ordinary driver again.
+    rig.net.set_lookout(rig.net.now(), LONG);
+    (0..25).for_each(|number| assert_eq!(socket.send_to(&[number], ports[0]).unwrap(), 1));
+    assert_eq!(numbers(&mut rig)[&0].len(), 25);
+    assert_eq!(rig.net.stale(), 0);
+}
+
+fn a_socket_that_was_seen_meanwhile_loses_nothing(make: Make<'_>) {
+    let mut rig = Rig::new(make);
+    let (socket, _) = rig.peer();
+    rig.rest();
+    let away = rig.net.now();
+    rig.net.set_lookout(away - Duration::from_secs(3_600), Duration::from_secs(1_800));
+    // It is newer than the last look at all of them.
+    let port = rig.open(0);
+    (0..25).for_each(|number| assert_eq!(socket.send_to(&[number], port).unwrap(), 1));
+    assert_eq!(numbers(&mut rig)[&0].len(), 25);
+    assert_eq!(rig.net.stale(), 0);
 }
 
 fn a_driver_can_end_in_the_middle_of_everything(make: Make<'_>) {

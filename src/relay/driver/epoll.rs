@@ -3,7 +3,7 @@
 //!
 //! A socket that shows up has one datagram, nearly always: a stream sends one in 20 ms and a tick
 //! is a fiftieth of that. So one is taken and the kernel is not asked in vain for another; a socket
-//! that shows up twice in a row is emptied. There is nothing for `sendmmsg` and `recvmmsg` to
+//! that shows up twice in a row, or has not been looked at for long, is emptied. There is nothing for `sendmmsg` and `recvmmsg` to
 //! batch, since they serve one socket and each leg has its own.
 
 use std::mem::MaybeUninit;
@@ -18,8 +18,9 @@ use rustix::thread::clock_nanosleep_relative;
 use rustix::time::ClockId;
 
 use super::files::Files;
-use super::tick::Tick;
+use super::tick::{RESTED, Tick};
 use super::{Network, Token, Waker};
+use crate::late::{Late, Lookout};
 use crate::socket::MediaSocket;
 
 /// Descriptors reported by one wait.
@@ -38,6 +39,15 @@ pub struct Epoll {
     round: u64,
     /// The last wait could not list all.
     has_more: bool,
+    lookout: Lookout,
+    /// When the last wait ended.
+    looked: Instant,
+    /// It found that there may be old audio.
+    is_late: bool,
+    late: Late,
+    /// Whose datagrams `late` has.
+    late_for: Option<Token>,
+    stale: u64,
 }
 
 /// A token's sockets.
@@ -57,26 +67,42 @@ struct Leg {
     is_backlogged: bool,
     /// Whether this round may still ask it.
     may_have_more: bool,
+    /// What waits came after this.
+    since: Instant,
+    /// Nothing waited then.
+    emptied: Instant,
 }
 
 impl Leg {
-    const fn new(socket: MediaSocket) -> Self {
-        Self { socket, ready: 0, is_backlogged: false, may_have_more: false }
+    fn new(socket: MediaSocket) -> Self {
+        let now = super::now();
+        Self {
+            socket,
+            ready: 0,
+            is_backlogged: false,
+            may_have_more: false,
+            since: now,
+            emptied: now,
+        }
     }
 
-    /// A wait found datagrams in it; `is_late` where there may be many.
-    const fn found(&mut self, round: u64, is_late: bool) {
-        self.is_backlogged = is_late || self.ready + 1 == round;
+    /// A wait found datagrams in it that came after `since`.
+    const fn found(&mut self, round: u64, since: Instant, is_backlogged: bool) {
+        self.is_backlogged = is_backlogged || self.ready + 1 == round;
         self.ready = round;
+        self.since = since;
         self.may_have_more = true;
     }
 
-    fn receive(&mut self, buffer: &mut [u8]) -> Option<(usize, SocketAddr)> {
+    fn receive(&mut self, buffer: &mut [u8], now: Instant) -> Option<(usize, SocketAddr)> {
         if !self.may_have_more {
             return None;
         }
         let datagram = self.socket.receive(buffer);
         self.may_have_more = datagram.is_some() && self.is_backlogged;
+        if datagram.is_none() {
+            self.emptied = now;
+        }
         datagram
     }
 }
@@ -90,8 +116,22 @@ impl Epoll {
         let poll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let wake = Waker::new()?;
         epoll::add(&poll, &wake, epoll::EventData::new_u64(WAKE), epoll::EventFlags::IN)?;
-        let tick = Tick::default();
-        Ok(Self { poll, wake, files, tick, places: Vec::new(), round: 1, has_more: false })
+        let now = super::now();
+        Ok(Self {
+            poll,
+            wake,
+            files,
+            tick: Tick::default(),
+            places: Vec::new(),
+            round: 1,
+            has_more: false,
+            lookout: Lookout::new(now),
+            looked: now,
+            is_late: false,
+            late: Late::default(),
+            late_for: None,
+            stale: 0,
+        })
     }
 
     /// Ends this driver's wait from another thread.
@@ -124,20 +164,50 @@ impl Epoll {
     }
 
     /// Sleeps as the load asks; whether something may have come.
-    fn sleep(&self, most: Duration) -> bool {
+    fn sleep(&mut self, most: Duration) -> bool {
         if most.is_zero() || self.has_more {
             return true;
         }
-        if let Some(gather) = self.tick.gather(self.now(), most) {
+        let asked = self.now();
+        if let Some(gather) = self.tick.gather(asked, most) {
             if !gather.is_zero() {
                 let _ = clock_nanosleep_relative(ClockId::Monotonic, &timespec(gather));
+                self.lookout.waited(asked, gather, self.now());
             }
             return true;
         }
         // `epoll_wait` counts in whole milliseconds; this counts in nanoseconds. An interrupted
         // wait is an empty one: the worker's next round waits again.
         let mut poll = [PollFd::new(&self.poll, PollFlags::IN)];
-        rustix::event::poll(&mut poll, Some(&timespec(most))).is_ok_and(|ready| ready > 0)
+        let ready = rustix::event::poll(&mut poll, Some(&timespec(most)));
+        self.lookout.waited(asked, most, self.now());
+        ready.is_ok_and(|ready| ready > 0)
+    }
+
+    /// The next datagram of a socket that is late, out of what is left of it.
+    fn receive_late(&mut self, token: Token, buffer: &mut [u8]) -> Option<(usize, SocketAddr)> {
+        loop {
+            if self.late_for == Some(token) {
+                if let Some(datagram) = self.late.next(buffer) {
+                    return Some(datagram);
+                }
+                self.late_for = None;
+            }
+            let place = self.places.get_mut(token)?.as_mut()?;
+            let connected = place.connected.as_mut().map(|(_, leg)| leg);
+            let mut legs = connected.into_iter().chain([&mut place.open]);
+            let leg =
+                legs.find(|leg| leg.may_have_more && self.lookout.is_old(leg.since, self.looked))?;
+            leg.may_have_more = false;
+            self.stale += self.late.clear() as u64;
+            let receive = |buffer: &mut [u8]| leg.socket.receive(buffer);
+            let (old, is_all) = self.late.fill(&self.lookout, leg.since, self.looked, receive);
+            self.stale += old as u64;
+            if is_all {
+                leg.emptied = self.looked;
+            }
+            self.late_for = Some(token);
+        }
     }
 }
 
@@ -208,7 +278,8 @@ impl Network for Epoll {
             &mut []
         };
         self.has_more = found.len() == EVENTS;
-        let is_late = self.tick.has_rested(self.now());
+        self.looked = super::now();
+        let has_rested = self.tick.has_rested(self.looked);
         let mut count = 0;
         for event in found {
             let data = event.data.u64();
@@ -218,23 +289,36 @@ impl Network for Epoll {
             }
             let Ok(token) = Token::try_from(data / 2) else { continue };
             let Some(place) = self.places.get_mut(token).and_then(Option::as_mut) else { continue };
-            match (&mut place.connected, data % 2) {
-                (Some((_, leg)), 1) => leg.found(self.round, is_late),
-                _ => place.open.found(self.round, is_late),
-            }
+            let leg = match (&mut place.connected, data % 2) {
+                (Some((_, leg)), 1) => leg,
+                _ => &mut place.open,
+            };
+            let since = self.lookout.since(leg.emptied);
+            let is_backlogged = has_rested || self.looked.since(since) > RESTED;
+            leg.found(self.round, since, is_backlogged);
             // Both sockets of a token may be ready.
             if ready.last() != Some(&token) {
                 ready.push(token);
             }
             count += 1;
         }
-        self.tick.seen(self.now(), count);
+        self.tick.seen(self.looked, count);
+        self.is_late = self.lookout.is_late(self.looked);
+        if !self.has_more {
+            self.lookout.seen_all(self.looked);
+        }
     }
 
     fn receive(&mut self, token: Token, buffer: &mut [u8]) -> Option<(usize, SocketAddr)> {
+        if self.is_late
+            && let Some(datagram) = self.receive_late(token, buffer)
+        {
+            return Some(datagram);
+        }
+        let looked = self.looked;
         let place = self.place(token)?;
-        let connected = place.connected.as_mut().and_then(|(_, leg)| leg.receive(buffer));
-        connected.or_else(|| place.open.receive(buffer))
+        let connected = place.connected.as_mut().and_then(|(_, leg)| leg.receive(buffer, looked));
+        connected.or_else(|| place.open.receive(buffer, looked))
     }
 
     fn send(&mut self, token: Token, to: SocketAddr, datagram: &[u8]) -> bool {
@@ -243,5 +327,21 @@ impl Network for Epoll {
             Some((peer, leg)) if *peer == to => leg.socket.send(datagram).is_ok(),
             _ => place.open.socket.send_to(to, datagram).is_ok(),
         }
+    }
+
+    fn stale(&mut self) -> u64 {
+        std::mem::take(&mut self.stale)
+    }
+}
+
+#[cfg(test)]
+impl Epoll {
+    /// As if nobody had looked since then, and what is older than this were stale.
+    pub(super) fn set_lookout(&mut self, clear: Instant, stale: Duration) {
+        self.lookout.set(clear, stale);
+        let places = self.places.iter_mut().flatten();
+        let legs =
+            places.flat_map(|it| it.connected.iter_mut().map(|it| &mut it.1).chain([&mut it.open]));
+        legs.for_each(|leg| leg.emptied = leg.emptied.min(clear));
     }
 }

@@ -434,26 +434,27 @@ impl Network for Uring {
         let most = self.arm_again(now).map_or(most, |until| until.min(most));
         let most = if self.listed.is_empty() { most } else { Duration::ZERO };
         self.entered = now;
-        // How long it waits, and as many datagrams as one that left some behind would bring.
-        let (most, full) = match self.tick.gather(now, most) {
+        // As many datagrams as a wait brings that left some behind.
+        let full = match self.tick.gather(now, most) {
             Some(gather) if !gather.is_zero() => {
                 self.ring.enter(GATHERED, gather);
-                (gather, GATHERED)
+                self.lookout.waited(now, gather, self.now());
+                GATHERED
             }
             None if !most.is_zero() => {
                 self.ring.enter(1, most);
-                (most, HANDED_OUT)
+                self.lookout.waited(now, most, self.now());
+                HANDED_OUT
             }
             _ => {
                 self.look();
-                (Duration::ZERO, GATHERED)
+                GATHERED
             }
         };
         self.reap();
         let fresh = std::mem::take(&mut self.fresh);
         let now = self.now();
         self.tick.seen(now, fresh);
-        self.lookout.waited(self.entered, most, now);
         if self.lookout.is_late(now) {
             self.drop_stale(now);
         }

@@ -90,7 +90,7 @@ fn audit_row(row: &SqliteRow) -> Result<(AuditRow, [u8; HASH_BYTES]), StoreError
 
 const CALL_COLUMNS: &str = "SELECT id, direction, trunk, voice_agent, started, answered, ended, \
     reason, setup_ms, talked_ms, transport, protection, codec, keys_exposed, recording, \
-    transcript, lost, personal, transcript_erased FROM call ";
+    transcript, lost, personal, transcript_erased, unrecorded FROM call ";
 
 /// A call's row: what is readable, and what is sealed (`None`: erased).
 pub(crate) type CallRow = (CallSummary, Option<Vec<u8>>);
@@ -160,6 +160,7 @@ fn call_row(row: &SqliteRow) -> Result<CallRow, StoreError> {
         codec: row.try_get(12)?,
         keys_exposed: row.try_get(13)?,
         recording: row.try_get(14)?,
+        unrecorded: row.try_get(19)?,
         transcript: row.try_get(15)?,
         transcript_erased: row.try_get(18)?,
         numbers: None,

@@ -5,7 +5,7 @@ use sqlx::{Connection, Row, SqliteConnection};
 use super::StoreError;
 
 /// Each step is applied once and never changed after a release; `user_version` counts them.
-const STEPS: &[&str] = &[BEGINNING, RETENTION, LADDER];
+const STEPS: &[&str] = &[BEGINNING, RETENTION, LADDER, UNRECORDED];
 
 const BEGINNING: &str = "
 CREATE TABLE edge (
@@ -101,6 +101,11 @@ INSERT INTO sweep (recordings, transcripts, calls) VALUES (0, 0, 0);
 /// A row holds messages that follow each other, a line each; `number` is the first one's.
 const LADDER: &str = "
 ALTER TABLE ladder ADD COLUMN messages INTEGER NOT NULL DEFAULT 1;
+";
+
+/// Why a call was not recorded, or not all the time, where that was wanted.
+const UNRECORDED: &str = "
+ALTER TABLE call ADD COLUMN unrecorded TEXT NOT NULL DEFAULT '';
 ";
 
 async fn version(connection: &mut SqliteConnection) -> Result<i64, StoreError> {

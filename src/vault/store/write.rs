@@ -131,15 +131,15 @@ async fn write_calls(
     };
     let head = "INSERT INTO call (id, workspace, direction, trunk, voice_agent, \
         started, answered, ended, reason, setup_ms, talked_ms, transport, protection, codec, \
-        keys_exposed, recording, transcript, caller_index, callee_index, personal)";
+        keys_exposed, recording, unrecorded, transcript, caller_index, callee_index, personal)";
     // What the indices stand on never changes, so they are left alone.
     let tail = "ON CONFLICT (id) DO UPDATE SET answered = excluded.answered, \
         ended = excluded.ended, reason = excluded.reason, setup_ms = excluded.setup_ms, \
         talked_ms = excluded.talked_ms, protection = excluded.protection, \
         codec = excluded.codec, keys_exposed = excluded.keys_exposed, \
-        recording = excluded.recording, transcript = excluded.transcript, \
+        recording = excluded.recording, unrecorded = excluded.unrecorded, transcript = excluded.transcript, \
         personal = excluded.personal";
-    rows::write(connection, (head, 20, tail), calls, |query, CallRow { record, sealed }| {
+    rows::write(connection, (head, 21, tail), calls, |query, CallRow { record, sealed }| {
         Ok(query
             .bind(record.id.as_bytes().to_vec())
             .bind(workspace.to_owned())
@@ -157,6 +157,7 @@ async fn write_calls(
             .bind(record.codec)
             .bind(record.keys_exposed)
             .bind(record.recording)
+            .bind(record.unrecorded)
             .bind(record.transcript)
             .bind(sealed.caller.map(|index| index.to_vec()))
             .bind(sealed.callee.map(|index| index.to_vec()))

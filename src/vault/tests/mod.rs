@@ -115,6 +115,7 @@ fn ended_call(number: u8, caller: &str) -> CallRecord {
         protection: "AEAD_AES_128_GCM",
         codec: "opus",
         keys_exposed: false,
+        unrecorded: "",
         recording: true,
         transcript: true,
         personal: CallPersonal {
