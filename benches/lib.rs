@@ -1,4 +1,4 @@
-//! Benches of callgate: pieces (`micro.rs`), the relay beside a bare forwarder (`floor/`), and the
+//! Benches of callgate: pieces (`micro.rs`), the whole beside peers and floors (`compare/`), and the
 //! [rig] that they share. Figures are ratios within one run: each bench of ours stands beside a
 //! peer's or a floor.
 

@@ -16,6 +16,7 @@ use relay::srtp::Sender;
 use rtp::sdes::{KeySalt, Suite};
 
 mod bridge;
+mod crypto;
 mod srtp;
 
 fn main() {

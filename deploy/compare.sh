@@ -3,8 +3,9 @@
 #   deploy/compare.sh            everything but the soak, about half an hour
 #   deploy/compare.sh relay srtp some of it (--help lists what there is)
 #   deploy/compare.sh soak       ten minutes with churn
-# Installs the peers where they are missing, builds, and leaves JSON, Markdown, HTML and a plot in
-# a folder of the run's under data/compare. For figures that mean something the machine must have nothing else to do.
+# Installs the peers where they are missing, builds, and leaves JSON, Markdown (a report, and the
+# README's table), HTML and a plot in a folder of the run's under data/compare, after each part anew.
+# For figures that mean something the machine must have nothing else to do.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -34,10 +35,3 @@ fi
 ulimit -n "$(ulimit -Hn)"
 cargo build --release --locked -p callgate -p callgate-speech
 cargo bench --locked -p callgate-benches --bench compare -- "${@:-all}"
-if [ $# -eq 0 ] || [ "$1" = all ]; then
-  # What stands beside a floor and not beside a peer.
-  {
-    cargo bench --locked -p callgate-benches --bench relay_floor
-    cargo bench --locked -p callgate-benches --bench micro -- srtp
-  } 2>/dev/null | tee data/compare/floor.txt
-fi

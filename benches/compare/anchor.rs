@@ -20,6 +20,8 @@ pub(crate) struct Party {
     pub(crate) codec: Codec,
     /// The key that it protects with; plain RTP without.
     pub(crate) key: Option<KeySalt>,
+    /// How much CPU callgate's Opus takes, instead of what it takes by itself.
+    pub(crate) complexity: Option<u8>,
 }
 
 impl Party {

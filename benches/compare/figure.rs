@@ -202,6 +202,25 @@ impl Window {
         }
     }
 
+    /// Tells whoever waits for the run.
+    pub(crate) fn say(&self) {
+        eprintln!(
+            "  {:<10} {:>5} calls {:6.2} us/packet, core {:3.0} %, loss {:.3} %, p50 {:.2} p99 \
+             {:.2} worst {:.1} ms; generator {:.0} %, late {:.2} %{}",
+            self.anchor,
+            self.calls,
+            self.cpu_us,
+            self.cpu_share * 100.0,
+            self.loss * 100.0,
+            self.p50_ms,
+            self.p99_ms,
+            self.worst_ms,
+            self.generator_share * 100.0,
+            self.generator_late * 100.0,
+            if self.has_headroom { "" } else { " (no headroom)" },
+        );
+    }
+
     /// Whether calls would sound well: hardly any loss, and no queue.
     pub(crate) fn is_healthy(&self) -> bool {
         self.loss < 0.001 && self.p99_ms < 20.0

@@ -78,6 +78,7 @@ impl Anchor for Callgate {
                 let line = CryptoLine { tag: 1, key: key.clone() };
                 line.to_attribute().expose().clone()
             }),
+            complexity: party.complexity,
         });
         let Answer::Opened(sides) = self.request(&Request::Open { call, parties })? else {
             bail!("callgate's relay answers something else");

@@ -32,13 +32,15 @@ Every leg has an RTCP port of its own. Latency is from the send call to when the
 the packet, so the loopback device is in it. A figure is met when the 95 % bound of the median \
 (an order statistic, which assumes nothing about the noise) passes the bar. Pairs in which the \
 generator had no headroom (anything unsent, more than 1 % sent more than 1 ms late, or over 90 % \
-of its core used) are thrown away. Whole calls: one caller and one callee thread place calls at a \
+of its core used) are thrown away. It has real-time priority where the system permits it, and \
+protects its packets before a window. Most calls: steps of 5 %; a step is well if one window of \
+three is, and not if two say no while the generator had headroom. Whole calls: one caller and one callee thread place calls at a \
 fixed rate whatever comes of them, over TLS without resumption (X25519), offering SRTP, held for \
 half a second; no RTP flows. Both cores are everybody's; CPU is that of all processes of what \
 stands between, per call placed. The direct call goes from the same caller to the same callee.";
 
 impl Report {
-    /// Writes the four files into a folder of this run and returns the text.
+    /// Writes the files into a folder of this run and returns the text.
     pub(crate) fn save(&self, folder: &Path) -> anyhow::Result<String> {
         let began: String = self.machine.began.chars().take(19).collect();
         let folder = folder.join(began.replace(':', "-"));
@@ -50,6 +52,7 @@ impl Report {
         let text = self.markdown();
         write("compare.json", &serde_json::to_string_pretty(self)?)?;
         write("compare.md", &text)?;
+        write("table.md", &self.table())?;
         write("compare.svg", &self.plot())?;
         write("compare.html", &self.html())?;
         eprintln!("saved in {}", folder.display());
@@ -71,6 +74,28 @@ impl Report {
             ("kamailio", it.kamailio.clone()),
             ("pairs, window", format!("{}, {} s", self.pairs, self.seconds)),
         ]
+    }
+
+    /// The table of the README: what was measured, in short.
+    fn table(&self) -> String {
+        let mut text =
+            String::from("| what | callgate | peer | ratio | bar |\n|---|---|---|---|---|\n");
+        let measured = |it: &&Figure| !matches!(it.verdict, Verdict::NotMeasured(_));
+        for it in self.figures.iter().filter(measured) {
+            let peer = if it.theirs.is_nan() {
+                String::new()
+            } else {
+                format!("{} ({})", amount(it.theirs, it.unit), it.peer)
+            };
+            let ratio = if it.is_ratio { number(it.median) } else { String::new() };
+            let bar = match (bar(it), verdict(it)) {
+                (bar, _) if bar.is_empty() => bar,
+                (bar, verdict) => format!("{bar}, {}", verdict.to_lowercase()),
+            };
+            let ours = amount(it.ours, it.unit);
+            let _ = writeln!(text, "| {} | {ours} | {peer} | {ratio} | {bar} |", it.what);
+        }
+        text
     }
 
     fn markdown(&self) -> String {

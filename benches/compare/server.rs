@@ -48,6 +48,8 @@ pub(crate) struct Side {
     pub(crate) codec: String,
     /// The value of `a=crypto`; plain RTP without.
     pub(crate) crypto: Option<String>,
+    /// Of Opus, 0 to 10, where it is not what the plan says.
+    pub(crate) complexity: Option<u8>,
 }
 
 /// A line out.
@@ -140,8 +142,11 @@ impl Desk {
         });
         let [Ok(first), Ok(second)] = &mut plans else { bail!("unknown codec") };
         let rule = Rule { keys_from: KeyForm::Events, keys_to: KeyForm::Events };
-        let (there, back) =
+        let (mut there, mut back) =
             (media::between(first, second, rule), media::between(second, first, rule));
+        if let Some(complexity) = parties[0].complexity.or(parties[1].complexity) {
+            (there.complexity, back.complexity) = (complexity, complexity);
+        }
         first.purpose = Purpose::Bridge(Some(there));
         second.purpose = Purpose::Bridge(Some(back));
         for (plan, at) in plans.into_iter().flatten().zip([0, 1]) {
@@ -151,6 +156,7 @@ impl Desk {
         let side = |index: usize| Side {
             address: reserved[index].rtp,
             codec: parties[index].codec.clone(),
+            complexity: None,
             crypto: keys[index].as_ref().map(|key| {
                 let line = CryptoLine { tag: 1, key: key.clone() };
                 line.to_attribute().expose().clone()

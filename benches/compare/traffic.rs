@@ -20,7 +20,7 @@ use crate::anchor::{Anchor, Anchored, Party};
 /// From so many calls on a refusal means that the anchor is full.
 const FULL: usize = 500;
 /// Where the generator runs; what is measured has the other core.
-const GENERATOR_CORE: usize = 0;
+pub(crate) const GENERATOR_CORE: usize = 0;
 
 /// What is done with the media of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,8 +33,10 @@ pub(crate) enum Work {
     SrtpToSrtp,
     /// G.711 u-law of the caller, A-law of the callee, plain RTP.
     Recode,
-    /// G.711 u-law of the caller, Opus of the callee, plain RTP.
+    /// G.711 u-law of the caller, Opus of the callee, plain RTP; ours at what it takes by itself.
     Opus,
+    /// The same at the complexity that rtpengine works at.
+    OpusAlike,
 }
 
 impl Work {
@@ -42,7 +44,7 @@ impl Work {
         let codec = match self {
             Self::Plain | Self::SrtpToPlain | Self::SrtpToSrtp => Codec::Pcmu,
             Self::Recode => Codec::Pcma,
-            Self::Opus => Codec::Opus,
+            Self::Opus | Self::OpusAlike => Codec::Opus,
         };
         let is_secure = [
             matches!(self, Self::SrtpToPlain | Self::SrtpToSrtp),
@@ -52,9 +54,13 @@ impl Work {
             address: addresses[side],
             codec: [Codec::Pcmu, codec][side],
             key: is_secure[side].then(|| KeySalt::generate(SUITES[side], random)),
+            complexity: (self == Self::OpusAlike).then_some(ALIKE),
         })
     }
 }
+
+/// The complexity of rtpengine's encoder, which is libavcodec's default for libopus.
+const ALIKE: u8 = 10;
 
 /// The suites of caller and callee. They differ by the length of the tag only: with one suite on
 /// both sides rtpengine hands the caller's key on and does no cryptography.
@@ -143,6 +149,7 @@ pub(crate) struct Traffic<'a> {
     pub(crate) sample: u32,
     generator: Generator,
     voices: Vec<Voice>,
+    is_secure: bool,
     speech: &'a Speech,
     /// Held open, so that RTCP meets no closed port.
     _rtcp: Vec<UdpSocket>,
@@ -205,7 +212,9 @@ impl<'a> Traffic<'a> {
         let mut generator = Generator::new(ends.sockets, &streams)?;
         generator.hear(2);
         let (process, calls) = (anchor.process(), opened);
-        Ok(Self { process, calls, sample, generator, voices, speech, _rtcp: ends.rtcp })
+        let is_secure = voices.iter().any(|voice| voice.srtp.is_some());
+        let rtcp = ends.rtcp;
+        Ok(Self { process, calls, sample, generator, voices, is_secure, speech, _rtcp: rtcp })
     }
 
     /// Sends through the first `calls` calls and measures.
@@ -218,6 +227,11 @@ impl<'a> Traffic<'a> {
         let mut speak =
             |stream: usize, packet: &mut [u8], _: usize| voices[stream].speak(speech, packet);
         cpu::pin(None, GENERATOR_CORE)?;
+        // Protecting takes longer than sending.
+        if self.is_secure {
+            self.generator.prepare(load, &mut speak);
+            self.generator.forget();
+        }
         let seen = self.generator.run(load, &mut tested, Some(&mut speak));
         // What is started from here later may use any core.
         crate::process::unpin()?;

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use rustix::thread::{CpuSet, Pid};
@@ -63,6 +64,40 @@ pub fn resident(process: u32) -> io::Result<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     let kilobytes = line.and_then(|it| it.split_whitespace().next()?.parse::<u64>().ok());
     kilobytes.map(|it| it * 1024).ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+/// The calling thread goes before all ordinary ones, and what it starts does not, for as long as
+/// this lives. Where the system does not permit it, nothing changes.
+#[derive(Debug)]
+pub struct Urgent(Option<String>);
+
+impl Urgent {
+    /// From now on.
+    #[must_use]
+    pub fn begin() -> Self {
+        let thread = rustix::thread::gettid().as_raw_nonzero().to_string();
+        let is_permitted =
+            chrt(&["--fifo", "--reset-on-fork", "--pid", &PRIORITY.to_string(), &thread]);
+        Self(is_permitted.then_some(thread))
+    }
+}
+
+impl Drop for Urgent {
+    fn drop(&mut self) {
+        if let Some(thread) = &self.0 {
+            chrt(&["--other", "--pid", "0", thread]);
+        }
+    }
+}
+
+/// Above the ordinary, below the kernel's own threads.
+const PRIORITY: u8 = 20;
+
+/// Asks util-linux: the system call needs unsafe code.
+fn chrt(arguments: &[&str]) -> bool {
+    let quiet =
+        Command::new("chrt").args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    quiet.is_ok_and(|status| status.success())
 }
 
 /// Keeps a thread (its number; `None`: the calling one) on one core. With the generator on one

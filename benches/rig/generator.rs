@@ -7,7 +7,8 @@
 //!
 //! All streams share a few sockets: the relay sees many destinations of its own behind one peer
 //! address, and the generator needs one receive queue only. It sleeps between quanta of 50 us, so
-//! its CPU time is what it needs.
+//! its CPU time is what it needs; where the system permits it, it runs before everything else on
+//! its core. Packets that are costly to make can be made before a run.
 
 use std::collections::HashMap;
 use std::io;
@@ -30,6 +31,8 @@ const REMEMBERED: u16 = 128;
 const RECENT: u16 = 4;
 /// A packet sent this long after it was due is late; the relay then sees bursts that no load is.
 const LATE: Duration = Duration::from_millis(1);
+/// Packets of each stream that are sent after the measured part.
+const TAIL: u32 = 3;
 /// Largest packet.
 const PACKET_BYTES: usize = 1_500;
 
@@ -161,12 +164,73 @@ pub struct Generator {
 
 struct State {
     stream: Stream,
+    /// Of the next packet to be sent.
     sequence: u16,
+    /// Of the next packet to be made.
     timestamp: u32,
+    prepared: Prepared,
     /// What to take off a received sequence number to have ours; learnt from the first packet.
     offset: Option<u16>,
     /// When, in microseconds of the run, and whether in the measured part; by sequence number.
     sent: [Option<(u32, bool)>; REMEMBERED as usize],
+}
+
+/// Packets that are made and not sent, each behind its length.
+#[derive(Default)]
+struct Prepared {
+    bytes: Vec<u8>,
+    /// Where the next one is.
+    at: usize,
+    count: u16,
+}
+
+impl Prepared {
+    fn push(&mut self, packet: &[u8]) {
+        if self.count == 0 {
+            self.at = 0;
+            self.bytes.clear();
+        }
+        self.bytes.extend_from_slice(&(packet.len() as u16).to_be_bytes());
+        self.bytes.extend_from_slice(packet);
+        self.count += 1;
+    }
+
+    fn pop(&mut self) -> Option<&[u8]> {
+        self.count = self.count.checked_sub(1)?;
+        let (length, rest) = self.bytes.get(self.at..)?.split_first_chunk()?;
+        let length = usize::from(u16::from_be_bytes(*length));
+        self.at += 2 + length;
+        rest.get(..length)
+    }
+
+    /// Takes the place of those that were sent.
+    fn tidy(&mut self) {
+        self.bytes.drain(..self.at.min(self.bytes.len()));
+        self.at = 0;
+    }
+}
+
+impl State {
+    /// Makes the next packet in a buffer; its length.
+    fn make(
+        &mut self,
+        index: usize,
+        packet: &mut [u8; PACKET_BYTES],
+        protect: &mut Option<Protect<'_>>,
+    ) -> usize {
+        let sequence = self.sequence.wrapping_add(self.prepared.count);
+        packet[0] = 0x80;
+        packet[1] = self.stream.payload_type;
+        packet[2..4].copy_from_slice(&sequence.to_be_bytes());
+        packet[4..8].copy_from_slice(&self.timestamp.to_be_bytes());
+        packet[8..12].copy_from_slice(&(index as u32 + 0x1000).to_be_bytes());
+        self.timestamp = self.timestamp.wrapping_add(self.stream.ticks);
+        let length = 12 + self.stream.payload.min(PACKET_BYTES - 12);
+        match protect {
+            Some(protect) => protect(index, packet, length).min(PACKET_BYTES),
+            None => length,
+        }
+    }
 }
 
 impl Generator {
@@ -191,6 +255,7 @@ impl Generator {
             // Far from a wrap within one bench, and different, so that a mix-up shows.
             sequence: (index as u16).wrapping_mul(97) & 0x3fff,
             timestamp: 0,
+            prepared: Prepared::default(),
             offset: None,
             sent: [None; REMEMBERED as usize],
         });
@@ -223,6 +288,22 @@ impl Generator {
         }
     }
 
+    /// Makes the packets of a run beforehand.
+    pub fn prepare(&mut self, load: &Load, protect: Protect<'_>) {
+        let all = load.warm_up + load.measured + load.every * (TAIL + 2);
+        let count = all.as_nanos().div_ceil(load.every.as_nanos().max(1));
+        let count = u16::try_from(count).unwrap_or(u16::MAX);
+        let mut protect = Some(protect);
+        for (index, state) in self.streams[..self.used].iter_mut().enumerate() {
+            state.prepared.tidy();
+            while state.prepared.count < count {
+                let mut packet = [0x55; PACKET_BYTES];
+                let length = state.make(index, &mut packet, &mut protect);
+                state.prepared.push(&packet[..length]);
+            }
+        }
+    }
+
     /// Runs a load. `tested` reads the CPU time of what is measured (see [`cpu`]); it is asked at
     /// both ends of the measured part.
     ///
@@ -236,8 +317,11 @@ impl Generator {
     ) -> io::Result<Seen> {
         // Fine sleeping: the default slack of 50 us would double the quantum.
         let _ = rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1));
+        let _urgent = cpu::Urgent::begin();
         self.clock = Instant::now();
         let mut seen = Seen::default();
+        let most = load.measured.as_nanos() / load.every.as_nanos().max(1) + 1;
+        seen.latencies.reserve_exact(usize::try_from(most).unwrap_or(0) * self.used);
         let gap = load.every / u32::try_from(self.used.max(1)).unwrap_or(u32::MAX);
         let (from, to) = (load.warm_up, load.warm_up + load.measured);
         let (mut due, mut next) = (Duration::ZERO, 0);
@@ -274,7 +358,7 @@ impl Generator {
             seen.wall = self.clock.elapsed().saturating_sub(began);
         }
         // Goes on for some packets: one that transcodes gives a packet out once the next has come.
-        let tail = to + load.every * 3;
+        let tail = to + load.every * TAIL;
         loop {
             let now = self.clock.elapsed();
             while due <= now && due < tail {
@@ -303,21 +387,16 @@ impl Generator {
         let Some(state) = self.streams.get_mut(index) else { return Ok(true) };
         let stream = state.stream;
         let mut packet = [0x55; PACKET_BYTES];
-        packet[0] = 0x80;
-        packet[1] = stream.payload_type;
-        packet[2..4].copy_from_slice(&state.sequence.to_be_bytes());
-        packet[4..8].copy_from_slice(&state.timestamp.to_be_bytes());
-        packet[8..12].copy_from_slice(&(index as u32 + 0x1000).to_be_bytes());
-        let mut length = 12 + stream.payload.min(PACKET_BYTES - 12);
-        if let Some(protect) = protect {
-            length = protect(index, &mut packet, length).min(PACKET_BYTES);
+        if state.prepared.count == 0 {
+            let length = state.make(index, &mut packet, protect);
+            state.prepared.push(&packet[..length]);
         }
         let now = u32::try_from(self.clock.elapsed().as_micros()).unwrap_or(u32::MAX);
         state.sent[usize::from(state.sequence % REMEMBERED)] = Some((now, is_measured));
         state.sequence = state.sequence.wrapping_add(1);
-        state.timestamp = state.timestamp.wrapping_add(stream.ticks);
+        let packet = state.prepared.pop().ok_or(io::ErrorKind::InvalidData)?;
         let socket = self.sockets.get(stream.socket).ok_or(io::ErrorKind::InvalidInput)?;
-        match rustix::net::sendto(socket, &packet[..length], SendFlags::DONTWAIT, &stream.to) {
+        match rustix::net::sendto(socket, packet, SendFlags::DONTWAIT, &stream.to) {
             Ok(_) => Ok(true),
             // The relay's port may be gone, or a queue full: both are what a run should show.
             Err(Errno::AGAIN | Errno::NOBUFS | Errno::CONNREFUSED) => Ok(false),
@@ -392,6 +471,19 @@ fn nap(time: Duration) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_made_first_is_sent_first() {
+        let mut prepared = Prepared::default();
+        for round in 0..3u8 {
+            prepared.push(&[round; 20]);
+            prepared.push(&[round + 100; 7]);
+            assert_eq!(prepared.pop(), Some(&[round; 20][..]));
+            prepared.tidy();
+            assert_eq!(prepared.pop(), Some(&[round + 100; 7][..]));
+            assert_eq!(prepared.pop(), None);
+        }
+    }
 
     #[test]
     fn what_does_not_come_back_is_loss_and_not_latency() {

@@ -281,7 +281,7 @@ impl Call {
         if !leg.is_idle() {
             return Err(Reason::RequestPending);
         }
-        let moved = leg.depart(desk, self.answered.map(|at| at + leg.terms.max_duration));
+        let moved = leg.depart(desk);
         self.hang_up(desk, Reason::Transferred);
         Ok(Box::new(moved))
     }
@@ -296,9 +296,9 @@ impl Leg {
     }
 
     /// Takes out of a leg what lives on elsewhere, and leaves its stub.
-    fn depart(&mut self, desk: &mut Desk<'_>, until: Option<Instant>) -> Self {
-        let mut leg = Self::new(self.id, self.trunk.clone(), self.terms.clone(), true, self.began);
-        leg.terms = self.terms.clone(); // with its exemptions, which depend on who began it
+    fn depart(&mut self, desk: &mut Desk<'_>) -> Self {
+        let (trunk, terms) = (self.trunk.clone(), self.terms.clone());
+        let mut leg = Self::new(self.id, trunk, terms, self.is_inbound, self.began);
         leg.home = Some((desk.shard, self.id));
         (leg.stage, leg.is_callers_side) = (self.stage, self.is_callers_side);
         (leg.peer, leg.flow_lost) = (self.peer.clone(), self.flow_lost);
@@ -311,7 +311,9 @@ impl Leg {
         self.partner = None;
         self.stage = Stage::Moved;
         self.retry_at = None;
-        self.forget_at = Some(until.unwrap_or(desk.now) + limit::CALL_CROSSING_MS.millis());
+        // The call that it goes to is up already, and ends in time.
+        let longest = self.terms.max_duration + limit::CALL_CROSSING_MS.millis();
+        self.forget_at = Some(desk.now + longest);
         desk.output(Output::Release { leg: self.id });
         leg
     }

@@ -100,6 +100,9 @@ impl Call {
                 Ok(agreed) => {
                     let is_caller = leg.is_caller();
                     self.apply(desk, at, &agreed);
+                    if let Err(reason) = self.answer_partner(desk, at) {
+                        return self.leg_lost(desk, at, reason);
+                    }
                     if is_first && is_caller {
                         self.answered(desk, &agreed);
                     }
@@ -157,6 +160,7 @@ impl Leg {
                 (session, Some(agreed))
             }
             // RFC 3261 section 13.2.1: an INVITE without an offer wants ours in the 200.
+            (None, None) if !media.has_codecs() => return Err(Reason::NoCommonCodec),
             (None, None) => (media.offer(desk.random), None),
         };
         let response = self.success(desk, &request, Some(&session));

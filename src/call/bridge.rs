@@ -164,6 +164,11 @@ impl Call {
     /// Hands the plans of a leg and of its partner to the relay, joined as they now are.
     pub(crate) fn join(&mut self, desk: &mut Desk<'_>, at: usize) {
         let partner = self.partner(at);
+        let has_plan =
+            |at: usize| self.legs[at].media.as_ref().is_some_and(|it| it.plan().is_some());
+        if partner.is_some_and(|partner| has_plan(partner) && has_plan(at)) {
+            self.ring_caller(desk, false);
+        }
         for (from, to) in [(Some(at), partner), (partner, Some(at))] {
             let Some(from) = from else { continue };
             self.refit(desk, from, to);

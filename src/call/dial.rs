@@ -20,6 +20,7 @@ use crate::contract::{Output, Peer, Unserved};
 use crate::credentials::{self, Tries};
 use crate::desk::{ALLOW, Desk};
 use crate::hold;
+use crate::late::{self, Late};
 use crate::leg::{Leg, Pending, Stage};
 use crate::negotiate::Beyond;
 
@@ -52,6 +53,8 @@ pub(crate) struct Route {
     pub(crate) early: Option<Status>,
     /// What the caller was told last, and whether with a description.
     pub(crate) passed: Option<(Status, bool)>,
+    /// Whether the caller hears a ring-back tone of ours.
+    pub(crate) is_ringing: bool,
     /// Why the last attempt failed.
     failure: Option<Failure>,
 }
@@ -107,6 +110,7 @@ pub(crate) struct Dialling {
     is_raised: bool,
     /// Who has asked for credentials.
     pub(crate) tries: Tries,
+    pub(crate) late: Late,
 }
 
 impl Dialling {
@@ -198,6 +202,7 @@ impl Call {
             callee: None,
             early: None,
             passed: None,
+            is_ringing: false,
             failure: None,
         });
         self.dial_next(desk);
@@ -205,6 +210,7 @@ impl Call {
 
     /// Dials the next target, or tells the caller why none was reached.
     fn dial_next(&mut self, desk: &mut Desk<'_>) {
+        self.ring_caller(desk, false);
         let Some(route) = &mut self.route else { return };
         route.callee = None;
         if route.made < limit::CALL_ATTEMPTS.value
@@ -256,6 +262,7 @@ impl Call {
             is_final: false,
             is_raised: false,
             tries: Tries::default(),
+            late: Late::default(),
         }));
         let zone = leg.zone().and_then(|name| desk.setup.policy.zone(name));
         // Where the zone names no address the relay takes the one of the way to the peer.
@@ -298,7 +305,7 @@ impl Call {
 
     /// Sends the INVITE once ports and flow are there.
     pub(crate) fn invite(&mut self, desk: &mut Desk<'_>, at: usize) {
-        let beyond = self.beyond(&self.legs[at]);
+        let (beyond, is_late) = (self.beyond(&self.legs[at]), self.is_late(at));
         let leg = &mut self.legs[at];
         let is_sent = leg.dial.as_ref().is_none_or(|dial| dial.key.is_some());
         if is_sent || leg.stage != Stage::Inviting {
@@ -309,19 +316,22 @@ impl Call {
         if !media.has_codecs() {
             return self.attempt_failed(desk, at, Failure::of(Reason::NoCommonCodec), true);
         }
-        let session = media.offer(desk.random);
+        let session = (!is_late).then(|| media.offer(desk.random));
         let request = leg.invitation(desk, &self.caller, &self.called, &peer);
-        let Some(request) = request else {
+        let Some(mut request) = request else {
             return self.attempt_failed(desk, at, Failure::of(Reason::TrunkUnreachable), true);
         };
-        let mut request = request.with_body("application/sdp", session.to_string());
+        match session {
+            Some(session) => request = request.with_body("application/sdp", session.to_string()),
+            None => late::without_reliability(&mut request),
+        }
         leg.credentials.write(&mut request);
         let Some((key, request)) = desk.call(&peer, leg.terms.zone.as_deref(), request) else {
             return self.attempt_failed(desk, at, Failure::of(Reason::EdgeCallLimit), false);
         };
         leg.note(desk, false, &Message::Request(request.clone()));
         if let Some(dial) = &mut leg.dial {
-            (dial.key, dial.invite) = (Some(key), Some(request));
+            (dial.key, dial.invite, dial.late.is_asked) = (Some(key), Some(request), is_late);
             dial.heard_by = Some(desk.now + leg.terms.first_response);
         }
     }
@@ -475,6 +485,10 @@ impl Call {
             Stage::Talking | Stage::Moved if is_known => return leg.acknowledge(desk, response),
             // Another fork answered as well: it is told that it came second.
             Stage::Talking | Stage::Moved => return leg.dismiss(desk, response),
+            // Our BYE is on its way.
+            Stage::Ending if leg.pending.is_some() && is_known => {
+                return leg.acknowledge(desk, response);
+            }
             Stage::Ending if leg.pending.is_some() => return leg.dismiss(desk, response),
             Stage::Gone => return,
             Stage::Inviting | Stage::Answered | Stage::Ending => {}
@@ -485,7 +499,10 @@ impl Call {
             leg.dismiss(desk, response);
             return self.attempt_failed(desk, at, Failure::of(Reason::Malformed), false);
         }
-        leg.acknowledge(desk, response);
+        let is_late = leg.is_asked_late() && leg.stage != Stage::Ending;
+        if !is_late {
+            leg.acknowledge(desk, response);
+        }
         if leg.stage == Stage::Ending {
             // It crossed our CANCEL.
             return leg.send_bye(desk);
@@ -496,6 +513,9 @@ impl Call {
         leg.stage = Stage::Talking;
         leg.note_allowed(&response.headers);
         leg.take_session_terms(desk, &response.headers);
+        if is_late {
+            return self.on_offered(desk, at, response);
+        }
         let agreed = match hold::description_in(&response.headers, &response.body) {
             Ok(Some(answer)) => leg.media.as_mut().map(|media| media.accept(&answer)),
             // A reliable provisional response had it (RFC 3262 section 5).

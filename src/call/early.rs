@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use base::{Instant, Reason, limit};
+use policy::RingBack;
 use sip::transaction::{GIVE_UP, ServerKey, T1};
 use sip::{Dialog, Method, Name, Request, Response, Status};
 
@@ -80,16 +81,38 @@ impl Call {
             .and_then(|callee| self.place(callee))
             .and_then(|at| self.legs[at].media.as_ref())
             .is_some_and(|media| media.plan().is_some());
-        if has_media && let Err(reason) = self.describe_early(desk) {
+        let is_toned = !has_media
+            && status == Status::RINGING
+            && self.legs[0].terms.ring_back == RingBack::Tone;
+        if (has_media || is_toned)
+            && let Err(reason) = self.describe_early(desk)
+            && has_media
+        {
             return self.hang_up(desk, reason);
         }
         let caller = &mut self.legs[0];
         let described = caller.invite.as_ref().and_then(|invite| invite.described.clone());
+        let is_toned = is_toned && described.is_some();
+        // A 180 would have the caller's side make a tone of its own.
+        let status = if is_toned { Status::SESSION_PROGRESS } else { status };
         let passing = (status, described.is_some());
         let is_news =
             self.route.as_mut().is_some_and(|it| it.passed.replace(passing) != Some(passing));
         if is_news {
             caller.say_early(desk, status, described.as_ref());
+        }
+        if is_toned {
+            self.ring_caller(desk, true);
+        }
+    }
+
+    /// The caller hears a tone of ours while its callee's telephone rings, or no longer.
+    pub(crate) fn ring_caller(&mut self, desk: &mut Desk<'_>, on: bool) {
+        let Some(route) = &mut self.route else { return };
+        if std::mem::replace(&mut route.is_ringing, on) != on
+            && let Some(caller) = self.legs.first().filter(|leg| leg.is_caller())
+        {
+            desk.output(Output::Ring { leg: caller.id, on });
         }
     }
 
@@ -114,8 +137,9 @@ impl Call {
     /// Lets a leg prefer what its partner has agreed to take, so that nothing is transcoded
     /// without need.
     pub(crate) fn prefer_partners(&mut self, at: usize) {
-        let partner = self.partner(at).and_then(|other| self.legs[other].media.as_ref());
-        let beyond = partner.and_then(|media| media.beyond());
+        let partner = self.partner(at).map(|other| &self.legs[other]);
+        let agreed = partner.and_then(|leg| leg.media.as_ref()?.beyond());
+        let beyond = agreed.or_else(|| partner.and_then(Leg::offers));
         if let (Some(beyond), Some(media)) = (beyond, self.legs[at].media.as_mut()) {
             media.follow(beyond);
         }
@@ -249,7 +273,12 @@ impl Leg {
         let known = dial.forks.iter().position(|dialog| dialog.id().remote_tag == tag);
         let fork = match known {
             Some(at) => dial.forks.swap_remove(at),
-            None if dial.forks.len() >= limit::CALL_FORKS.get() => return false,
+            // Whoever answers is heard, however many ring.
+            None if response.status.is_provisional()
+                && dial.forks.len() >= limit::CALL_FORKS.get() =>
+            {
+                return false;
+            }
             None => match Dialog::uac(invite, response) {
                 Ok(dialog) => dialog,
                 Err(_) => return false,
@@ -261,6 +290,9 @@ impl Leg {
 
     /// Takes the description of an early answer; `None` where there is none that can be used.
     pub(crate) fn take_early(&mut self, response: &Response) -> Option<negotiate::Agreed> {
+        if self.is_asked_late() {
+            return None; // not before the 2xx, since nothing of ours was reliable
+        }
         let answer = hold::description_in(&response.headers, &response.body).ok().flatten()?;
         self.media.as_mut()?.accept(&answer).ok()
     }

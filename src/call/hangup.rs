@@ -261,6 +261,7 @@ impl Leg {
                     // Without it the transaction of a re-INVITE that only rings would never end.
                     desk.transactions.cancel(desk.now, key, None);
                 }
+                self.acknowledge_late(desk);
                 if !self.flow_lost {
                     self.send_bye(desk);
                 } else if !self.reconnect(desk) {

@@ -143,7 +143,7 @@ impl Leg {
         // An early dialog may be changed once its first offer is answered (RFC 6337 section 3).
         let is_early = self.invite.as_ref().is_some_and(|invite| invite.described.is_some());
         let is_new = self.stage == Stage::Inviting && !(is_early && self.reliable.is_none());
-        ours || unanswered || is_new
+        ours || unanswered || is_new || self.is_offered()
     }
 
     fn negotiate(

@@ -88,6 +88,8 @@ pub(crate) struct Leg {
     pub(crate) terms: Terms,
     /// The leg that it talks with; `None` where that is a voice agent.
     pub(crate) partner: Option<u8>,
+    /// Whether the peer began it, and so chose its Call-ID.
+    pub(crate) is_inbound: bool,
     /// Whether it is the caller's, or has taken its place.
     pub(crate) is_callers_side: bool,
     pub(crate) stage: Stage,
@@ -166,6 +168,7 @@ impl Leg {
             trunk,
             terms,
             partner: None,
+            is_inbound,
             is_callers_side: id.index == 0,
             stage: Stage::Inviting,
             is_to_be_recorded: false,
@@ -310,10 +313,21 @@ impl Leg {
     /// The ACK of a 2xx to an INVITE of ours, each time that it comes (RFC 3261 section
     /// 13.2.2.4).
     pub(crate) fn acknowledge(&mut self, desk: &mut Desk<'_>, response: &Response) {
+        if let Ok(cseq) = response.headers.cseq()
+            && !self.is_offered()
+        {
+            self.send_ack(desk, cseq.number);
+        }
+    }
+
+    /// The ACK of our INVITE with this number.
+    pub(crate) fn send_ack(&mut self, desk: &mut Desk<'_>, number: u32) {
         let (Some(peer), Some(dialog)) = (&self.peer, &self.dialog) else { return };
-        let Ok(cseq) = response.headers.cseq() else { return };
-        let mut ack = dialog.ack(cseq.number);
-        self.credentials.write_ack(cseq.number, &mut ack);
+        let mut ack = dialog.ack(number);
+        self.credentials.write_ack(number, &mut ack);
+        if let Some(answer) = self.late_answer(number) {
+            ack = ack.with_body("application/sdp", answer.to_owned());
+        }
         let message = desk.send_ack(peer, self.terms.zone.as_deref(), ack);
         self.ladder.note(desk, false, &Message::Request(message));
     }

@@ -3,7 +3,7 @@
 //! [`Calls`] holds the calls of one shard behind four verbs: `handle_input`, `handle_timeout`,
 //! `poll_timeout`, `poll_output`; drain the outputs fully before the next input. The files stand
 //! in the order in which a call meets them: `arrive`, `admit`, `dial`, `early`, `negotiate`,
-//! `answer`, `bridge`, `hold`, `transfer`,
+//! `answer`, `late`, `bridge`, `hold`, `transfer`,
 //! `pass`, `replaces`, `across`, `refresh`, `hangup`.
 //!
 //! It opens no port and reads no clock: ports are asked for with [`Output::Reserve`], keys and
@@ -27,6 +27,7 @@ mod early;
 mod hangup;
 mod hold;
 mod keep;
+mod late;
 mod leg;
 mod negotiate;
 mod pass;

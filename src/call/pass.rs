@@ -109,7 +109,7 @@ impl Call {
             from: from.index,
             to,
             id: headers.cseq().map_or(0, |cseq| cseq.number),
-            subscribes: !headers.named("Refer-Sub").any(|it| it.text() == Some("false")),
+            subscribes: !declines_news(request),
             place: place.clone(),
             asked: Some((key, request.clone())),
             sent: None,
@@ -234,6 +234,12 @@ impl Leg {
         if let Some(peer) = &self.peer {
             response.headers.push(Name::Contact, desk.contact(peer, self.zone()));
         }
+        // RFC 4488 section 4: nobody is told how it goes, as was asked for.
+        if declines_news(refer)
+            && let Some(header) = Header::extension("Refer-Sub", "false")
+        {
+            response.headers.push_header(header);
+        }
         self.respond(desk, key, &response);
     }
 
@@ -251,6 +257,11 @@ impl Leg {
             notify.body = format!("SIP/2.0 {status}\r\n").into();
         });
     }
+}
+
+/// Whether who sent a REFER wants to hear nothing of it (RFC 4488).
+pub(crate) fn declines_news(refer: &Request) -> bool {
+    refer.headers.named("Refer-Sub").any(|it| it.text() == Some("false"))
 }
 
 /// The status in a sipfrag body (RFC 3420).

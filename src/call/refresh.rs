@@ -189,8 +189,13 @@ impl Leg {
         match response.status.code() {
             _ if hangup::ends_dialog(response.status) => return Err(Reason::PeerGone),
             491 if may_hurry => {
-                // RFC 3261 section 14.1: we did not choose the Call-ID, so up to two seconds.
-                let wait = Duration::from_millis(u64::from(desk.random.below(200)) * 10);
+                // RFC 3261 section 14.1: who chose the Call-ID waits for 2.1 to 4 seconds, the
+                // other side for up to 2, in steps of 10 ms.
+                let steps = match self.is_inbound {
+                    true => desk.random.below(201),
+                    false => 210 + desk.random.below(191),
+                };
+                let wait = Duration::from_millis(u64::from(steps) * 10);
                 self.retry_at = Some(desk.now + wait);
             }
             // RFC 4028 section 7.3.

@@ -18,7 +18,7 @@ use crate::contract::Output;
 use crate::desk::{Desk, Join, Joined};
 use crate::dial::{Failure, Waiting};
 use crate::leg::{Leg, Stage};
-use crate::pass::Passing;
+use crate::pass::{self, Passing};
 use crate::replaces::Replaces;
 
 /// A transfer under way.
@@ -68,11 +68,10 @@ impl Call {
         let leg = &mut self.legs[at];
         leg.accept_refer(desk, key, request);
         let headers = &request.headers;
-        let declines = headers.named("Refer-Sub").any(|it| it.text() == Some("false"));
         let referrer = Referrer {
             leg: leg.id.index,
             id: headers.cseq().map_or(0, |cseq| cseq.number),
-            subscribes: !declines,
+            subscribes: !pass::declines_news(request),
         };
         let joined_by = replaces.is_some().then(|| across::patience(desk.now));
         self.transfer = Some(Transfer {

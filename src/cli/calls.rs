@@ -15,7 +15,7 @@ use edge::control::{self, EraseCallError};
 use serde_json::{Value, json};
 use vault::{
     CallDetail, CallFilter, CallPersonal, CallState, CallSummary, Erasure, LadderEntry, ReadError,
-    Reader, RecordingState, RecordingSummary, Role, Turn,
+    Reader, RecordingId, RecordingState, RecordingSummary, Role, Turn,
 };
 
 /// What to do with calls.
@@ -252,7 +252,7 @@ fn parsed(text: &Personal<String>) -> Value {
 fn unrecorded(word: &str) -> Option<String> {
     Some(match word {
         "" => return None,
-        "edge" => "this edge records nothing (`recording` of its [vault])".to_owned(),
+        "edge" => "this edge records nothing (`recording` of its [keep])".to_owned(),
         "trunk" => "a trunk does not allow it (`recording` in the policy)".to_owned(),
         "codec" => "its codec goes through and is not decoded here".to_owned(),
         other => other.to_owned(),
@@ -402,11 +402,14 @@ fn ladder_text(detail: &CallDetail) -> anyhow::Result<String> {
     Ok(out)
 }
 
-/// The recording as WAV, and whether it is as it was written. What was tampered with is heard up
-/// to that place, and said to be.
-fn wav(config: &Config, detail: &CallDetail) -> anyhow::Result<Option<(Vec<u8>, bool)>> {
-    let Some(recording) = detail.recordings.first() else { return Ok(None) };
-    let recording = recording.id;
+/// The recordings in their order: a call that is carried over, or whose parties change, has several.
+fn wavs(config: &Config, detail: &CallDetail) -> anyhow::Result<Vec<(Vec<u8>, bool)>> {
+    detail.recordings.iter().map(|recording| wav(config, recording.id)).collect()
+}
+
+/// A recording as WAV, and whether it is as it was written. What was tampered with is heard up to
+/// that place, and said to be.
+fn wav(config: &Config, recording: RecordingId) -> anyhow::Result<(Vec<u8>, bool)> {
     let mut audio = Vec::new();
     let state =
         block_on(async { reader(config).await?.recording_wav(recording, &mut audio).await })??;
@@ -420,7 +423,7 @@ fn wav(config: &Config, detail: &CallDetail) -> anyhow::Result<Option<(Vec<u8>, 
     if let Some(problem) = problem {
         eprintln!("the recording {problem}");
     }
-    Ok(Some((audio, problem.is_none())))
+    Ok((audio, problem.is_none()))
 }
 
 /// A call whose recording is closed, where the call is over: the recorder takes a moment for its
@@ -463,7 +466,14 @@ fn erase(config: &Config, call: CallId) -> anyhow::Result<ExitCode> {
 
 fn play(config: &Config, call: CallId) -> anyhow::Result<()> {
     let detail = finished(config, call)?;
-    let (audio, _) = wav(config, &detail)?.context("the call has no recording")?;
+    let recordings = wavs(config, &detail)?;
+    if recordings.is_empty() {
+        bail!("the call has no recording");
+    }
+    recordings.iter().try_for_each(|(audio, _)| play_wav(call, audio))
+}
+
+fn play_wav(call: CallId, audio: &[u8]) -> anyhow::Result<()> {
     let players: [(&str, &[&str]); 3] = [
         ("aplay", &["-q", "-"]),
         ("paplay", &["/dev/stdin"]),
@@ -475,7 +485,7 @@ fn play(config: &Config, call: CallId) -> anyhow::Result<()> {
         let Ok(mut child) = started else { continue };
         if let Some(mut input) = child.stdin.take() {
             // A player that is closed early has heard enough.
-            let _ = input.write_all(&audio);
+            let _ = input.write_all(audio);
         }
         child.wait()?;
         return Ok(());
@@ -495,8 +505,12 @@ fn export(config: &Config, call: CallId, to: &Path) -> anyhow::Result<ExitCode> 
     write(format!("{call}.txt"), shown(&detail, true, true)?.as_bytes())?;
     let document = document(&detail, true, true);
     write(format!("{call}.json"), serde_json::to_string_pretty(&document)?.as_bytes())?;
-    let Some((audio, is_whole)) = wav(config, &detail)? else { return Ok(ExitCode::SUCCESS) };
-    write(format!("{call}.wav"), &audio)?;
+    let recordings = wavs(config, &detail)?;
+    for (number, (audio, _)) in (1..).zip(&recordings) {
+        let name = if number == 1 { format!("{call}.wav") } else { format!("{call}-{number}.wav") };
+        write(name, audio)?;
+    }
+    let is_whole = recordings.iter().all(|(_, is_whole)| *is_whole);
     Ok(if is_whole { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

@@ -127,12 +127,7 @@ impl Archive {
                 self.write(call);
             }
             Record::Recorded { call, recording, unrecorded } => {
-                let Some(open) = self.open.get_mut(&call).filter(|open| !open.is_done) else {
-                    return;
-                };
-                open.record.recording = recording;
-                open.record.unrecorded = unrecorded.map_or("", Unrecorded::word);
-                self.write(call);
+                self.recorded(call, recording, unrecorded);
             }
             Record::Ended { call, wall, reason, talked } => {
                 let Some(open) = self.open.get_mut(&call) else { return };
@@ -282,6 +277,13 @@ impl Archive {
             (&self.unwritten, limit::VAULT_END_MS),
         ];
         waits.iter().filter_map(|(queue, wait)| Some(queue.front()?.0 + wait.millis())).min()
+    }
+
+    fn recorded(&mut self, call: CallId, recording: bool, unrecorded: Option<Unrecorded>) {
+        let Some(open) = self.open.get_mut(&call).filter(|open| !open.is_done) else { return };
+        open.record.recording = recording;
+        open.record.unrecorded = unrecorded.map_or("", Unrecorded::word);
+        self.write(call);
     }
 
     fn ended(&mut self, now: Instant, call: CallId, reason: Reason) {

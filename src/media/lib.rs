@@ -12,7 +12,7 @@ pub mod plan;
 pub mod report;
 pub mod tap;
 
-pub use bridge::{Bridge, KeyForm, KeyPassage, Passage, Rule, between};
+pub use bridge::{BRIDGED_COMPLEXITY, Bridge, KeyForm, KeyPassage, Passage, Rule, between};
 pub use plan::{
     BargeIn, ComfortNoise, Direction, Format, LegPlan, Need, OpaqueFormat, Protection, Purpose,
     Reserved, SourceIdentity, TelephoneEvent,

@@ -316,6 +316,7 @@ impl Trunk {
             ring: self.ring,
             dtmf: self.dtmf.clone(),
             transfer: self.transfer,
+            ring_back: self.ring_back,
         }
     }
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::statuses::Statuses;
 use crate::wire;
-use crate::words::{Codec, DtmfMethod, Keep, Protection, Suite, Transfer};
+use crate::words::{Codec, DtmfMethod, Keep, Protection, RingBack, Suite, Transfer};
 
 /// Whether a peer may speak at all, before anything it says is parsed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -210,6 +210,9 @@ pub struct Terms {
     /// Whether the peer may transfer.
     #[serde(default)]
     pub transfer: Transfer,
+    /// What callers get while it rings at whom they call.
+    #[serde(default = "RingBack::usual", skip_serializing_if = "RingBack::is_usual")]
+    pub ring_back: RingBack,
 }
 
 /// Of decisions that were stored before the word existed.

@@ -20,7 +20,7 @@ use toml::Spanned;
 
 use crate::statuses::Statuses;
 use crate::words::{
-    Codec, DtmfMethod, Keep, Protection, RefusalManner, Suite, Transfer, Transport,
+    Codec, DtmfMethod, Keep, Protection, RefusalManner, RingBack, Suite, Transfer, Transport,
 };
 
 /// A value with its place in the file.
@@ -104,6 +104,9 @@ pub struct DefaultsFile {
     pub dtmf: Option<At<Vec<DtmfMethod>>>,
     /// Whether its calls may be transferred by REFER; `edge` unless said otherwise.
     pub transfer: Option<Transfer>,
+    /// What its callers get while the telephone of whom they call rings; `signal` unless said
+    /// otherwise.
+    pub ring_back: Option<RingBack>,
     /// How numbers are written.
     pub numbers: Option<NumbersFile>,
 }
@@ -156,6 +159,9 @@ pub struct TrunkFile {
     pub dtmf: Option<At<Vec<DtmfMethod>>>,
     /// Whether its calls may be transferred by REFER; `edge` unless said otherwise.
     pub transfer: Option<Transfer>,
+    /// What its callers get while the telephone of whom they call rings; `signal` unless said
+    /// otherwise.
+    pub ring_back: Option<RingBack>,
     /// How its numbers are written.
     pub numbers: Option<NumbersFile>,
 }

@@ -15,7 +15,8 @@ use crate::matching::When;
 use crate::numbers::Numbers;
 use crate::statuses::Statuses;
 use crate::words::{
-    Codec, DtmfMethod, Exempted, Keep, Protection, RefusalManner, Suite, Transfer, Transport,
+    Codec, DtmfMethod, Exempted, Keep, Protection, RefusalManner, RingBack, Suite, Transfer,
+    Transport,
 };
 use crate::zone::Zone;
 use base::diagnostic::{Diagnostic, Warning};
@@ -93,6 +94,7 @@ pub(crate) struct Trunk {
     pub(crate) recording: Keep,
     pub(crate) transcript: Keep,
     pub(crate) transfer: Transfer,
+    pub(crate) ring_back: RingBack,
     pub(crate) refuse: RefusalManner,
     pub(crate) max_duration: Duration,
     pub(crate) media_inactive: Duration,

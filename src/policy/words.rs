@@ -114,6 +114,13 @@ words! {
         /// It may not.
         Refuse "refuse",
     }
+    /// What callers of a trunk get while the telephone of whom they call rings.
+    RingBack {
+        /// The 180 alone: their own side makes the tone.
+        Signal "signal",
+        /// A tone that is made here, as early media with a 183.
+        Tone "tone",
+    }
     /// How a peer that is not admitted is refused.
     RefusalManner {
         /// With a SIP answer.
@@ -146,6 +153,17 @@ impl Transport {
     #[must_use]
     pub const fn is_plaintext(self) -> bool {
         matches!(self, Self::Udp | Self::Tcp | Self::Ws)
+    }
+}
+
+impl RingBack {
+    /// What is usual.
+    pub(crate) const fn usual() -> Self {
+        Self::Signal
+    }
+
+    pub(crate) fn is_usual(&self) -> bool {
+        *self == Self::usual()
     }
 }
 

@@ -67,11 +67,6 @@ impl Lookout {
         usize::try_from(young).unwrap_or(waiting).min(waiting)
     }
 
-    /// From when the young ones are.
-    pub(crate) fn youth(&self, now: Instant) -> Instant {
-        now - self.stale
-    }
-
     /// Lets a test be as slow as the machine, or late without waiting.
     #[cfg(test)]
     pub(crate) const fn set(&mut self, clear: Instant, stale: Duration) {

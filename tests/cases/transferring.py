@@ -245,3 +245,30 @@ def joined_across_shards(box):
     callee.stop()
     third.stop()
     edge.stop()
+
+
+@case(timeout=60)
+def ringing_heard(box):
+    """A callee's telephone rings; its caller, whose trunk wants that, hears a tone of the edge's."""
+    callee = Phone(
+        box, CALLEE, codec="PCMA", encrypted=False, transport="udp", address="127.0.0.2",
+        name="callee",
+    )  # fmt: skip
+    policy = POLICY.format(callee=CALLEE, sip=callee.sip, transfer="edge")
+    edge = Edge(box, policy.replace("[trunk.local]", '[trunk.local]\nring_back = "tone"')).start()
+    phone = Phone(box, CALLER, authority=edge.authority)
+    phone.command(f"dial {edge.uri(CALLEE)}")
+    phone.wait_log("183 Session Progress", 10)
+    phone.wait_for_speech(10)
+    check("SIP/2.0 200 OK" not in phone.log(), "nobody has answered")
+    callee.command("accept")
+    phone.wait_log("Call established", 10)
+    heard = phone.heard_seconds()
+    time.sleep(7)
+    quiet = phone.heard()[int((heard + 0.5) * phone.rate) :]
+    check(not sound.spoken_parts(quiet, phone.rate), "it rings on after the answer")
+    phone.hang_up()
+    callee.wait_log("terminated", 10)
+    phone.stop()
+    callee.stop()
+    edge.stop()

@@ -198,10 +198,10 @@ class Edge:
 
         return wait_for("a stored call", find, seconds, every=0.3)
 
-    def load(self, *arguments, name="load", timeout=60):
+    def load(self, *arguments, name="load", timeout=60, user="reception"):
         """Places calls with the built-in caller; its JSON report."""
         report = self.box.path(f"{name}.json")
-        command = [BINARY, "load", "--to", self.uri(), "--ca", self.authority]
+        command = [BINARY, "load", "--to", self.uri(user), "--ca", self.authority]
         done = self.box.run(name, [*command, "--report", report, *arguments], timeout=timeout)
         check(report.exists(), f"callgate load made no report:\n{done.stdout}{done.stderr}")
         return json.loads(report.read_text())

@@ -202,6 +202,16 @@ def entropy(data):
     return -sum(it * math.log2(it) for it in shares)
 
 
+def from_pcmu(data):
+    """What G.711 mu-law stands for."""
+    out = array.array("h")
+    for byte in data:
+        byte = ~byte & 0xFF
+        value = (((byte & 0x0F) << 3) + 132 << (byte >> 4 & 7)) - 132
+        out.append(-value if byte & 0x80 else value)
+    return out
+
+
 def pcmu(samples):
     """G.711 mu-law of 8 kHz samples: what plain RTP would carry."""
     out = bytearray()

@@ -50,6 +50,12 @@ def microphone(box, frequency, rate, channels=1, seconds=40):
     return path
 
 
+def amplitude(samples, rate, frequency):
+    """The complex amplitude of a frequency in samples."""
+    turn = cmath.exp(-2j * math.pi * frequency / rate)
+    return 2 * sum(it * turn**number for number, it in enumerate(samples)) / len(samples)
+
+
 def windows(samples, rate, frequency):
     """The complex amplitude of the tone in each window, and the power of all that is in it."""
     step = rate // 8_000

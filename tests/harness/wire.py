@@ -3,6 +3,7 @@
 import secrets
 import socket
 import ssl
+import threading
 import time
 
 from .case import Failure
@@ -25,9 +26,10 @@ def sdp(template=SDP_SECURE, host="127.0.0.1", port=40_000):
 
 
 def request(method, uri, transport="TLS", host="127.0.0.1", body="", caller="sip:probe@127.0.0.1",
-            call_id=None, cseq=1, from_tag=None, to_tag=None, extra="", length=None, to=None):
+            call_id=None, cseq=1, from_tag=None, to_tag=None, extra="", length=None, to=None,
+            kind="application/sdp"):
     """A request as bytes. `extra` is whole header lines; `length` overrides Content-Length."""
-    kind = "Content-Type: application/sdp\r\n" if body else ""
+    kind = f"Content-Type: {kind}\r\n" if body else ""
     length = len(body.encode()) if length is None else length
     to_tag = f";tag={to_tag}" if to_tag else ""
     return (
@@ -156,11 +158,12 @@ class Call:
         self.call_id, self.tag, self.cseq = secrets.token_hex(8), secrets.token_hex(4), 1
         self.to_tag, self.target = None, uri
 
-    def build(self, method, body="", cseq=None, extra=""):
+    def build(self, method, body="", cseq=None, extra="", kind="application/sdp"):
         """A request of this call."""
         return request(
             method, self.target, call_id=self.call_id, from_tag=self.tag, to_tag=self.to_tag,
             cseq=cseq or self.cseq, body=body, caller=self.caller, extra=extra, to=self.uri,
+            kind=kind,
         )
 
     def invite(self, body=None):
@@ -173,14 +176,63 @@ class Call:
             self.stream.send(self.build("ACK"))
         return answer
 
-    def ask(self, method, body="", extra=""):
-        """A request within it; the final response."""
+    def ask(self, method, body="", extra="", kind="application/sdp"):
+        """A request within it; the final response to it."""
         self.cseq += 1
-        self.stream.send(self.build(method, body=body, extra=extra))
+        self.stream.send(self.build(method, body=body, extra=extra, kind=kind))
         answer = self.stream.final()
         if method == "INVITE":
             self.stream.send(self.build("ACK"))
         return answer
+
+
+class Callee(threading.Thread):
+    """Who is called over UDP: answers with the session description that `describe` makes of the
+    offer, takes every other request, and keeps them all."""
+
+    def __init__(self, describe, address="127.0.0.1"):
+        super().__init__(daemon=True)
+        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.socket.bind((address, 0))
+        self.address, self.port = self.socket.getsockname()
+        self.describe, self.requests = describe, []
+        self.start()
+
+    def uri(self, user):
+        """Whom to dial."""
+        return f"sip:{user}@{self.address}:{self.port};transport=udp"
+
+    def named(self, method):
+        """The requests of a method, each once."""
+        found = {it.header("CSeq"): it for it in list(self.requests)
+                 if it.start.startswith(f"{method} ")}
+        return list(found.values())
+
+    def run(self):
+        while True:
+            try:
+                raw, source = self.socket.recvfrom(65_536)
+            except OSError:
+                return
+            request = Message(raw)
+            if request.status:
+                continue
+            self.requests.append(request)
+            if not request.start.startswith("ACK "):
+                self.socket.sendto(self.answer(request), source)
+
+    def answer(self, request):
+        """A 200."""
+        body = self.describe(request) if request.start.startswith("INVITE ") else ""
+        to = request.header("To")
+        kept = [f"{key}: {value}" for key, value in request.headers
+                if key.lower() in ("via", "from", "call-id", "cseq", "record-route")]
+        kept.append(f"To: {to}" if ";tag=" in to else f"To: {to};tag=callee")
+        if body:
+            kept.append("Content-Type: application/sdp")
+        kept.append(f"Contact: <sip:callee@{self.address}:{self.port}>")
+        kept.append(f"Content-Length: {len(body)}")
+        return ("SIP/2.0 200 OK\r\n" + "\r\n".join(kept) + f"\r\n\r\n{body}").encode()
 
 
 class Datagrams:

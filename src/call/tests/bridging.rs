@@ -455,7 +455,7 @@ fn a_hold_is_answered_at_once_and_told_to_the_other_side() {
     // It crosses a re-INVITE of the callee's: that one waits, ours is tried again.
     callee.caller.answer(&mut world, told, "491 Request Pending", "|");
     world.take();
-    world.seconds(3);
+    world.seconds(4);
     let again = requests(&mut world).remove(0);
     assert_eq!(direction(&again.body), "sendonly");
     let held = callee_answer(&callee, "0 101").replace("a=crypto", "a=recvonly\r\na=crypto");

@@ -1,7 +1,7 @@
 //! Stories of codecs that nobody here decodes: both parties have them or they are not spoken.
 
 use media::Passage;
-use sip::Message;
+use sip::{Message, Name};
 
 use super::bridging::{Callee, bridge, callee_answer, dial, plans, requests};
 use super::world::{Caller, POLICY, World, crypto, described, sdp_of};
@@ -162,4 +162,109 @@ fn a_party_that_changes_to_another_codec_takes_the_other_one_with_it() {
     assert!(a.opaque.is_empty() && b.opaque.is_empty());
     assert_eq!(bridge(&b).audio, [(0, Passage::Forward(0))]);
     assert!(requests(&mut world).iter().all(|it| it.method.as_str() == "ACK"), "and that is all");
+}
+
+/// A call without an offer, up to the caller's 200: what the callee offers is in it.
+fn late(world: &mut World, offered: &str) -> (Caller, Callee, sip::Response) {
+    let mut caller = dial(world, "+442079460000", "");
+    let callee = Callee::reached(world, "beta");
+    assert!(callee.invite.body.is_empty(), "only the parties know what these are like");
+    assert!(!callee.invite.headers.has_token(Name::Supported, "100rel"));
+    callee.answer(world, "180 Ringing", "tag-callee", "|");
+    assert_eq!(world.status(), 180);
+    callee.accept(world, offered);
+    let sent = world.take();
+    let [Message::Response(ok)] = &sent[..] else { panic!("no ACK yet: {sent:#?}") };
+    assert_eq!(ok.status.code(), 200);
+    caller.follow(ok);
+    (caller, callee, ok.clone())
+}
+
+/// The caller's answer to our offer: these formats under our first suite.
+fn chosen(ok: &sip::Response, formats: &str, lines: &str) -> String {
+    let line = sdp_of(&ok.body).media[0].crypto().next().unwrap().to_owned();
+    let suite = line.split(' ').nth(1).unwrap().to_owned();
+    let key = if suite.contains("256") { "C".repeat(58) + "A=" } else { "C".repeat(40) };
+    described(&format!("RTP/SAVP {formats}"), &format!("{lines}a=crypto:1 {suite} inline:{key}"))
+}
+
+#[test]
+fn a_late_offer_is_the_callees_and_its_ack_carries_what_the_caller_chose() {
+    let mut world = world();
+    let (mut caller, callee, ok) = late(&mut world, &mobile("96 97 0 102"));
+    let formats = sdp_of(&ok.body).media[0].payload_formats();
+    let aligned =
+        formats.iter().find(|it| it.fmtp.as_deref() == Some("octet-align=1;mode-set=0,1,2"));
+    let number = aligned.expect("offered on as the callee described it").payload_type;
+    callee.accept(&mut world, &mobile("96 97 0 102"));
+    assert!(world.take().is_empty(), "its 2xx comes again, and still waits");
+    callee.caller.clone().request(&mut world, "INVITE", &mobile("0"));
+    assert_eq!(world.status(), 491);
+
+    let lines = format!(
+        "a=rtpmap:{number} AMR-WB/16000\r\na=fmtp:{number} octet-align=1;mode-set=0,1,2\r\n"
+    );
+    caller.ack(&mut world, &chosen(&ok, &format!("{number} 101"), &lines));
+    let ack = world.request();
+    assert_eq!(ack.method.as_str(), "ACK");
+    let answered = sdp_of(&ack.body);
+    assert_eq!(answered.media[0].formats, ["96", "102"]);
+    assert!(answered.media[0].crypto().next().is_some());
+    let (a, b) = plans(&world);
+    assert_eq!(bridge(&a).audio, [(number, Passage::Forward(96))]);
+    assert_eq!(bridge(&b).audio, [(96, Passage::Forward(number))]);
+    callee.accept(&mut world, &mobile("96 97 0 102"));
+    assert_eq!(world.request().body, ack.body, "each ACK says the same");
+    caller.request(&mut world, "BYE", "");
+    assert_eq!(requests(&mut world)[0].method.as_str(), "BYE");
+    world.assert_quiet();
+}
+
+#[test]
+fn a_caller_that_chooses_what_is_decoded_from_a_late_offer_gets_that() {
+    let mut world = world();
+    let (mut caller, _, ok) = late(&mut world, &mobile("96 0 102"));
+    caller.ack(&mut world, &chosen(&ok, "0 101", ""));
+    assert_eq!(sdp_of(&world.request().body).media[0].formats, ["0", "102"]);
+    let (a, b) = plans(&world);
+    assert!(a.opaque.is_empty() && b.opaque.is_empty());
+    assert_eq!(bridge(&a).audio[0], (0, Passage::Forward(0)));
+}
+
+#[test]
+fn a_callee_that_waits_for_its_ack_gets_one_and_a_bye_where_nothing_comes_of_it() {
+    let mut world = world();
+    let (_, _, _) = late(&mut world, &mobile("96 102"));
+    world.seconds(33);
+    let sent: Vec<_> =
+        requests(&mut world).iter().map(|it| it.method.as_str().to_owned()).collect();
+    assert_eq!(sent, ["BYE", "ACK", "BYE"], "the caller never acknowledged");
+    assert_eq!(world.ends(), [base::Reason::NoAck]);
+    world.assert_quiet();
+
+    // What it offers its caller may not have.
+    let mut world = self::world();
+    dial(&mut world, "+442079460000", "");
+    let callee = Callee::reached(&mut world, "beta");
+    let evs = described("RTP/SAVP 98", &format!("a=rtpmap:98 EVS/16000\r\n{}", crypto(1, 'P')));
+    callee.accept(&mut world, &evs);
+    let sent = world.take();
+    let said = |message: &Message| match message {
+        Message::Request(request) => request.method.as_str().to_owned(),
+        Message::Response(response) => response.status.code().to_string(),
+    };
+    let said: Vec<_> = sent.iter().map(said).collect();
+    assert_eq!(said, ["488", "ACK", "BYE"]);
+    world.assert_quiet();
+}
+
+#[test]
+fn a_re_invite_without_an_offer_is_offered_what_goes_through_now() {
+    let mut world = world();
+    let (mut caller, _) = in_amr(&mut world);
+    caller.request(&mut world, "INVITE", "");
+    let ok = world.response();
+    let formats = sdp_of(&ok.body).media[0].payload_formats();
+    let is_amr = |it: &&sdp::PayloadFormat| it.name == "AMR-WB";
+    assert_eq!(formats.iter().find(is_amr).map(|it| it.payload_type), Some(96));
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use base::{LegId, Reason};
+use base::{Event, LegId, Random, Reason, SeededRandom};
 use policy::Transport;
 use sip::{Message, Request};
 
@@ -10,7 +10,7 @@ use super::bridging::{
     Callee, body, bridge, callee_answer, connected, plans, requests, reserve, responses,
 };
 use super::transferring::{latest, methods, news, refer};
-use super::world::{Caller, POLICY, World, direction, offer, offer_with, peer, sdp_of};
+use super::world::{Caller, POLICY, World, described, direction, offer, offer_with, peer, sdp_of};
 use crate::Input;
 
 /// Two shards, and what they tell each other.
@@ -57,6 +57,10 @@ impl Shards {
         self.pass(Duration::from_secs(100));
         self.here.assert_quiet();
         self.there.assert_quiet();
+        for world in [&self.here, &self.there] {
+            let left = format!("{:?}", world.calls.away);
+            assert_eq!(left, format!("{:?}", crate::across::Away::default()), "a stub is left");
+        }
     }
 }
 
@@ -347,4 +351,135 @@ fn a_leg_that_has_moved_may_be_carried_on_and_back_again() {
     assert!(matches!(&sent[0], Message::Response(ok) if ok.status.code() == 200), "{sent:#?}");
     shards.settle();
     shards.assert_quiet();
+}
+
+/// Four people, two shards, and what comes in whatever order.
+struct Chaos {
+    shards: Shards,
+    people: [Caller; 4],
+    /// Requests of ours that nobody has answered yet, and whether they are from `here`.
+    open: Vec<(bool, Request)>,
+    /// Reservations that the relay has answered.
+    reserved: [usize; 2],
+}
+
+impl Chaos {
+    fn new(seed: u64) -> Self {
+        let mut shards =
+            Shards { here: World::seeded(seed), there: World::of_shard(4, seed ^ 0xff, POLICY) };
+        let (mut caller, callee) = connected(&mut shards.here);
+        let (second, third, named) = second_call(&mut shards.there, &caller);
+        refer(&mut shards.here, &mut caller, &format!("<sip:x@edge.example?Replaces={named}>"));
+        let reserved = [shards.here.needs.len(), shards.there.needs.len()];
+        let people = [caller, callee.caller, second, third.caller];
+        Self { shards, people, open: Vec::new(), reserved }
+    }
+
+    fn world(&mut self, is_here: bool) -> &mut World {
+        if is_here { &mut self.shards.here } else { &mut self.shards.there }
+    }
+
+    fn listen(&mut self) {
+        for is_here in [true, false] {
+            let sent = requests(self.world(is_here));
+            let answered = sent.into_iter().filter(|it| it.method != sip::Method::Ack);
+            self.open.extend(answered.map(|it| (is_here, it)));
+        }
+    }
+
+    /// What was asked first is answered first.
+    fn answer(&mut self, status: &str) {
+        if self.open.is_empty() {
+            return;
+        }
+        let (is_here, request) = self.open.remove(0);
+        let is_offer = request.method == sip::Method::Invite && status.starts_with("200");
+        let more = if is_offer { answer_to(&request) } else { "|".to_owned() };
+        let person = self.people[0].clone();
+        person.answer(self.world(is_here), &request, status, &more);
+    }
+
+    fn reserve(&mut self, works: bool) {
+        for (at, is_here) in [(0, true), (1, false)] {
+            let next = self.reserved[at];
+            let Some((leg, _)) = self.world(is_here).needs.get(next).copied() else { continue };
+            self.reserved[at] += 1;
+            if works {
+                reserve(self.world(is_here), leg, 26_000);
+            } else {
+                let event = media::MediaEvent::ReserveFailed { ports: true };
+                self.world(is_here).input(Input::Media { leg, event });
+            }
+        }
+    }
+
+    fn act(&mut self, random: &mut SeededRandom) {
+        let who = random.below(4) as usize;
+        match random.below(16) {
+            0..=4 => {
+                self.shards.step();
+            }
+            5..=8 => self.answer("200 OK"),
+            9 => self.answer("491 Request Pending"),
+            10 | 11 => self.reserve(random.below(8) > 0),
+            12 => {
+                let mut person = self.people[who].clone();
+                person.request(self.world(who < 2), "INVITE", &offer_with("a=sendonly"));
+                person.ack(self.world(who < 2), "");
+                self.people[who] = person;
+            }
+            13 if random.below(3) == 0 => {
+                let mut person = self.people[who].clone();
+                person.request(self.world(who < 2), "BYE", "");
+                self.people[who] = person;
+            }
+            _ => {
+                let time = Duration::from_millis(u64::from(random.below(900)));
+                self.shards.here.pass(time);
+                self.shards.there.pass(time);
+            }
+        }
+        self.listen();
+    }
+}
+
+/// A description that answers the offer of a request of ours.
+fn answer_to(request: &Request) -> String {
+    let offered = sdp_of(&request.body);
+    let line = offered.media[0].crypto().next().unwrap().to_owned();
+    let suite = line.split(' ').nth(1).unwrap().to_owned();
+    let key = if suite.contains("256") { "B".repeat(58) + "A=" } else { "B".repeat(40) };
+    let format = offered.media[0].formats[0].clone();
+    body(&described(&format!("RTP/SAVP {format}"), &format!("a=crypto:1 {suite} inline:{key}")))
+}
+
+#[test]
+fn whatever_crosses_a_transfer_across_shards_nothing_is_left_of_it() {
+    let (mut moved, mut failed) = (0, 0);
+    for seed in 1..=300 {
+        let mut random = SeededRandom::new(seed);
+        let mut chaos = Chaos::new(seed);
+        for _ in 0..60 {
+            chaos.act(&mut random);
+        }
+        moved += usize::from(chaos.shards.there.ends().contains(&Reason::Transferred));
+        failed += usize::from(
+            chaos.shards.here.events.iter().any(|it| matches!(it, Event::TransferFailed { .. })),
+        );
+        for _ in 0..4 {
+            for is_here in [true, false] {
+                let reason = Reason::OperatorHungUp;
+                chaos.world(is_here).input(Input::HangUpAll { reason });
+            }
+            chaos.shards.settle();
+            chaos.reserve(true);
+            chaos.listen();
+            while !chaos.open.is_empty() {
+                chaos.answer("200 OK");
+                chaos.listen();
+            }
+        }
+        chaos.shards.assert_quiet();
+    }
+    assert!(moved > 100 && failed > 10, "{moved} moved, {failed} came to nothing");
 }

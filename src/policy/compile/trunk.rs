@@ -21,7 +21,7 @@ use crate::identify::domain_of;
 use crate::numbers::Numbers;
 use crate::policy::{Exemption, Peer, Trunk};
 use crate::words::{
-    Codec, DtmfMethod, Keep, Protection, RefusalManner, Suite, Transfer, Transport,
+    Codec, DtmfMethod, Keep, Protection, RefusalManner, RingBack, Suite, Transfer, Transport,
 };
 use crate::zone::Zone;
 use base::diagnostic::suggest;
@@ -166,6 +166,7 @@ pub(super) fn compile(
             recording: Keep::Never,
             transcript: Keep::Allowed,
             transfer: Transfer::Edge,
+            ring_back: RingBack::usual(),
             refuse: RefusalManner::Answer,
             max_duration: limit::CALL_DURATION_MS.millis(),
             media_inactive: limit::CALL_MEDIA_INACTIVE_MS.millis(),
@@ -221,6 +222,7 @@ fn with_defaults(
     trunk.recording = file.recording.or(defaults.recording).unwrap_or(trunk.recording);
     trunk.transcript = file.transcript.or(defaults.transcript).unwrap_or(trunk.transcript);
     trunk.transfer = file.transfer.or(defaults.transfer).unwrap_or(trunk.transfer);
+    trunk.ring_back = file.ring_back.or(defaults.ring_back).unwrap_or(trunk.ring_back);
     trunk.refuse = file.refuse.or(defaults.refuse).unwrap_or(trunk.refuse);
     trunk
 }

@@ -39,10 +39,11 @@ const FLUSHED: usize = 16;
 /// are asked to wait for more.
 const HANDED_OUT: usize = 20;
 
-/// Sockets that are taken up again in one wait: with what waits at each under overload, no more
-/// than the pool of buffers holds.
-const ARMED_AT_ONCE: usize = 32;
-/// Sockets that are looked at for that.
+/// The kernel hands out no more of one socket at one go (`MULTISHOT_MAX_RETRY`).
+const ONE_GO: usize = 32;
+/// What a stream brings in a second, to guess what waits.
+const PACKET_TIME: Duration = Duration::from_millis(20);
+/// Sockets without a receive that one wait looks at.
 const ASKED_AT_ONCE: usize = 256;
 
 /// See the module.
@@ -98,10 +99,11 @@ struct Socket {
     waiting: usize,
     first: u16,
     last: u16,
-    /// They came after this.
-    since: Instant,
-    /// Nothing waited in the kernel then.
+    /// Nothing waited in the kernel then; and so many datagrams have come out of it since, those
+    /// of the present wait apart.
     emptied: Instant,
+    seen: usize,
+    fresh: usize,
     /// Sends under way.
     sends: u32,
 }
@@ -109,6 +111,21 @@ struct Socket {
 impl Socket {
     const fn key(&self, index: u32) -> u64 {
         (self.generation as u64) << 32 | index as u64
+    }
+
+    /// Whether the present wait has brought all that waited in the kernel.
+    const fn is_drained(&self) -> bool {
+        self.is_armed && self.fresh < ONE_GO
+    }
+
+    /// A wait that began at `entered` is over.
+    const fn settle(&mut self, entered: Instant) {
+        if self.is_drained() {
+            (self.emptied, self.seen) = (entered, 0);
+        } else {
+            self.seen += self.fresh;
+        }
+        self.fresh = 0;
     }
 
     /// The next datagram's buffer.
@@ -182,9 +199,9 @@ impl Uring {
         }
         if now >= self.arm_at {
             self.arm_at = now + TICK;
-            let mut left = ARMED_AT_ONCE;
+            let mut room = GATHERED;
             for _ in 0..self.unarmed.len().min(ASKED_AT_ONCE) {
-                if left == 0 {
+                if room == 0 {
                     break;
                 }
                 let Some(index) = self.unarmed.pop_front() else { break };
@@ -196,7 +213,8 @@ impl Uring {
                 if entry.waiting > 0 || !arm(&mut self.ring, entry, index) {
                     self.unarmed.push_back(index);
                 } else {
-                    left -= 1;
+                    let guess = now.since(entry.emptied).as_nanos() / PACKET_TIME.as_nanos();
+                    room = room.saturating_sub(ONE_GO.min(1 + guess as usize));
                 }
             }
         }
@@ -209,7 +227,10 @@ impl Uring {
             let before = self.fresh;
             self.ring.enter(0, Duration::ZERO);
             self.reap();
-            if self.fresh < before + HANDED_OUT || self.fresh >= GATHERED {
+            let brought = self.fresh - before;
+            // Another go that brings as much must find buffers.
+            let is_full = self.fresh >= GATHERED || self.fresh + brought > self.ring.buffers();
+            if brought < HANDED_OUT || is_full {
                 return;
             }
         }
@@ -249,15 +270,12 @@ impl Uring {
             } else {
                 if entry.waiting == 0 {
                     entry.first = buffer;
-                    entry.since = self.lookout.since(entry.emptied);
                 } else {
                     self.links[usize::from(entry.last)] = buffer;
                 }
                 entry.last = buffer;
                 entry.waiting += 1;
-                if more {
-                    entry.emptied = self.entered;
-                }
+                entry.fresh += 1;
                 self.fresh += 1;
                 if !std::mem::replace(&mut entry.is_listed, true) {
                     self.listed.push(index);
@@ -276,16 +294,21 @@ impl Uring {
         }
     }
 
-    /// Gives back what is too old of what waits.
+    /// Gives back what is too old of what waits. Of a socket that has more in the kernel, that is
+    /// all: what is young comes last.
     fn drop_stale(&mut self, now: Instant) {
         for at in 0..self.listed.len() {
-            let index = self.listed[at];
-            let entry = &mut self.sockets[index as usize];
-            let old = entry.waiting - self.lookout.young(entry.waiting, entry.since, now);
-            if old > 0 {
-                entry.since = self.lookout.youth(now);
+            let entry = &mut self.sockets[self.listed[at] as usize];
+            let since = self.lookout.since(entry.emptied);
+            if !self.lookout.is_old(since, now) {
+                continue;
             }
-            for buffer in (0..old).filter_map(|_| entry.take(&self.links)) {
+            let young = match entry.is_drained() {
+                true => self.lookout.young(entry.seen + entry.fresh, since, now),
+                false => 0,
+            };
+            for _ in young..entry.waiting {
+                let Some(buffer) = entry.take(&self.links) else { break };
                 self.ring.give_back(buffer);
                 self.stale += 1;
             }
@@ -462,7 +485,13 @@ impl Network for Uring {
             self.lookout.seen_all(now);
         }
         ready.clear();
-        ready.extend(self.listed.iter().map(|index| self.sockets[*index as usize].token));
+        for index in &self.listed {
+            let entry = &mut self.sockets[*index as usize];
+            entry.settle(self.entered);
+            if entry.waiting > 0 {
+                ready.push(entry.token);
+            }
+        }
     }
 
     fn receive(&mut self, token: Token, buffer: &mut [u8]) -> Option<(usize, SocketAddr)> {

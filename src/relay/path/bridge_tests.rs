@@ -685,6 +685,7 @@ fn what_the_bridge_does_not_name_is_dropped() {
         with: leg_id(1),
         audio: vec![(PCMU, Passage::Forward(PCMU))],
         to: Some(usual(Codec::Pcmu)),
+        complexity: media::BRIDGED_COMPLEXITY,
         keys: KeyPassage::Drop,
         detect_tones: false,
         comfort_noise: None,

@@ -137,7 +137,8 @@ async fn write_calls(
         ended = excluded.ended, reason = excluded.reason, setup_ms = excluded.setup_ms, \
         talked_ms = excluded.talked_ms, protection = excluded.protection, \
         codec = excluded.codec, keys_exposed = excluded.keys_exposed, \
-        recording = excluded.recording, unrecorded = excluded.unrecorded, transcript = excluded.transcript, \
+        recording = excluded.recording, unrecorded = excluded.unrecorded, \
+        transcript = excluded.transcript, \
         personal = excluded.personal";
     rows::write(connection, (head, 21, tail), calls, |query, CallRow { record, sealed }| {
         Ok(query

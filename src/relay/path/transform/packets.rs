@@ -59,9 +59,9 @@ impl Packets {
     }
 
     /// Takes another format; the numbers go on.
-    pub(crate) fn set_format(&mut self, format: Format) -> Result<(), SetupError> {
-        if format != self.format {
-            let fresh = Self::new(format, self.rate, self.complexity)?;
+    pub(crate) fn set_format(&mut self, format: Format, complexity: u8) -> Result<(), SetupError> {
+        if (format, complexity) != (self.format, self.complexity) {
+            let fresh = Self::new(format, self.rate, complexity)?;
             let same_clock = format.codec.clock_rate() == self.format.codec.clock_rate();
             *self = Self {
                 timestamp: self.timestamp,

@@ -29,7 +29,7 @@ impl Speak {
 
     /// Takes a new plan's format; the numbers go on.
     pub(crate) fn update(&mut self, plan: &LegPlan, send: Format) -> Result<(), SetupError> {
-        self.packets.set_format(send)?;
+        self.packets.set_format(send, COMPLEXITY)?;
         if !self.is_pressing() && self.keys.as_ref().map(Events::event) != plan.telephone_event {
             self.keys = plan.telephone_event.map(Events::new);
         }

@@ -20,10 +20,6 @@ use super::agent::Output;
 use super::hear::Hear;
 use super::packets::{FRAME_MS, Packets};
 
-/// How much CPU Opus takes for quality. One step above the cheapest costs 8 % more and keeps the
-/// telephone band flat within half a dB at 24 kb/s, where the cheapest is off by more than one;
-/// the next step costs twice as much.
-const COMPLEXITY: u8 = 1;
 /// How long a source that sends nothing is continued: longer than the pauses between two packets
 /// of an Opus encoder that leaves silence out (400 ms).
 const SUSTAIN: Duration = Duration::from_millis(1_000);
@@ -72,7 +68,7 @@ impl Transcoder {
         let mut transcoder = Self {
             rate,
             hear: Hear::new(&formats, noise, rate),
-            packets: Packets::new(to, rate, COMPLEXITY)?,
+            packets: Packets::new(to, rate, bridge.complexity)?,
             sounded: None,
             keys: bridge.keys,
             detector: None,
@@ -93,7 +89,7 @@ impl Transcoder {
         if formats.is_empty() {
             return Ok(false);
         }
-        self.packets.set_format(to)?;
+        self.packets.set_format(to, bridge.complexity)?;
         self.hear.set_formats(&formats, plan.comfort_noise.map(|noise| noise.receive));
         self.follow(bridge, to);
         Ok(true)
