@@ -40,6 +40,10 @@ pub(crate) struct Bench {
 /// At first, not measured: rtpengine learns addresses for three seconds.
 const FIRST: f64 = 4.0;
 
+/// For each pair that is wanted so many may be thrown away: a virtual machine's host has others to
+/// serve as well, for some seconds at a time.
+const MOST_DISCARDED: usize = 3;
+
 /// Ports of the peer's media, away from those of callgate.
 const PEER_PORTS: (u16, u16) = (40_000, 59_998);
 
@@ -92,7 +96,7 @@ impl Bench {
         mut theirs: impl FnMut() -> anyhow::Result<Window>,
     ) -> anyhow::Result<(Vec<(Window, Window)>, usize)> {
         let (mut pairs, mut discarded) = (Vec::new(), 0);
-        while pairs.len() < self.pairs && discarded < self.pairs {
+        while pairs.len() < self.pairs && discarded < MOST_DISCARDED * self.pairs {
             let pair = if (pairs.len() + discarded) % 2 == 0 {
                 let first = ours()?;
                 (first, theirs()?)
@@ -181,7 +185,7 @@ impl Bench {
         let most = [&through_ours, &through_theirs].map(|it| it.calls.len() as u32);
         through_theirs.run(start[1] / 2, &window(FIRST))?;
         let mut steps = [Staircase::new(start[0], most[0]), Staircase::new(start[1], most[1])];
-        let (mut pairs, mut windows) = (Vec::new(), Vec::new());
+        let (mut pairs, mut windows, mut nowhere) = (Vec::new(), Vec::new(), 0);
         for _ in 0..self.pairs {
             let mut found = [0; 2];
             for side in [0, 1] {
@@ -199,13 +203,25 @@ impl Bench {
                 })?;
             }
             eprintln!("  -> callgate {}, rtpengine {} calls", found[0], found[1]);
-            pairs.push((f64::from(found[0]), f64::from(found[1])));
+            if found.contains(&0) {
+                nowhere += 1;
+            } else {
+                pairs.push((f64::from(found[0]), f64::from(found[1])));
+            }
+        }
+        if pairs.is_empty() {
+            let why = "nothing was carried well, not even a few calls";
+            return Ok(Figure::missing(format!("most calls on one core, {name}"), bar, why));
         }
         let what = format!("most calls on one core, {name}");
         let mut figure = Figure::ratio(what, "calls", bar, "rtpengine", &pairs);
         if pairs.iter().any(|pair| pair.0 >= f64::from(most[0])) {
             let why = "limit relay.sessions, or what the harness opens";
             figure = figure.note(format!("ours takes {} calls at most ({why})", most[0]));
+        }
+        if nowhere > 0 {
+            let why = "one side carried nothing well";
+            figure = figure.note(format!("{nowhere} pairs thrown away: {why}"));
         }
         if sample > 1 {
             figure = figure.note(format!("one call in {sample} was heard, the rest thrown away"));
@@ -365,7 +381,7 @@ impl Bench {
         let (mut pairs, mut windows) = (Vec::new(), Vec::new());
         for _ in 0..self.pairs {
             let it = self.window("callgate", &mut traffic, calls)?;
-            let floor = self.libopus()?;
+            let floor = self.libopus(calls)?;
             eprintln!("  libopus    {floor:.2} us/packet");
             windows.push(it);
             pairs.push((it.cpu_us, floor));
@@ -374,13 +390,15 @@ impl Bench {
         let what = format!("CPU per packet, Opus <-> PCMU, {calls} calls, over libopus alone");
         Ok(Figure::ratio(what, "us", Bar::AtMost(1.1), "libopus", &pairs)
             .note(
-                "libopus: the same speech decoded to 8 kHz and encoded at the same complexity, per packet",
+                "libopus: the same speech decoded to 8 kHz and encoded at the same complexity, per \
+                 packet, with the codecs of all calls in turns",
             )
             .windows(windows))
     }
 
-    /// Microseconds of libopus for each of the two packets that one step of a call makes.
-    fn libopus(&self) -> anyhow::Result<f64> {
+    /// Microseconds of libopus for each of the two packets that one step of a call makes, with the
+    /// codecs of so many calls in turns: they do not fit into the caches together.
+    fn libopus(&self, calls: u32) -> anyhow::Result<f64> {
         let frames: Vec<&[u8]> = (0..150).map(|at| self.speech.frame(Codec::Opus, at)).collect();
         let work = || -> anyhow::Result<f64> {
             cpu::pin(None, TESTED_CORE)?;
@@ -391,17 +409,22 @@ impl Bench {
                 complexity: media::BRIDGED_COMPLEXITY,
                 ..OpusSettings::default()
             };
-            let mut encoder = Encoder::new(Codec::Opus, &settings)?;
-            let mut decoder = Decoder::new(Codec::Opus, SampleRate::Hz8000)?;
+            let mut codecs = Vec::new();
+            for _ in 0..calls {
+                let encoder = Encoder::new(Codec::Opus, &settings)?;
+                codecs.push((encoder, Decoder::new(Codec::Opus, SampleRate::Hz8000)?));
+            }
+            let count = codecs.len().max(1);
             let mut pcm = vec![0; 160];
             let mut packet = vec![0; 1_000];
             let (began, mut steps) = (cpu::own_thread(), 0);
             while (cpu::own_thread() - began).as_secs_f64() < 0.5 {
-                for frame in &frames {
+                for (at, (encoder, decoder)) in codecs.iter_mut().enumerate() {
+                    let frame = frames[(steps / count + at * 7) % frames.len()];
                     decoder.decode(frame, &mut pcm)?;
                     encoder.encode(&pcm, &mut packet)?;
                 }
-                steps += frames.len();
+                steps += count;
             }
             Ok((cpu::own_thread() - began).as_secs_f64() * 1e6 / steps as f64 / 2.0)
         };
@@ -421,7 +444,7 @@ fn quiet(
 ) -> anyhow::Result<f64> {
     match work {
         // A codec's frames and a jitter buffer take their time on their own.
-        Work::Opus | Work::OpusAlike => Ok(bench.window(name, traffic, 4)?.p50_ms),
+        Work::Opus | Work::OpusAlike => Ok(bench.window(name, traffic, 4)?.p99_ms),
         _ => Ok(0.0),
     }
 }

@@ -34,10 +34,11 @@ the packet, so the loopback device is in it. A figure is met when the 95 % bound
 generator had no headroom (anything unsent, more than 1 % sent more than 1 ms late, or over 90 % \
 of its core used) are thrown away. It has real-time priority where the system permits it, and \
 protects its packets before a window. Most calls: steps of 5 %; a step is well if one window of \
-three is, and not if two say no while the generator had headroom. Whole calls: one caller and one callee thread place calls at a \
-fixed rate whatever comes of them, over TLS without resumption (X25519), offering SRTP, held for \
-half a second; no RTP flows. Both cores are everybody's; CPU is that of all processes of what \
-stands between, per call placed. The direct call goes from the same caller to the same callee.";
+three is, and not if two say no while the generator had headroom. Whole calls: one caller and one \
+callee thread place calls at a fixed rate whatever comes of them, over TLS without resumption \
+(X25519), offering SRTP, held for half a second; no RTP flows. Both cores are everybody's; CPU is \
+that of all processes of what stands between, per call placed. The direct call goes from the same \
+caller to the same callee.";
 
 impl Report {
     /// Writes the files into a folder of this run and returns the text.

@@ -9,6 +9,7 @@ const FINE: f64 = 1.05;
 /// Finds the largest number that is well, by steps of 5 % from where it was last; at first by
 /// steps of a quarter.
 pub struct Staircase {
+    start: u32,
     at: u32,
     most: u32,
     step: f64,
@@ -17,7 +18,8 @@ pub struct Staircase {
 impl Staircase {
     /// Begins at `start` and goes no higher than `most`.
     pub fn new(start: u32, most: u32) -> Self {
-        Self { at: start.min(most), most, step: COARSE }
+        let start = start.min(most);
+        Self { start, at: start, most, step: COARSE }
     }
 
     /// The largest number found well; 0 where none was.
@@ -45,8 +47,8 @@ impl Staircase {
             }
             self.at = next;
         }
-        self.step = FINE;
-        self.at = best.max(1);
+        // One that found nothing says nothing about where to look next.
+        (self.at, self.step) = if best > 0 { (best, FINE) } else { (self.start, COARSE) };
         Ok(best)
     }
 }
@@ -72,6 +74,14 @@ mod tests {
             assert!(found <= edge && found * 106 / 100 + 1 >= edge, "{start}: {found}");
             assert!(tries <= TRIES);
         }
+    }
+
+    #[test]
+    fn a_climb_that_finds_nothing_begins_anew() {
+        let mut stairs = Staircase::new(100, 10_000);
+        assert_eq!(stairs.climb(|_| Ok::<_, ()>(false)), Ok(0));
+        let found = stairs.climb(|calls| Ok::<_, ()>(calls <= 120)).unwrap();
+        assert!((100..=120).contains(&found), "{found}");
     }
 
     #[test]

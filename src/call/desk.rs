@@ -189,7 +189,20 @@ impl Desk<'_> {
         tell: bool,
         retry_after: Option<u32>,
     ) -> Response {
-        let mut response = self.response(request, status);
+        let tag = ids::new_tag(self.shard, self.random);
+        self.refusal_tagged(request, (status, &tag), reason, tell, retry_after)
+    }
+
+    /// The same with the tag of what was said before (RFC 3261 section 8.2.6.2).
+    pub(crate) fn refusal_tagged(
+        &mut self,
+        request: &Request,
+        (status, tag): (Status, &str),
+        reason: Reason,
+        tell: bool,
+        retry_after: Option<u32>,
+    ) -> Response {
+        let mut response = self.response_tagged(request, status, tag);
         let headers = &mut response.headers;
         match reason {
             // RFC 3261 sections 21.4.6, 21.4.13 and 21.4.15.

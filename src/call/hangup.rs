@@ -29,7 +29,9 @@ impl Call {
         if let Some(invite) = leg.invite.take()
             && leg.stage == Stage::Inviting
         {
-            let response = desk.refusal(&invite.request, Reason::Cancelled, false);
+            let (tag, reason) = (leg.local_tag(), Reason::Cancelled);
+            let kind = (Status::of(reason), tag.as_str());
+            let response = desk.refusal_tagged(&invite.request, kind, reason, false, None);
             leg.respond(desk, invite.key, &response);
         }
         let response = leg.plain_ok(desk, request);
@@ -280,7 +282,9 @@ impl Leg {
             let status = failure.status.unwrap_or_else(|| Status::of(reason));
             let is_failure = status.is_failure();
             let status = if is_failure { status } else { Status::TEMPORARILY_UNAVAILABLE };
-            let mut response = desk.refusal_with(&invite.request, status, reason, true, None);
+            let tag = self.local_tag();
+            let kind = (status, tag.as_str());
+            let mut response = desk.refusal_tagged(&invite.request, kind, reason, true, None);
             if let Some(cause) = failure.cause {
                 response.headers.push_reason("Q.850", cause, "");
             }

@@ -402,7 +402,8 @@ fn ladder_text(detail: &CallDetail) -> anyhow::Result<String> {
     Ok(out)
 }
 
-/// The recordings in their order: a call that is carried over, or whose parties change, has several.
+/// The recordings in their order: a call that is carried over, or whose parties change, has
+/// several.
 fn wavs(config: &Config, detail: &CallDetail) -> anyhow::Result<Vec<(Vec<u8>, bool)>> {
     detail.recordings.iter().map(|recording| wav(config, recording.id)).collect()
 }

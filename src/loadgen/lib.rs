@@ -4,29 +4,27 @@
 //! It is the far end of callgate and shares nothing with it above tier 1: its user agent,
 //! its media and its SRTP (`webrtc-srtp`) are its own, so that a bug in one shows in the other.
 //!
-//! The path of a load: [`Config`] -> [`Load::new`] -> [`Load::run`] (places each call when it is
-//! due) -> one task per call (`call.rs`) that drives the user agent (`user_agent/`, without I/O),
-//! the [`Script`] (`talk.rs`) and the media (`media/`) -> [`Report`].
-//!
 //! The path of a scenario: a file -> [`Scenario::read`] (`scenario/`) -> [`ScenarioRun`] (`run/`):
-//! callers, callees (`listen.rs`) and bad actors, with one task per call for signalling only, and a
-//! few media threads (`engine/`) that neither encode nor decode -> [`RunReport`] -> [`html()`].
+//! callers, callees (`listen.rs`) and bad actors, with one task per call for signalling only, which
+//! drives a user agent (`user_agent/`, without I/O), and a few media threads (`engine/`) ->
+//! [`RunReport`] -> [`html()`].
+//!
+//! A load is a scenario of one kind of caller: [`Config`] -> [`Load`] -> the same path ->
+//! [`Report`]. Its caller has a [`Script`] (`talk.rs`), so that the media threads encode and decode
+//! for it.
 //!
 //! Not here: registering, digest, ICE, DTLS, video; requests go to the target's own address on
 //! the connection opened for them, whatever Contact or Route says (as through an outbound proxy).
 
 #![forbid(unsafe_code)]
 
-mod call;
 mod config;
 mod engine;
 mod html;
 mod line;
 mod listen;
 mod load;
-mod media;
 mod os;
-mod pacer;
 mod progress;
 mod report;
 mod run;
@@ -46,8 +44,8 @@ pub use load::{Cancellation, Load, LoadError};
 pub use progress::Progress;
 pub use report::{CallOutcome, CallReport, Ending, MediaTotals, Report, Saturation, Spread};
 pub use run::{
-    ActorReport, Judged, KindTotals, OwnLoad, RunProgress, RunReport, Sample, ScenarioRun,
-    ScenarioSummary, Through,
+    ActorReport, Judged, KindTotals, OwnLoad, RunReport, Sample, ScenarioRun, ScenarioSummary,
+    Through, Verdict,
 };
 pub use scenario::{
     ActorKind, Comparison, Expectation, Measure, Scenario, SoundError, Speak,

@@ -1,25 +1,25 @@
-//! One load: places each call when it is due, within its bounds, and adds up what came of them.
+//! One load: calls of one kind with a script, run as a scenario; and what loads and scenarios
+//! share: how they end early, and their connections.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use base::{Clock as _, Instant};
+use base::limit::LOADGEN_MEDIA_THREADS;
 use rustls_pki_types::ServerName;
 use sip::Host;
-use tokio::sync::{Mutex, Semaphore, watch};
-use tokio::task::JoinSet;
+use tokio::sync::{Mutex, watch};
 
-use crate::call::{self, Plan};
 use crate::config::{Config, ConfigError, Target, Transport};
 use crate::line::{Far, Line};
-use crate::os::{OsClock, wake_at};
 use crate::progress::Progress;
-use crate::report::{CallOutcome, CallReport, Frame, Report, Tally};
+use crate::report::Report;
+use crate::run::ScenarioRun;
+use crate::scenario::{
+    Called, CallerKind, Limits, Outward, Says, Scenario, Stage, Talk, Times, Voice,
+};
 use crate::tls::{self, TlsError};
 
-/// A call begun later than this after its turn is counted.
-const LATE_START: Duration = Duration::from_millis(10);
 /// What a call may need beyond its own times: connecting, CANCEL or BYE, the last answers.
 const SLACK: Duration = Duration::from_secs(20);
 
@@ -86,175 +86,101 @@ impl Cancelled {
     }
 }
 
-/// Keeps the progress.
-pub(crate) struct Tracker {
-    progress: watch::Sender<Progress>,
-    started: Instant,
-}
-
-impl Tracker {
-    fn change(&self, change: impl FnOnce(&mut Progress)) {
-        self.progress.send_modify(|progress| {
-            change(progress);
-            progress.elapsed = OsClock.now().since(self.started);
-        });
-    }
-
-    pub(crate) fn placed(&self) {
-        self.change(|it| (it.placed, it.ringing) = (it.placed + 1, it.ringing + 1));
-    }
-
-    pub(crate) fn answered(&self) {
-        self.change(|it| {
-            it.ringing = it.ringing.saturating_sub(1);
-            (it.answered, it.talking) = (it.answered + 1, it.talking + 1);
-        });
-    }
-
-    pub(crate) fn over(&self, report: &CallReport) {
-        let was_answered = report.setup_ms.is_some();
-        self.change(|it| {
-            it.over += 1;
-            it.failed += u32::from(report.outcome == CallOutcome::Failed);
-            let count = if was_answered { &mut it.talking } else { &mut it.ringing };
-            *count = count.saturating_sub(1);
-        });
-    }
-}
-
-/// A load that is ready to run.
-pub struct Load {
-    config: Config,
-    tls: Option<Arc<rustls::ClientConfig>>,
-    progress: watch::Sender<Progress>,
-    cancellation: Cancellation,
-}
-
-/// What the loop of a load woke up for.
-enum Wake {
-    Place(tokio::sync::OwnedSemaphorePermit),
-    Over(Box<CallReport>),
-    Stop,
-}
+/// A load that is ready to run: a scenario of one kind of caller, with a script.
+pub struct Load(ScenarioRun);
 
 impl Load {
-    /// Checks the configuration and reads the certificates.
+    /// Checks the configuration and the certificates.
     ///
     /// # Errors
     /// An absurd configuration, or certificates that cannot be used.
     pub fn new(config: Config) -> Result<Self, LoadError> {
         config.check()?;
-        let is_tls = config.target.transport == Transport::Tls;
-        let tls = is_tls.then(|| tls::client(&config.tls)).transpose()?;
-        let progress = Progress { planned: config.calls, ..Progress::default() };
-        Ok(Self {
-            config,
-            tls,
-            progress: watch::Sender::new(progress),
-            cancellation: Cancellation::new(),
-        })
+        if config.target.transport == Transport::Tls {
+            tls::client(&config.tls)?;
+        }
+        Ok(Self(ScenarioRun::new(scenario(config), Vec::new())))
     }
 
     /// Tells where the load stands, each time that it changes; ends with the load.
     #[must_use]
     pub fn progress(&self) -> watch::Receiver<Progress> {
-        self.progress.subscribe()
+        self.0.progress()
     }
 
     /// What ends the load early, at Ctrl-C for instance.
     #[must_use]
     pub fn cancellation(&self) -> Cancellation {
-        self.cancellation.clone()
+        self.0.cancellation()
     }
 
-    /// Places the calls and waits for their end. It needs a tokio runtime with I/O and time, one
-    /// of several threads for more than a few calls; dropping it drops the calls without BYE.
+    /// Places the calls and waits for their end. It needs a tokio runtime with I/O and time;
+    /// dropping it drops the calls without BYE.
     ///
     /// # Errors
     /// The target's name has no address. Calls that fail are in the report.
     pub async fn run(self) -> Result<Report, LoadError> {
-        let Self { config, tls, progress, cancellation } = self;
-        let far = far_of(&config.target, tls, config.tls.server_name.as_deref()).await?;
-        let (started, wall) = (OsClock.now(), OsClock.wall());
-        let deadline = started + config.deadline.unwrap_or_else(|| longest(&config));
-        let plan = Arc::new(Plan { tracker: Tracker { progress, started }, config });
-        let lines = Lines::new(far, plan.config.connections);
-        let mut tally = Tally::default();
-        let is_cut_short =
-            place_all(&plan, &lines, &cancellation, started, deadline, &mut tally).await;
-        lines.close().await;
-        let config = &plan.config;
-        Ok(tally.finish(Frame {
-            target: config.target.uri.to_string(),
-            transport: config.target.transport,
-            started_at: wall.to_string(),
-            elapsed: OsClock.now().since(started),
-            is_cut_short,
-            planned: config.calls,
-        }))
+        self.0.run_callers().await
     }
 }
 
-/// Places every call and collects what came of it; tells whether it was cut short.
-async fn place_all(
-    plan: &Arc<Plan>,
-    lines: &Arc<Lines>,
-    cancellation: &Cancellation,
-    started: Instant,
-    deadline: Instant,
-    tally: &mut Tally,
-) -> bool {
-    let config = &plan.config;
-    let room = Arc::new(Semaphore::new(config.concurrency as usize));
-    let mut stop = cancellation.listen();
-    let mut calls = JoinSet::new();
-    let mut next = 0;
-    let mut is_cut_short = false;
-    loop {
-        let can_place = next < config.calls && !is_cut_short;
-        if !can_place && calls.is_empty() {
-            return is_cut_short;
-        }
-        let due = started + offset(next, config.rate);
-        let turn = async {
-            tokio::time::sleep_until(wake_at(due)).await;
-            Arc::clone(&room).acquire_owned().await
-        };
-        let wake = tokio::select! {
-            // In this order, so that no call begins once the load is to end.
-            biased;
-            () = stop.wait(), if !is_cut_short => Wake::Stop,
-            () = tokio::time::sleep_until(wake_at(deadline)), if !is_cut_short => Wake::Stop,
-            Some(over) = calls.join_next(), if !calls.is_empty() => {
-                // A call ends its own task but by a panic, which tokio has caught.
-                Wake::Over(Box::new(over.unwrap_or_else(|_| panicked())))
-            }
-            Ok(permit) = turn, if can_place => Wake::Place(permit),
-        };
-        match wake {
-            Wake::Place(permit) => {
-                let mut report = CallReport { index: next, ..CallReport::default() };
-                let late = OsClock.now().since(due);
-                report.saturation.late_starts = u64::from(late > LATE_START);
-                let (plan, lines) = (Arc::clone(plan), Arc::clone(lines));
-                let cancelled = cancellation.listen();
-                calls.spawn(async move {
-                    let line = lines.get(next).await;
-                    call::place(plan, line, cancelled, report, permit).await
-                });
-                next += 1;
-            }
-            Wake::Over(report) => tally.add(*report),
-            Wake::Stop => {
-                is_cut_short = true;
-                cancellation.cancel();
-            }
-        }
+/// The load as a scenario.
+fn scenario(config: Config) -> Scenario {
+    let duration = config.deadline.unwrap_or_else(|| longest(&config));
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    // Scripts encode and decode, which takes every core where there are many calls.
+    let threads = u32::try_from(cores.min(LOADGEN_MEDIA_THREADS.get())).unwrap_or(1);
+    let voice = Voice {
+        codecs: config.codecs,
+        ptime_ms: 20,
+        protection: config.protection,
+        suites: config.suites,
+        rtcp_mux: config.rtcp_mux,
+        says: Says::Script(Arc::new(Talk {
+            script: config.script,
+            save: config.save,
+            is_one_of_many: config.calls > 1,
+        })),
+    };
+    let caller = CallerKind {
+        name: "caller".to_owned(),
+        weight: 1,
+        to: None,
+        from: None,
+        voice,
+        offer: config.offer,
+        talk: Times::Fixed(config.hold),
+        waits: true,
+        cancel_after: None,
+        keys: None,
+        on_hold: None,
+    };
+    let time = offset(config.calls, config.rate);
+    Scenario {
+        name: "load".to_owned(),
+        description: String::new(),
+        seed: 1,
+        outward: Some(Outward {
+            to: Called { text: config.target.uri.to_string(), target: config.target },
+            from: config.from.map(|it| it.to_string()),
+            tls: config.tls,
+            connections: config.connections,
+            media_address: config.media_address,
+        }),
+        limits: Limits {
+            calls: config.calls,
+            concurrency: config.concurrency,
+            duration,
+            setup_timeout: config.setup_timeout,
+            media_threads: Some(threads.min(config.concurrency).max(1)),
+        },
+        stages: vec![Stage { from: config.rate, to: config.rate, time }],
+        callers: vec![caller],
+        callee: None,
+        actors: Vec::new(),
+        expectations: Vec::new(),
+        sounds: Vec::new(),
     }
-}
-
-fn panicked() -> CallReport {
-    CallReport { reason: Some("load.panicked".into()), ..CallReport::default() }
 }
 
 /// When call `index` is due.

@@ -422,10 +422,6 @@ impl fmt::Display for Report {
             writeln!(f, "saving     {} recordings are missing or not whole", self.save_errors)?;
         }
         let Saturation { ticks, behind, skipped, worst_ms, late_starts } = self.saturation;
-        if ticks == 0 && self.answered > 0 {
-            // Of a scenario, whose media has a clock for all calls.
-            return write!(f, "late       {late_starts} calls begun late");
-        }
         write!(
             f,
             "own clock  {behind} of {ticks} ticks more than 10 ms late (worst {worst_ms:.1} ms), \

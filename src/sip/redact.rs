@@ -2,11 +2,14 @@
 //! passwords and dialled digits. It still names people; it is stored sealed.
 
 use std::borrow::Cow;
+use std::fmt::Write as _;
 
 use crate::header::{Header, Name};
 use crate::message::Message;
 
 const MASK: &str = "[redacted]";
+/// Room that most heads fit in.
+const HEAD_BYTES: usize = 1_024;
 
 /// The message as text, with line ends as `\n`. Masked are: credentials (Authorization,
 /// Proxy-Authorization, passwords in URIs), keys in SDP (`a=crypto`, `a=key-mgmt`, `k=`, every
@@ -14,15 +17,17 @@ const MASK: &str = "[redacted]";
 /// of a DTMF or KPML type. A body that is not text is shown by its size.
 #[must_use]
 pub fn redact(message: &Message) -> String {
-    let mut text = match message {
+    let mut text = String::with_capacity(HEAD_BYTES + message.body().len());
+    // Writing to a string cannot fail.
+    let _ = match message {
         Message::Request(request) => {
-            format!("{} {} SIP/2.0\n", request.method, without_password(request.uri.as_str()))
+            let uri = without_password(request.uri.as_str());
+            writeln!(text, "{} {uri} SIP/2.0", request.method)
         }
         Message::Response(response) => {
-            format!("SIP/2.0 {} {}\n", response.status.code(), response.phrase())
+            writeln!(text, "SIP/2.0 {} {}", response.status.code(), response.phrase())
         }
     };
-    text.reserve(1_024 + message.body().len());
     for header in message.headers() {
         redact_header(header, &mut text);
         text.push('\n');
@@ -57,7 +62,7 @@ fn redact_body(message: &Message, text: &mut String) {
             text.push('\n');
         }
     } else {
-        text.push_str(&format!("[{} bytes]\n", body.len()));
+        let _ = writeln!(text, "[{} bytes]", body.len());
     }
 }
 

@@ -3,7 +3,7 @@
 import json
 
 from harness import sipp, sound, wire
-from harness.case import case, check, free_ports, wait_for
+from harness.case import case, check, free_ports
 from harness.edge import BINARY, Edge
 from harness.phone import Phone
 

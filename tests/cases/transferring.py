@@ -259,14 +259,15 @@ def ringing_heard(box):
     phone = Phone(box, CALLER, authority=edge.authority)
     phone.command(f"dial {edge.uri(CALLEE)}")
     phone.wait_log("183 Session Progress", 10)
-    phone.wait_for_speech(10)
+    loudest = lambda sound: max(map(abs, sound), default=0)  # noqa: E731
+    wait_for("a tone", lambda: loudest(phone.heard()) > 3_000 or None, 10)
     check("SIP/2.0 200 OK" not in phone.log(), "nobody has answered")
     callee.command("accept")
     phone.wait_log("Call established", 10)
     heard = phone.heard_seconds()
     time.sleep(7)
     quiet = phone.heard()[int((heard + 0.5) * phone.rate) :]
-    check(not sound.spoken_parts(quiet, phone.rate), "it rings on after the answer")
+    check(loudest(quiet) < 300, "it rings on after the answer")
     phone.hang_up()
     callee.wait_log("terminated", 10)
     phone.stop()

@@ -1,11 +1,10 @@
 """What an operator and an eavesdropper see."""
 
-import os
 import signal
 import ssl
-import time
 
 from harness import sound, wire
+from harness.capture import Capture
 from harness.case import case, check, wait_for
 from harness.edge import Edge
 from harness.phone import Phone
@@ -45,14 +44,7 @@ def wiretap(box):
     """On the wire: SIP inside TLS only, and media that is noise to whoever has no key."""
     edge = Edge(box).start()
     caller = "+4915735550401"
-    capture = box.path("capture.pcap")
-    # Capturing takes a privilege that the build user need not have.
-    sudo = [] if os.geteuid() == 0 else ["sudo", "-n"]
-    tap = box.start("tshark", [*sudo, "tshark", "-q", "-i", "lo", "-w", capture, "-f",
-                               "(tcp or udp) and not port 53"])
-    wait_for("tshark captures", lambda: capture.exists() or tap.poll() is not None, 10)
-    check(tap.poll() is None, f"tshark ended: {box.path('tshark.err').read_text()}")
-    time.sleep(1)
+    capture = Capture(box)
     phone = Phone(box, caller, "PCMU", edge.authority)
     phone.dial(edge.uri())
     at = phone.wait_for_quiet(1.2, 30)
@@ -60,18 +52,16 @@ def wiretap(box):
     phone.wait_for_speech(12, since=at)
     phone.hang_up()
     edge.wait_for_call(lambda it: it["state"] == "ended")
-    time.sleep(0.5)
-    tap.terminate()
-    tap.wait(10)
+    capture.stop()
     keys = phone.keys()
     check(len(keys) >= 2, "no keys in baresip's log")
     # The console and metrics of this very test are on loopback as well: only these ports count.
-    signalling = payloads(box, capture, f"tcp.port == {edge.tls}", "tcp.payload", "tcp")
+    signalling = capture.payloads(f"tcp.port == {edge.tls}", "tcp.payload")
     plain = b"".join(signalling)
     check(len(plain) > 3_000, f"{len(plain)} bytes of signalling captured")
     for secret in [b"INVITE ", b"SIP/2.0", b"inline:", caller.encode(), *map(str.encode, keys)]:
         check(secret not in plain, f"{secret[:12]!r} crosses the wire in the clear")
-    media = payloads(box, capture, "udp && !icmp", "udp.payload", "udp")
+    media = capture.payloads("udp && !icmp")
     media = [it for it in media if len(it) > 160 and it[0] >> 6 == 2]
     check(len(media) > 400, f"{len(media)} media packets captured")
     noise = sound.entropy(b"".join(it[12:160] for it in media))
@@ -81,14 +71,6 @@ def wiretap(box):
     speech = sound.entropy(sound.pcmu(phone.heard()))
     check(speech < 7, f"plain mu-law has {speech:.2f} bits per byte: the measure is useless")
     edge.stop()
-
-
-def payloads(box, capture, display, field, name):
-    """A field of the captured packets, as bytes."""
-    done = box.run(f"tshark-{name}", ["tshark", "-r", capture, "-Y", display, "-T", "fields",
-                                      "-e", field])
-    lines = done.stdout.splitlines()
-    return [bytes.fromhex(it.split(",")[0].replace(":", "")) for it in lines if it]
 
 
 @case()

@@ -75,7 +75,8 @@ def windows(samples, rate, frequency):
 
 
 def measure(samples, rate, frequency, settle=0.7, ending=0.1):
-    """The tone in what was heard, from `settle` seconds after its start to `ending` before its end."""
+    """The tone in what was heard, from `settle` seconds after its start, until `ending` before its
+    end."""
     found = windows(samples, rate, frequency)
     loud = [number for number, it in enumerate(found) if abs(it[0]) > AMPLITUDE / 4]
     check(loud, f"no tone of {frequency} Hz in {len(samples) / rate:.1f} s")
@@ -87,17 +88,18 @@ def measure(samples, rate, frequency, settle=0.7, ending=0.1):
     typical = sizes[len(sizes) // 2]
     gap = longest = 0
     jumps, noise = [], []
-    before = found[0][0]
+    # Windows that share nothing, so that a jump shows whole.
+    apart = WINDOW_MS // HOP_MS
     for number, (value, power) in enumerate(found):
         silent = 20 * math.log10(max(abs(value), 1e-6) / typical) < SILENT_DB
         gap = gap + HOP_MS if silent else 0
         longest = max(longest, gap)
         at = (first + number) * HOP_MS / 1000
+        before = found[max(0, number - apart)][0]
         if abs(cmath.phase(value * before.conjugate())) > JUMP and not silent:
             if not jumps or at - jumps[-1] > 2 * WINDOW_MS / 1000:
                 jumps.append(round(at, 2))
         if not silent:
-            before = value
             noise.append(max(power / abs(value) ** 2 - 1, 1e-9))
     noise.sort()
     return Measured(

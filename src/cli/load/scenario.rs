@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
-use loadgen::{RunProgress, RunReport, Scenario, ScenarioRun};
+use loadgen::{Progress, RunReport, Scenario, ScenarioRun, Verdict};
 use tokio::sync::watch::Receiver;
 
 use super::Options;
@@ -21,6 +21,10 @@ description = \"answers every call at once and sends something like speech\"
 [[callee.kind]]
 say = [\"synth\"]
 ";
+/// The exit code where the load tester itself may be what failed.
+const NOT_JUDGED: u8 = 3;
+/// How often a line is redrawn.
+const REDRAW: Duration = Duration::from_millis(100);
 /// How often a line is printed where no terminal redraws one.
 const LINE: Duration = Duration::from_secs(5);
 
@@ -54,7 +58,11 @@ pub(super) fn run(options: &Options) -> anyhow::Result<ExitCode> {
         anyhow::Ok(report?)
     })?;
     write(options, &report)?;
-    Ok(if report.has_passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(match report.verdict {
+        Verdict::Passed => ExitCode::SUCCESS,
+        Verdict::Failed => ExitCode::FAILURE,
+        Verdict::NotJudged => ExitCode::from(NOT_JUDGED),
+    })
 }
 
 fn read(options: &Options) -> anyhow::Result<Scenario> {
@@ -113,7 +121,7 @@ fn write(options: &Options, report: &RunReport) -> anyhow::Result<()> {
 }
 
 /// One line that redraws on a terminal, a line every few seconds elsewhere.
-async fn draw(mut progress: Receiver<RunProgress>, is_shown: bool) {
+async fn draw(mut progress: Receiver<Progress>, is_shown: bool) {
     let is_terminal = std::io::stderr().is_terminal();
     let mut shown: Option<Instant> = None;
     while progress.changed().await.is_ok() {
@@ -121,11 +129,12 @@ async fn draw(mut progress: Receiver<RunProgress>, is_shown: bool) {
         if !is_shown {
             continue;
         }
-        if is_terminal {
+        if is_terminal && shown.is_none_or(|at| at.elapsed() >= REDRAW) {
+            shown = Some(Instant::now());
             eprint!("\r\x1b[2K{line}");
             // A terminal that is gone shows nothing, and that is all.
             let _ = std::io::stderr().flush();
-        } else if shown.is_none_or(|at| at.elapsed() >= LINE) {
+        } else if !is_terminal && shown.is_none_or(|at| at.elapsed() >= LINE) {
             shown = Some(Instant::now());
             eprintln!("{line}");
         }
@@ -135,7 +144,7 @@ async fn draw(mut progress: Receiver<RunProgress>, is_shown: bool) {
     }
 }
 
-fn line(now: &RunProgress) -> String {
+fn line(now: &Progress) -> String {
     let seconds = now.elapsed.as_secs();
     let mut line = format!(
         "{:>4}:{:02}  calls {} placed, {} talking, {} answered, {} failed",
@@ -172,7 +181,7 @@ mod tests {
 
     #[test]
     fn the_line_says_where_a_run_stands() {
-        let now = RunProgress {
+        let now = Progress {
             elapsed: Duration::from_secs(75),
             placed: 12,
             talking: 3,
@@ -180,7 +189,7 @@ mod tests {
             failed: 1,
             setup_p50_ms: Some(4.2),
             is_behind: true,
-            ..RunProgress::default()
+            ..Progress::default()
         };
         let line = line(&now);
         assert!(line.starts_with("   1:15  calls 12 placed, 3 talking, 11 answered, 1 failed"));

@@ -1,10 +1,10 @@
 //! The media of thousands of calls: a few threads, each with its own calls, sockets and clock.
 //!
 //! The task of a call opens its sockets, hands them over ([`Engine::open`]), says how media flows,
-//! and gets back what it amounted to. Where a call only says a sound, nothing is encoded per packet:
-//! it is encoded once for all ([`clip`]). Nothing is decoded either: what arrives is authenticated,
-//! counted, and told apart by its [`stamp`]. A caller with a script ([`live`]) encodes what it says
-//! and decodes what it hears.
+//! and gets back what it amounted to. Where a call only says a sound, nothing is encoded per
+//! packet: it is encoded once for all ([`clip`]). Nothing is decoded either: what
+//! arrives is authenticated, counted, and told apart by its [`stamp`]. A caller with a
+//! script ([`live`]) encodes what it says and decodes what it hears.
 
 pub(crate) mod attack;
 pub(crate) mod clip;

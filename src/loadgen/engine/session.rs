@@ -16,12 +16,12 @@ use rtp::{
 };
 use sdp::TelephoneEvent;
 
+use super::Port;
 use super::attack::Attack;
 use super::clip::Clip;
 use super::histogram::Histogram;
 use super::live::Live;
 use super::stamp::{Mark, STAMP_AT, STAMP_BYTES, Seen, Stamp};
-use super::Port;
 use crate::report::{CallReport, MediaTotals, Saturation, millis};
 use crate::srtp::{Protect, Unprotect};
 use crate::user_agent::{Agreed, Keys};

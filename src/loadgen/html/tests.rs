@@ -75,6 +75,7 @@ fn report() -> RunReport {
         is_cut_short: false,
         is_valid: true,
         invalid_because: Vec::new(),
+        verdict: crate::run::Verdict::Passed,
         has_passed: true,
         expectations: vec![crate::run::Judged { expectation, found: Some(48.0), holds: true }],
         callers: Some(callers),

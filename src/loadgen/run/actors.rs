@@ -45,19 +45,7 @@ pub(super) async fn act(
     cancellation: Cancellation,
 ) -> ActorReport {
     let actor = shared.scenario.actors[index].clone();
-    let mut report = ActorReport {
-        name: actor.name.clone(),
-        kind: actor.kind,
-        attempts: 0,
-        outcomes: BTreeMap::new(),
-        got_through: 0,
-        packets: 0,
-        injected: 0,
-        replayed: 0,
-        to_strangers: 0,
-        has_passed: false,
-        verdict: String::new(),
-    };
+    let mut report = ActorReport::new(&actor);
     let mut stop = cancellation.listen();
     tokio::select! {
         () = stop.wait() => return report,
@@ -88,6 +76,29 @@ pub(super) async fn act(
 }
 
 impl ActorReport {
+    fn new(actor: &Actor) -> Self {
+        Self {
+            name: actor.name.clone(),
+            kind: actor.kind,
+            attempts: 0,
+            outcomes: BTreeMap::new(),
+            got_through: 0,
+            packets: 0,
+            injected: 0,
+            replayed: 0,
+            to_strangers: 0,
+            has_passed: false,
+            verdict: String::new(),
+        }
+    }
+
+    /// Of one that ended before its time, by a fault of ours.
+    pub(super) fn panicked(actor: &Actor) -> Self {
+        let mut report = Self::new(actor);
+        report.unharmed("load.panicked");
+        report
+    }
+
     fn note(&mut self, outcome: &str, got_through: bool) {
         self.attempts += 1;
         self.got_through += u64::from(got_through);

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use crate::engine::histogram::Histogram;
 use crate::os::OsClock;
 use crate::progress::Progress;
+use crate::report::{Spread, millis};
 
 /// One point of the series of a run: what happened since the point before.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -39,6 +40,8 @@ pub struct Sample {
     pub behind_percent: f64,
     /// Datagrams per second that our sockets had no room for.
     pub drops: f64,
+    /// The longest that a task of a call waited for its turn, in milliseconds.
+    pub signalling_lag_ms: f64,
     /// Cores that this process used.
     pub cores: f64,
     /// The share of its core that the busiest media thread used, in percent.
@@ -101,6 +104,9 @@ struct State {
     /// Points that make one, once there were too many.
     merged: u32,
     pending: Vec<Sample>,
+    /// How late tasks were, since the start, and the worst since the last point.
+    lag: Histogram,
+    lag_max: Duration,
 }
 
 /// See the module.
@@ -197,6 +203,7 @@ impl Board {
             received: packets(reading.received, was.received),
             behind_percent: if ticks == 0 { 0.0 } else { behind as f64 * 100.0 / ticks as f64 },
             drops: packets(reading.drops, was.drops),
+            signalling_lag_ms: millis(std::mem::take(&mut state.lag_max)),
             cores: reading.process.saturating_sub(was.process).as_secs_f64() / seconds,
             media_thread_percent: busiest * 100.0,
         };
@@ -209,6 +216,18 @@ impl Board {
         });
         state.last = (counts, reading, elapsed);
         state.push(sample);
+    }
+
+    /// A task was so late.
+    pub(super) fn lag(&self, late: Duration) {
+        let mut state = self.state();
+        state.lag.add(late);
+        state.lag_max = state.lag_max.max(late);
+    }
+
+    /// How late tasks were.
+    pub(super) fn signalling_lag(&self) -> Option<Spread> {
+        self.state().lag.spread()
     }
 
     /// The series.
@@ -258,6 +277,7 @@ fn mean(points: &[Sample]) -> Sample {
         received: rate(|it| it.received),
         behind_percent: worst(|it| it.behind_percent),
         drops: worst(|it| it.drops),
+        signalling_lag_ms: worst(|it| it.signalling_lag_ms),
         cores: rate(|it| it.cores),
         media_thread_percent: worst(|it| it.media_thread_percent),
         ..last

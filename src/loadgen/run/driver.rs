@@ -24,6 +24,8 @@ use crate::scenario::{Stage, choose};
 const LATE_START: Duration = Duration::from_millis(10);
 /// Time between two points.
 const SAMPLE: Duration = Duration::from_secs(1);
+/// Time between two looks at how late tasks are.
+const PROBE: Duration = Duration::from_millis(20);
 /// How long calls may take to hang up once the run is to end.
 const FAREWELL: Duration = Duration::from_secs(15);
 /// How long callees are waited for once nobody calls any more.
@@ -89,6 +91,8 @@ struct Driver<'a> {
     actors: u32,
     arrived: u32,
     is_stopping: bool,
+    /// Calls that were due when a point was last taken.
+    due: u32,
     driven: Driven,
 }
 
@@ -112,9 +116,9 @@ pub(super) async fn drive(
     let (done, mut results) = mpsc::channel(LOADGEN_QUEUE.get());
     let scenario = &shared.scenario;
     let mut schedule = Schedule::new(&scenario.stages, scenario.limits.calls);
-    let planned: Duration = scenario.stages.iter().map(|stage| stage.time).sum();
     let mut it = Driver::new(shared, cancellation, done);
     it.let_actors_in();
+    let probe = tokio::spawn(probe(Arc::clone(shared)));
     let mut own = Own::default();
     own.cores();
     let first = tokio::time::Instant::now() + SAMPLE;
@@ -156,7 +160,7 @@ pub(super) async fn drive(
             }
             Wake::Done(done) => it.take_in(done),
             Wake::Arrived(arrival) => it.welcome(arrival),
-            Wake::Sample => shared.board.sample(own.read(shared), planned),
+            Wake::Sample => it.sample(&mut own, started),
             Wake::Stop => {
                 // An end by the clock of a run that only answers is no cut.
                 let is_ordered = due.is_none() && it.callers == 0 && it.actors == 0;
@@ -168,7 +172,21 @@ pub(super) async fn drive(
             Wake::GiveUp => break,
         }
     }
-    it.finish(&mut own, planned)
+    probe.abort();
+    it.sample(&mut own, started);
+    it.driven.cores = own.cores();
+    it.driven
+}
+
+/// Watches how late the tasks of calls are served: as late as this one.
+async fn probe(shared: Arc<Shared>) {
+    let mut due = OsClock.now() + PROBE;
+    loop {
+        tokio::time::sleep_until(wake_at(due)).await;
+        let now = OsClock.now();
+        shared.board.lag(now.since(due));
+        due = now + PROBE;
+    }
 }
 
 impl<'a> Driver<'a> {
@@ -190,19 +208,20 @@ impl<'a> Driver<'a> {
             actors: 0,
             arrived: 0,
             is_stopping: false,
+            due: 0,
             driven: Driven::default(),
         }
     }
 
-    /// The last point, and how the machine fared.
-    fn finish(mut self, own: &mut Own, planned: Duration) -> Driven {
-        let last: Reading = own.read(self.shared);
-        self.driven.drops = last.drops;
-        self.driven.process = last.process;
-        self.driven.threads.clone_from(&last.threads);
-        self.driven.cores = own.cores();
-        self.shared.board.sample(last, planned);
-        self.driven
+    /// Takes a point, and notes how we fared until now.
+    fn sample(&mut self, own: &mut Own, started: Instant) {
+        if !self.is_stopping {
+            self.due = self.shared.scenario.due_by(OsClock.now().since(started));
+        }
+        let reading: Reading = own.read(self.shared);
+        self.driven.drops = reading.drops;
+        self.driven.threads.clone_from(&reading.threads);
+        self.shared.board.sample(reading, self.due);
     }
 
     /// Whether nobody calls any more. A run that only answers waits for its end.
@@ -217,7 +236,9 @@ impl<'a> Driver<'a> {
             let (shared, done) = (Arc::clone(self.shared), self.done.clone());
             let cancellation = self.cancellation.clone();
             tokio::spawn(async move {
-                let report = actors::act(shared, index, cancellation).await;
+                let acting = tokio::spawn(actors::act(Arc::clone(&shared), index, cancellation));
+                let actor = &shared.scenario.actors[index];
+                let report = acting.await.unwrap_or_else(|_| ActorReport::panicked(actor));
                 // Nobody listens any more where the run was given up.
                 let _ = done.send(Done::Actor(Box::new(report))).await;
             });
@@ -235,12 +256,15 @@ impl<'a> Driver<'a> {
         self.driven.latest = self.driven.latest.max(late);
         self.placed += 1;
         self.callers += 1;
-        self.shared.board.offered(1);
         self.shared.board.placed();
         let (shared, done) = (Arc::clone(self.shared), self.done.clone());
         let cancelled = self.cancellation.listen();
+        let call = leg::call(shared, kind, token, report.clone(), None, cancelled);
         tokio::spawn(async move {
-            let end = leg::call(shared, kind, token, report, None, cancelled).await;
+            // A call ends its own task but by a panic, which tokio has caught.
+            let end = tokio::spawn(call)
+                .await
+                .unwrap_or_else(|_| LegEnd::failed(Role::Caller, kind, report, "load.panicked"));
             drop(permit);
             let _ = done.send(Done::Leg(Box::new(end))).await;
         });
@@ -260,8 +284,12 @@ impl<'a> Driver<'a> {
         self.shared.board.taken();
         let (shared, done) = (Arc::clone(self.shared), self.done.clone());
         let cancelled = self.cancellation.listen();
+        let call = leg::take(shared, kind, token, arrival, cancelled);
         tokio::spawn(async move {
-            let end = leg::take(shared, kind, token, arrival, cancelled).await;
+            let end = tokio::spawn(call).await.unwrap_or_else(|_| {
+                let report = CallReport { index: token, ..CallReport::default() };
+                Some(LegEnd::failed(Role::Callee, kind, report, "load.panicked"))
+            });
             let _ = done.send(end.map_or(Done::Refused, |end| Done::Leg(Box::new(end)))).await;
         });
     }

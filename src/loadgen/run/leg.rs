@@ -31,7 +31,7 @@ use crate::user_agent::{Agreed, Description, End, Parties, UserAgent, UserAgentO
 /// How long a key is down.
 const PRESS: Duration = Duration::from_millis(120);
 /// How long a call over UDP answers what the far end repeats, once it is over.
-const LINGER: Duration = Duration::from_secs(1);
+pub(super) const LINGER: Duration = Duration::from_secs(1);
 
 /// What is due at a time.
 enum Act {
@@ -56,6 +56,15 @@ pub(super) struct LegEnd {
     pub(super) media: Outcome,
     /// Whether it ended as its kind wants: cancelled by the caller, refused by the callee.
     pub(super) is_planned: bool,
+}
+
+impl LegEnd {
+    /// One that failed for this reason.
+    pub(super) fn failed(role: Role, kind: usize, report: CallReport, reason: &str) -> Self {
+        let report = CallReport { reason: Some(reason.to_owned()), ..report };
+        let (token, media) = (report.index, Outcome::default());
+        Self { role, kind, token, report, media, is_planned: false }
+    }
 }
 
 /// A bad actor at a call, and how long it is there before the caller's first packet.
@@ -115,14 +124,6 @@ pub(super) async fn call(
 ) -> LegEnd {
     let kind = shared.scenario.callers[kind_index].clone();
     report.index = token;
-    let mut end = LegEnd {
-        role: Role::Caller,
-        kind: kind_index,
-        token,
-        report,
-        media: Outcome::default(),
-        is_planned: false,
-    };
     let made = async {
         let (target, lines) = shared.way_of(kind_index, token)?;
         let line = lines.get(token).await?;
@@ -140,12 +141,9 @@ pub(super) async fn call(
     };
     let mut leg = match made.await {
         Ok(leg) => leg,
-        Err(reason) => {
-            end.report.reason = Some(reason.to_owned());
-            return end;
-        }
+        Err(reason) => return LegEnd::failed(Role::Caller, kind_index, report, reason),
     };
-    leg.report.saturation = end.report.saturation;
+    leg.report.saturation = report.saturation;
     leg.run(&mut cancelled).await;
     leg.finish(Role::Caller, kind_index).await
 }

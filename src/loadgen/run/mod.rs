@@ -1,5 +1,5 @@
-//! Runs a scenario: places calls when they are due, takes calls that arrive, lets bad actors in,
-//! watches itself, and adds up what came of it all.
+//! Runs a scenario, or a load as one: places calls when they are due, takes calls that
+//! arrive, lets bad actors in, watches itself, and adds up what came of it all.
 //!
 //! The path: [`ScenarioRun::run`] -> `driver.rs` (what is due) -> `leg.rs` (one task for each end
 //! of a call, signalling only) and `engine/` (the media of all) -> `outcome.rs` (adds up, judges).
@@ -25,18 +25,20 @@ use tokio::sync::{mpsc, watch};
 use tokio_rustls::TlsAcceptor;
 
 use self::board::Board;
-pub use self::board::{RunProgress, Sample};
+pub use self::board::Sample;
 pub use self::outcome::{
-    ActorReport, Judged, KindTotals, OwnLoad, RunReport, ScenarioSummary, Through,
+    ActorReport, Judged, KindTotals, OwnLoad, RunReport, ScenarioSummary, Through, Verdict,
 };
 use crate::config::{Target, Tls, Transport};
-use crate::engine::Engine;
 use crate::engine::clip::Clips;
 use crate::engine::stamp::Role;
+use crate::engine::{Engine, Totals};
 use crate::line::{Arrival, Far};
 use crate::listen::Listener;
 use crate::load::{Cancellation, Lines, LoadError, far_of};
-use crate::os::{OsClock, raise_descriptors};
+use crate::os::{OsClock, process_time, raise_descriptors};
+use crate::progress::Progress;
+use crate::report::Report;
 use crate::scenario::{Called, Callee, Says, Scenario, TOKEN_DIGITS};
 use crate::tls::{self, TlsError};
 
@@ -49,8 +51,16 @@ const TOKENS_PER_ACTOR: u32 = 50_000;
 pub struct ScenarioRun {
     scenario: Scenario,
     sounds: Vec<Arc<[i16]>>,
-    progress: watch::Sender<RunProgress>,
+    progress: watch::Sender<Progress>,
     cancellation: Cancellation,
+}
+
+/// A run that is over.
+struct Ran {
+    shared: Arc<Shared>,
+    driven: outcome::Driven,
+    totals: Totals,
+    frame: outcome::Frame,
 }
 
 /// What every part of a run looks at.
@@ -122,17 +132,19 @@ impl ScenarioRun {
     /// With the sounds that [`crate::scenario_sounds`] made of it.
     #[must_use]
     pub fn new(scenario: Scenario, sounds: Vec<Arc<[i16]>>) -> Self {
+        let (planned, planned_time) = (scenario.planned(), scenario.time());
+        let progress = Progress { planned, planned_time, ..Progress::default() };
         Self {
             scenario,
             sounds,
-            progress: watch::Sender::new(RunProgress::default()),
+            progress: watch::Sender::new(progress),
             cancellation: Cancellation::new(),
         }
     }
 
-    /// Tells where the run stands, each second.
+    /// Tells where the run stands; ends with the run.
     #[must_use]
-    pub fn progress(&self) -> watch::Receiver<RunProgress> {
+    pub fn progress(&self) -> watch::Receiver<Progress> {
         self.progress.subscribe()
     }
 
@@ -147,6 +159,18 @@ impl ScenarioRun {
     /// # Errors
     /// Nobody can be reached or listen, or TLS cannot be set up. Calls that fail are in the report.
     pub async fn run(self) -> Result<RunReport, LoadError> {
+        let Ran { shared, driven, totals, frame } = self.drive().await?;
+        let series = (shared.board.samples(), shared.board.signalling_lag());
+        Ok(driven.report(&shared.scenario, series, totals, frame))
+    }
+
+    /// The same of callers of one kind, with their side alone.
+    pub(crate) async fn run_callers(self) -> Result<Report, LoadError> {
+        let Ran { shared, driven, frame, .. } = self.drive().await?;
+        Ok(driven.load_report(&shared.scenario, frame))
+    }
+
+    async fn drive(self) -> Result<Ran, LoadError> {
         raise_descriptors();
         let Self { scenario, sounds, progress, cancellation } = self;
         let clips = Arc::new(Clips::new(sounds));
@@ -159,7 +183,7 @@ impl ScenarioRun {
         });
         // It ends otherwise by a panic only; calls then encode for themselves.
         let _ = encoding.await;
-        let (wall, started) = (OsClock.wall(), OsClock.now());
+        let (wall, started, cpu) = (OsClock.wall(), OsClock.now(), process_time());
         let (listener, arrivals) = match &scenario.callee {
             Some(callee) => listen(callee).await.map(|(listener, it)| (Some(listener), it))?,
             None => (None, mpsc::channel(1).1),
@@ -180,16 +204,21 @@ impl ScenarioRun {
             scenario,
         });
         let driven = driver::drive(&shared, &cancellation, arrivals, started).await;
+        let process = process_time().saturating_sub(cpu);
+        let elapsed = OsClock.now().since(started);
+        if shared.ways.iter().any(|(_, transport, _)| !transport.is_reliable()) {
+            // The last calls still answer what the far end repeats.
+            tokio::time::sleep(leg::LINGER).await;
+        }
         for (.., lines) in &shared.ways {
             lines.close().await;
         }
         let listens = listener.as_ref().map(|it| it.local().to_string());
         drop(listener);
-        let elapsed = OsClock.now().since(started);
-        let frame = outcome::Frame { wall: wall.to_string(), elapsed, listens };
+        let frame = outcome::Frame { wall: wall.to_string(), elapsed, listens, process };
         shared.engine.stop().await;
         let totals = running.join();
-        Ok(driven.report(&shared.scenario, shared.board.samples(), totals, frame))
+        Ok(Ran { shared, driven, totals, frame })
     }
 }
 

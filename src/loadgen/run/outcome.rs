@@ -21,6 +21,9 @@ const SCHEMA: &str = "callgate-load/1";
 const BEHIND_MAX: f64 = 1.0;
 /// Late starts in a hundred.
 const LATE_MAX: f64 = 1.0;
+/// Milliseconds that tasks wait for their turn, 99th percentile, from which on set-up times measure
+/// the load tester.
+const LAG_MAX: f64 = 10.0;
 /// Share of its core from which on a media thread has no room left.
 const THREAD_MAX: f64 = 95.0;
 
@@ -115,6 +118,18 @@ pub struct Judged {
     pub holds: bool,
 }
 
+/// What a run says of the edge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// Every expectation holds, and every bad actor was withstood.
+    Passed,
+    /// Not so, and the load tester has no part in it.
+    Failed,
+    /// Expectations do not hold, but the load tester did not keep up: it may be the cause.
+    NotJudged,
+}
+
 /// How the load tester itself fared.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct OwnLoad {
@@ -132,6 +147,9 @@ pub struct OwnLoad {
     pub worst_ms: f64,
     /// Datagrams that our sockets had no room for.
     pub receive_drops: u64,
+    /// How long tasks of calls waited for their turn, in milliseconds: what our own signalling adds
+    /// to set-up times at most.
+    pub signalling_lag_ms: Option<Spread>,
     /// Cores that this process used, on average.
     pub cores: f64,
     /// The share of its core that each media thread used, on average, in percent.
@@ -161,6 +179,8 @@ pub struct RunReport {
     pub is_valid: bool,
     /// Why they are not.
     pub invalid_because: Vec<String>,
+    /// What it says of the edge.
+    pub verdict: Verdict,
     /// Whether every expectation holds and every bad actor was withstood.
     pub has_passed: bool,
     /// What was expected.
@@ -186,6 +206,8 @@ pub(super) struct Frame {
     pub(super) wall: String,
     pub(super) elapsed: Duration,
     pub(super) listens: Option<String>,
+    /// CPU time of this process.
+    pub(super) process: Duration,
 }
 
 /// Sums over one side.
@@ -214,7 +236,6 @@ pub(super) struct Driven {
     pub(super) is_cut_short: bool,
     pub(super) latest: Duration,
     pub(super) drops: u64,
-    pub(super) process: Duration,
     pub(super) threads: Vec<Duration>,
     pub(super) cores: Vec<f64>,
 }
@@ -275,16 +296,29 @@ impl Driven {
         side.tally.add(report);
     }
 
+    /// The callers' side alone, of a load of calls of one kind.
+    pub(super) fn load_report(self, scenario: &Scenario, frame: Frame) -> Report {
+        let called = scenario.outward.as_ref().map(|it| &it.to);
+        self.callers.tally.finish(report::Frame {
+            target: called.map(|it| it.text.clone()).unwrap_or_default(),
+            transport: called.map_or(Transport::Tls, |it| it.target.transport),
+            started_at: frame.wall,
+            elapsed: frame.elapsed,
+            is_cut_short: self.is_cut_short,
+            planned: scenario.planned(),
+        })
+    }
+
     /// The report.
     pub(super) fn report(
         mut self,
         scenario: &Scenario,
-        series: Vec<Sample>,
+        series: (Vec<Sample>, Option<Spread>),
         totals: Totals,
         frame: Frame,
     ) -> RunReport {
         let target = scenario.outward.as_ref().map(|it| it.to.text.clone());
-        let own = self.own(&totals, &frame, &series);
+        let own = self.own(&totals, &frame, series.1);
         let through = self.through(&totals);
         let actors = self.judge_actors(scenario);
         let kinds = kinds(scenario, &self.callers, &self.callees);
@@ -321,6 +355,7 @@ impl Driven {
             is_cut_short: self.is_cut_short,
             is_valid: invalid_because.is_empty(),
             invalid_because,
+            verdict: Verdict::Passed,
             has_passed: true,
             expectations: Vec::new(),
             callers,
@@ -329,7 +364,7 @@ impl Driven {
             through,
             actors,
             own,
-            series,
+            series: series.0,
         };
         report.expectations = scenario
             .expectations
@@ -342,10 +377,11 @@ impl Driven {
             .collect();
         report.has_passed = report.expectations.iter().all(|it| it.holds)
             && report.actors.iter().all(|it| it.has_passed);
+        report.verdict = report.judge();
         report
     }
 
-    fn own(&self, totals: &Totals, frame: &Frame, series: &[Sample]) -> OwnLoad {
+    fn own(&self, totals: &Totals, frame: &Frame, lag: Option<Spread>) -> OwnLoad {
         let seconds = frame.elapsed.as_secs_f64().max(1e-3);
         let threads = self.threads.iter().map(|it| it.as_secs_f64() * 100.0 / seconds);
         OwnLoad {
@@ -356,7 +392,8 @@ impl Driven {
             skipped: totals.skipped,
             worst_ms: millis(totals.worst),
             receive_drops: self.drops,
-            cores: series.iter().map(|it| it.cores).sum::<f64>() / series.len().max(1) as f64,
+            signalling_lag_ms: lag,
+            cores: frame.process.as_secs_f64() / seconds,
             media_threads_percent: threads.collect(),
             machine_percent: self.cores.clone(),
         }
@@ -452,6 +489,12 @@ impl OwnLoad {
                  (limits.concurrency)"
             ));
         }
+        if let Some(lag) = self.signalling_lag_ms.filter(|it| it.p99 > LAG_MAX) {
+            faults.push(format!(
+                "signalling waited for its turn, {:.1} ms and more in one case of a hundred",
+                lag.p99
+            ));
+        }
         if self.receive_drops > 0 {
             faults.push(format!("our sockets dropped {} datagrams", self.receive_drops));
         }
@@ -463,6 +506,23 @@ impl OwnLoad {
 }
 
 impl RunReport {
+    /// What the run says of the edge. A load tester that is late spoils times and counts; it lets
+    /// no bad actor in.
+    fn judge(&self) -> Verdict {
+        let is_broken = |it: &&Judged| !it.holds && it.expectation.measure.is_security();
+        match self.has_passed {
+            true => Verdict::Passed,
+            false
+                if self.is_valid
+                    || self.actors.iter().any(|it| !it.has_passed)
+                    || self.expectations.iter().any(|it| is_broken(&it)) =>
+            {
+                Verdict::Failed
+            }
+            false => Verdict::NotJudged,
+        }
+    }
+
     /// One figure; `None` where nothing was measured.
     fn measure(&self, measure: Measure, (planned, calls): (u32, u32)) -> Option<f64> {
         let callers = self.callers.as_ref();
@@ -563,7 +623,11 @@ impl fmt::Display for RunReport {
                 None => writeln!(f, "{mark:<10} {}: nothing was measured", judged.expectation)?,
             }
         }
-        let verdict = if self.has_passed { "passed" } else { "FAILED" };
+        let verdict = match self.verdict {
+            Verdict::Passed => "passed",
+            Verdict::Failed => "FAILED",
+            Verdict::NotJudged => "NOT JUDGED: what failed may be the load tester's own doing",
+        };
         write!(f, "{verdict}")?;
         if !self.is_valid {
             let why = self.invalid_because.join("; ");
@@ -588,10 +652,11 @@ impl RunReport {
             own.machine_percent.iter().map(|it| format!("{it:.0} %")).collect();
         writeln!(
             f,
-            "           {} calls begun late (worst {:.1} ms); {:.2} cores, media threads {}; \
-             machine {}",
+            "           {} calls begun late (worst {:.1} ms); signalling up to {:.1} ms late; \
+             {:.2} cores, media threads {}; machine {}",
             own.late_starts,
             own.latest_start_ms,
+            own.signalling_lag_ms.map_or(0.0, |it| it.max),
             own.cores,
             threads.join(" "),
             cores.join(" ")

@@ -86,6 +86,11 @@ impl Measure {
         MEASURES.iter().find(|(_, it)| *it == self).map_or("", |(words, _)| words)
     }
 
+    /// Whether it says what bad actors achieved, which no lateness of ours excuses.
+    pub(crate) const fn is_security(self) -> bool {
+        matches!(self, Self::Injected | Self::Replayed | Self::ToStrangers | Self::GotThrough)
+    }
+
     /// Its unit; empty for a count.
     #[must_use]
     pub const fn unit(self) -> &'static str {

@@ -70,10 +70,27 @@ impl Scenario {
         !self.stages.is_empty() || !self.actors.is_empty()
     }
 
+    /// Calls that were due once this time had passed.
+    pub(crate) fn due_by(&self, elapsed: Duration) -> u32 {
+        let (mut sum, mut left) = (0.0, elapsed);
+        for stage in &self.stages {
+            sum += stage.calls_by(left);
+            left = left.saturating_sub(stage.time);
+        }
+        // The first is due at once.
+        (sum as u32).saturating_add(1).min(self.planned())
+    }
+
+    /// The time that the stages ask for.
+    pub(crate) fn time(&self) -> Duration {
+        self.stages.iter().fold(Duration::ZERO, |sum, it| sum.saturating_add(it.time))
+    }
+
     /// Calls that the stages ask for, at most the limit.
     #[must_use]
     pub fn planned(&self) -> u32 {
-        let sum: f64 = self.stages.iter().map(Stage::calls).sum();
+        // A little more, so that 10 s at 1 per second are ten calls.
+        let sum = self.stages.iter().map(Stage::calls).sum::<f64>() + 1e-6;
         let stages = if sum >= f64::from(u32::MAX) { u32::MAX } else { sum.floor() as u32 };
         stages.min(self.limits.calls)
     }
@@ -140,6 +157,13 @@ impl Stage {
     /// Calls that arrive in it.
     pub(crate) fn calls(&self) -> f64 {
         (self.from + self.to) / 2.0 * self.time.as_secs_f64()
+    }
+
+    /// Calls that arrive in the first part of it.
+    fn calls_by(&self, time: Duration) -> f64 {
+        let share = time.as_secs_f64().min(self.time.as_secs_f64());
+        let slope = (self.to - self.from) / self.time.as_secs_f64().max(1e-9);
+        (self.from + slope / 2.0 * share) * share
     }
 
     /// When the `n`-th call of it (from 0, fractions allowed) arrives.

@@ -3,8 +3,8 @@
 //!
 //! A socket that shows up has one datagram, nearly always: a stream sends one in 20 ms and a tick
 //! is a fiftieth of that. So one is taken and the kernel is not asked in vain for another; a socket
-//! that shows up twice in a row, or has not been looked at for long, is emptied. There is nothing for `sendmmsg` and `recvmmsg` to
-//! batch, since they serve one socket and each leg has its own.
+//! that shows up twice in a row, or has not been looked at for long, is emptied. There is nothing
+//! for `sendmmsg` and `recvmmsg` to batch, since they serve one socket and each leg has its own.
 
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;

@@ -23,7 +23,7 @@ const LOADED: u32 = 16;
 /// switch in each window.
 const IDLE: u32 = 8;
 /// The shortest packet time in use.
-const RESTED: Duration = Duration::from_millis(10);
+pub(super) const RESTED: Duration = Duration::from_millis(10);
 
 /// Judges the load of one worker.
 #[derive(Debug, Default)]

@@ -4,10 +4,10 @@
 //! Each socket has one receive that goes on by itself (multishot) and puts datagrams into a common
 //! pool of buffers. A socket that fills more than its share of a round is taken off until what it
 //! brought is worked off, so that a flood cannot use up the pool. Where the pool runs out all the
-//! same, sockets are taken up again in turns, a few at a time: to ask for all of them each time would
-//! fail for most, and cost more than forwarding does. A socket that is closed lives on
-//! until the kernel has let go of it; its place carries a generation, so that what comes late is
-//! never taken for its successor's.
+//! same, sockets are taken up again in turns, a few at a time: to ask for all of them each time
+//! would fail for most, and cost more than forwarding does. A socket that is closed lives on until
+//! the kernel has let go of it; its place carries a generation, so that what comes late is never
+//! taken for its successor's.
 
 use std::collections::VecDeque;
 use std::io;
