@@ -1,6 +1,8 @@
 //! A caller with a script within a media thread: what it says is encoded as it says it, and what
 //! it hears is decoded, so that it costs far more CPU than one that only says a [`super::clip`].
 
+use std::time::Duration;
+
 use audio::{Codec, Encoder, OpusSettings, Resampler, SampleRate};
 use base::Instant;
 use base::limit::RTP_PACKET_BYTES;
@@ -85,10 +87,11 @@ impl Live {
         &self.payload
     }
 
-    /// Lets ticks pass without a packet. What is heard keeps its time.
-    pub(super) fn skip(&mut self, now: Instant, ticks: u32) {
-        for _ in 0..ticks.min(LISTEN_MAX) {
-            self.ear.listen(now);
+    /// Lets ticks pass without a packet, the first of them at `from`, each `every` after the one
+    /// before. What is heard keeps its time.
+    pub(super) fn skip(&mut self, from: Instant, every: Duration, ticks: u32) {
+        for tick in 0..ticks.min(LISTEN_MAX) {
+            self.ear.listen(from + every.saturating_mul(tick));
         }
     }
 

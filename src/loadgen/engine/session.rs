@@ -311,12 +311,12 @@ impl Session {
             *all += more;
         }
         if skipped > 0 {
-            self.next += flow.ptime.saturating_mul(skipped);
             self.timestamp = self.timestamp.wrapping_add(flow.step.wrapping_mul(skipped));
             self.is_start = true;
             if let Some(live) = &mut self.live {
-                live.skip(now, skipped);
+                live.skip(self.next, flow.ptime, skipped);
             }
+            self.next += flow.ptime.saturating_mul(skipped);
         }
         true
     }
@@ -648,3 +648,7 @@ fn is_expected(flow: &Flow, from: SocketAddr) -> bool {
     let addresses = [negotiated.remote, negotiated.remote_rtcp];
     addresses.into_iter().flatten().any(|it| it.ip() == from.ip())
 }
+
+#[cfg(test)]
+#[path = "session_tests.rs"]
+mod tests;

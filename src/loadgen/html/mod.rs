@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 
 use self::plot::{Line, Plot, bars};
 use crate::report::{Report, Spread};
-use crate::run::{ActorReport, RunReport, Sample};
+use crate::run::{ActorReport, RunReport, Sample, Verdict};
 
 const STYLE: &str = include_str!("style.css");
 
@@ -79,10 +79,12 @@ pub fn html(report: &RunReport) -> String {
 }
 
 fn head(out: &mut String, report: &RunReport) {
-    let (class, word) = match (report.is_valid, report.has_passed) {
-        (false, _) => ("doubt", "not valid"),
-        (true, true) => ("good", "passed"),
-        (true, false) => ("bad", "failed"),
+    let (class, word) = match (report.verdict, report.is_valid) {
+        (Verdict::Passed, true) => ("good", "passed"),
+        (Verdict::Passed, false) => ("doubt", "passed, not valid"),
+        // What a late load tester cannot be the cause of.
+        (Verdict::Failed, _) => ("bad", "failed"),
+        (Verdict::NotJudged, _) => ("doubt", "not judged"),
     };
     let seconds = report.elapsed_ms as f64 / 1000.0;
     let cut = if report.is_cut_short { ", cut short" } else { "" };
@@ -361,9 +363,14 @@ fn own(out: &mut String, report: &RunReport) {
         own.skipped
     );
     let late = format!("{} (worst {} ms)", own.late_starts, figure(own.latest_start_ms));
+    let lag = own.signalling_lag_ms.map_or_else(
+        || "not measured".to_owned(),
+        |it| format!("{} ms (worst {} ms)", figure(it.p99), figure(it.max)),
+    );
     for (name, value) in [
         ("media ticks more than 10 ms late", ticks),
         ("calls begun more than 10 ms late", late),
+        ("signalling waited for its turn, p99", lag),
         ("datagrams that our sockets dropped", own.receive_drops.to_string()),
         ("cores used, on average", figure(own.cores)),
         ("media threads", list(&own.media_threads_percent)),

@@ -128,6 +128,24 @@ fn a_run_that_measured_nothing_is_a_page_too() {
 }
 
 #[test]
+fn the_verdict_is_named_and_the_lag_that_it_hangs_on() {
+    let lag = Spread { count: 100, p50: 1.0, p95: 4.0, p99: 12.5, max: 40.0 };
+    for (verdict, is_valid, badge) in [
+        (Verdict::Passed, true, "badge good\">passed</strong>"),
+        (Verdict::Passed, false, "badge doubt\">passed, not valid</strong>"),
+        (Verdict::Failed, true, "badge bad\">failed</strong>"),
+        (Verdict::Failed, false, "badge bad\">failed</strong>"),
+        (Verdict::NotJudged, false, "badge doubt\">not judged</strong>"),
+    ] {
+        let own = OwnLoad { signalling_lag_ms: Some(lag), ..OwnLoad::default() };
+        let page = html(&RunReport { verdict, is_valid, own, ..report() });
+        assert!(page.contains(badge), "{badge}");
+        assert!(page.contains("12.5 ms (worst 40 ms)"));
+    }
+    assert!(html(&report()).contains("not measured"));
+}
+
+#[test]
 fn figures_have_the_digits_that_say_something() {
     for (value, text) in [
         (0.0, "0"),

@@ -309,6 +309,20 @@ mod tests {
     }
 
     #[test]
+    fn the_lag_of_the_run_has_its_tail_and_each_sample_its_worst() {
+        let board = board();
+        assert_eq!(board.signalling_lag(), None);
+        (0..98).for_each(|_| board.lag(Duration::from_millis(1)));
+        board.sample(Reading::default(), 0);
+        (0..2).for_each(|_| board.lag(Duration::from_millis(20)));
+        board.sample(Reading::default(), 0);
+        let lag = board.signalling_lag().unwrap();
+        assert!(lag.p50 < 1.5 && lag.p99 > 18.0, "{lag:?}");
+        let worst: Vec<f64> = board.samples().iter().map(|it| it.signalling_lag_ms).collect();
+        assert_eq!(worst, [1.0, 20.0]);
+    }
+
+    #[test]
     fn a_long_series_gets_coarser_and_keeps_its_worst() {
         let mut state = State { merged: 1, ..State::default() };
         let count = LOADGEN_SAMPLES.get() * 3;

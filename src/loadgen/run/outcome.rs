@@ -663,3 +663,7 @@ impl RunReport {
         )
     }
 }
+
+#[cfg(test)]
+#[path = "outcome_tests.rs"]
+mod tests;
