@@ -83,7 +83,6 @@ def check_tone(box, who, samples, rate, frequency, noise_db):
     check(abs(found.level_db) < 1.5, f"{who}, level: {found}")
     check(found.gap_ms <= 60, f"{who}, a gap: {found}")
     check(found.noise_db < noise_db, f"{who}, noise: {found}")
-    # On a busy machine a softphone may be late once; what is wrong goes wrong more often.
     # A softphone that the machine keeps waiting slips a frame now and then; one that is fed badly
     # does so all the time.
     check(len(found.jumps) <= 4, f"{who}, the phase jumps at {found.jumps}: {found}")
