@@ -374,7 +374,7 @@ fn a_goodbye_is_said_at_the_end_and_nothing_after_it() {
 }
 
 #[test]
-fn a_clip_is_said_over_and_over_and_every_packet_of_it_is_told_apart() {
+fn every_packet_of_a_clip_is_told_apart_by_its_stamp() {
     let suite = Suite::AeadAes128Gcm;
     let clip = Arc::new(Clip::encode(&[1_000; 5 * FRAME], Codec::Pcma, 20).unwrap());
     let mut ends = [(0, Role::Caller, 1, 2), (1, Role::Callee, 2, 1)].map(|it| {
@@ -384,8 +384,8 @@ fn a_clip_is_said_over_and_over_and_every_packet_of_it_is_told_apart() {
             Session::new(Instant::ZERO, Some(mark), None, &mut SeededRandom::new(send));
         let keys = Keys { send: key(suite, send), receive: key(suite, receive) };
         let agreed = Box::new(agreed(end, &Described::pcma(), 8, Some(keys)));
-        let (clip, repeats) = (Some(Arc::clone(&clip)), end == 0);
-        let terms = Terms { agreed, clip, repeats, ptime_ms: 20, send_from: Instant::ZERO };
+        let (clip, send_from) = (Some(Arc::clone(&clip)), Instant::ZERO);
+        let terms = Terms { agreed, clip, repeats: true, ptime_ms: 20, send_from };
         session.flow(Instant::ZERO, terms).unwrap();
         session
     });
