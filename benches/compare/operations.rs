@@ -81,7 +81,7 @@ impl Bench {
             })
         };
         let pairs = interleave(self.pairs, ours, bare)?;
-        let what = format!("SRTP, {what} 20 ms of G.711 with {name}, over the bare cryptography");
+        let what = format!("SRTP {what}, {name} over its floor");
         Ok(Figure::ratio(what, "ns", Bar::AtMost(1.3), "floor", &pairs))
     }
 }
