@@ -61,7 +61,8 @@ pub(crate) enum Answer {
     Failed(String),
 }
 
-struct Sink(SyncSender<(SessionId, MediaEvent)>);
+/// Hands on what becomes of reservations.
+pub(crate) struct Sink(pub(crate) SyncSender<(SessionId, MediaEvent)>);
 
 impl EventSink for Sink {
     fn deliver(&mut self, session: SessionId, event: MediaEvent) {

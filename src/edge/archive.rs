@@ -256,17 +256,6 @@ impl Archive {
         }
     }
 
-    /// Stores what is still to be stored; for the end of the edge.
-    pub fn close(&mut self) {
-        let open: Vec<CallId> = self.open.keys().copied().collect();
-        for call in open {
-            if self.open.get(&call).is_some_and(|open| open.is_unwritten) {
-                self.write(call);
-            }
-            self.write_ladder(call);
-        }
-    }
-
     /// When [`Archive::handle_timeout`] is next to be called.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
@@ -354,6 +343,20 @@ impl Archive {
     fn submit(&self, record: vault::Record, what: &'static str) {
         if self.vault.submit(record).is_err() {
             self.telemetry.emit(&Event::VaultFailed { what });
+        }
+    }
+}
+
+impl Drop for Archive {
+    /// Stores what waits, however its shard ends: the edge aborts shards when it stops.
+    fn drop(&mut self) {
+        let stored = self.open.iter().filter(|(_, open)| open.waiting.is_none());
+        let stored: Vec<(CallId, bool)> = stored.map(|(id, it)| (*id, it.is_unwritten)).collect();
+        for (call, is_unwritten) in stored {
+            if is_unwritten {
+                self.write(call);
+            }
+            self.write_ladder(call);
         }
     }
 }

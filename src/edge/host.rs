@@ -204,7 +204,7 @@ pub async fn run(mut shard: Shard, mut host: Host, mut inputs: mpsc::Receiver<In
             None => Ok(inputs.recv_many(&mut batch, BATCH).await),
         };
         if received == Ok(0) {
-            return host.archive.close();
+            return;
         }
         for input in batch.drain(..) {
             step(&host.telemetry.clone(), || {

@@ -11,6 +11,8 @@ from harness.case import case, check, free_ports
 from harness.edge import Edge
 from harness.phone import Phone
 
+from .bridging import EXEMPT
+
 CALLER, CALLEE = "4915735550701", "4915735550702"
 SECONDS = 6
 
@@ -30,16 +32,6 @@ suites  = ["{suite}"]
 send_to = {{ trunk = "callee" }}
 {route}
 """
-
-# With it the callee is called over UDP, and its media is in the clear.
-PLAIN = """
-transports        = ["udp"]
-srtp              = { outbound = "optional" }
-media_from        = ["127.0.0.0/8"]
-exempt.signalling = { reason = "a test", expires = 2099-01-31 }
-exempt.media      = { reason = "a test", expires = 2099-01-31, outbound = true }
-"""
-
 
 def policy(inward, outward, suite, send_to, callee, caller="", route=""):
     """Calls from this machine go to the callee; the last three are more lines of each table."""
@@ -161,7 +153,7 @@ def echoed(box, inward, outward, suite, packets, noise_db=-20):
         box, "answers", port, media=media, format=payload, ptime=packets[1], name="echo"
     )
     send_to = f"sip:{CALLEE}@127.0.0.1:{port};transport=udp"
-    edge = Edge(box, policy(inward, outward, suite, send_to, PLAIN)).start()
+    edge = Edge(box, policy(inward, outward, suite, send_to, EXEMPT)).start()
     caller = speaker(box, edge, inward, packets[0])
     capture = Capture(box, only="udp")
     caller.dial(edge.uri(CALLEE))

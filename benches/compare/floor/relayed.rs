@@ -1,7 +1,7 @@
 //! The real relay: one worker with bridged sessions, plain RTP, one codec on both sides.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -13,26 +13,12 @@ use media::{
     SourceIdentity, TelephoneEvent,
 };
 use relay::driver::DriverChoice;
-use relay::{Command, EventSink, Relay, RelayConfig, RelayHandle};
+use relay::{Command, Relay, RelayConfig, RelayHandle};
 
 use super::{Subject, peers};
+use crate::server::Sink;
 
 const WITHIN: Duration = Duration::from_secs(10);
-
-struct Sink(SyncSender<(SessionId, MediaEvent)>);
-
-impl EventSink for Sink {
-    fn deliver(&mut self, session: SessionId, event: MediaEvent) {
-        if matches!(event, MediaEvent::Reserved(_) | MediaEvent::ReserveFailed { .. }) {
-            // One is asked for at a time.
-            let _ = self.0.try_send((session, event));
-        }
-    }
-
-    fn failed(&mut self, session: SessionId) {
-        let _ = self.0.try_send((session, MediaEvent::ReserveFailed { ports: false }));
-    }
-}
 
 /// Ends the relay when dropped, and waits until its sockets are closed.
 struct Running(Option<Relay>);

@@ -29,6 +29,17 @@ fn is_said_to_be_kept(world: &World) -> bool {
     kept.expect("it was answered")
 }
 
+/// A world that records calls to the trunk `beta`, and lets G.729 through.
+fn recorded_and_opaque() -> World {
+    World::with_policy(
+        &POLICY
+            .replace(r#"["opus", "g722", "pcma", "pcmu"]"#, r#"["g729", "pcmu"]"#)
+            .replace(r#"["pcmu", "g722"]"#, r#"["g729", "pcmu"]"#)
+            .replace(TO_BETA, &format!("{TO_BETA}\nrecord = true"))
+            .replace(BETA, &format!("{BETA}\nrecording = \"allowed\"")),
+    )
+}
+
 #[test]
 fn a_call_is_recorded_where_the_route_and_both_trunks_say_so() {
     let mut world = world(true, true);
@@ -51,12 +62,7 @@ fn one_that_does_not_say_so_is_enough() {
 
 #[test]
 fn what_nobody_decodes_is_not_recorded_and_the_record_says_so() {
-    let policy = POLICY
-        .replace(r#"["opus", "g722", "pcma", "pcmu"]"#, r#"["g729", "pcmu"]"#)
-        .replace(r#"["pcmu", "g722"]"#, r#"["g729", "pcmu"]"#)
-        .replace(TO_BETA, &format!("{TO_BETA}\nrecord = true"))
-        .replace(BETA, &format!("{BETA}\nrecording = \"allowed\""));
-    let mut world = World::with_policy(&policy);
+    let mut world = recorded_and_opaque();
     let offer = described("RTP/SAVP 18 101", &crypto(1, 'P'));
     let mut caller = dial(&mut world, "+442079460000", &offer);
     let callee = Callee::reached(&mut world, "beta");
@@ -96,12 +102,7 @@ fn why_a_wanted_recording_is_not_made_stands_in_the_calls_record() {
 
 #[test]
 fn a_call_that_changes_to_what_is_decoded_is_recorded_from_there_and_says_so() {
-    let policy = POLICY
-        .replace(r#"["opus", "g722", "pcma", "pcmu"]"#, r#"["g729", "pcmu"]"#)
-        .replace(r#"["pcmu", "g722"]"#, r#"["g729", "pcmu"]"#)
-        .replace(TO_BETA, &format!("{TO_BETA}\nrecord = true"))
-        .replace(BETA, &format!("{BETA}\nrecording = \"allowed\""));
-    let mut world = World::with_policy(&policy);
+    let mut world = recorded_and_opaque();
     let both = described("RTP/SAVP 18 0 101", &crypto(1, 'P'));
     let mut caller = dial(&mut world, "+442079460000", &both);
     let callee = Callee::reached(&mut world, "beta");

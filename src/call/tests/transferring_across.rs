@@ -10,6 +10,7 @@ use super::bridging::{
     Callee, body, bridge, callee_answer, connected, plans, requests, reserve, responses,
 };
 use super::transferring::{latest, methods, news, refer};
+use super::transferring_by_pass::consult;
 use super::world::{Caller, POLICY, World, described, direction, offer, offer_with, peer, sdp_of};
 use crate::Input;
 
@@ -67,17 +68,7 @@ impl Shards {
 /// The carrier's second call, on the other shard: its caller, who it is that it talks with, and
 /// the value that names it.
 fn second_call(world: &mut World, caller: &Caller) -> (Caller, Callee, String) {
-    let mut second = Caller::new("acme", caller.peer.clone(), "second");
-    second.target = "sip:+49301234567@edge.example".to_owned();
-    second.request(world, "INVITE", &offer());
-    let leg = world.needs.last().unwrap().0;
-    reserve(world, leg, 22_000);
-    let third = Callee::reached(world, "info");
-    third.accept(world, &callee_answer(&third, "8"));
-    let ok = responses(world).remove(0);
-    second.follow(&ok);
-    second.ack(world, "");
-    world.take();
+    let (second, third) = consult(world, caller);
     let call_id = second.call_id.replace('@', "%40");
     let named = format!("{call_id}%3Bto-tag%3D{}%3Bfrom-tag%3D{}", second.to_tag, second.tag);
     (second, third, named)

@@ -164,7 +164,7 @@ fn whoever_hangs_up_leaves_no_refer_unanswered() {
 }
 
 /// The caller's carrier has a second call, to the trunk `info`.
-fn consult(world: &mut World, caller: &Caller) -> (Caller, Callee) {
+pub(super) fn consult(world: &mut World, caller: &Caller) -> (Caller, Callee) {
     let mut second = Caller::new("acme", caller.peer.clone(), "second");
     second.target = "sip:+49301234567@edge.example".to_owned();
     second.request(world, "INVITE", &offer());
