@@ -353,6 +353,11 @@ events! {
     }
     /// Development certificates were made anew.
     CertificateRenewed "transport.certificate.renewed" Info {}
+    /// A trunk sends faster than its messages are handled: its connection is not read for a while.
+    TrunkHeldBack "edge.trunk.held_back" Warn {
+        /// The trunk.
+        trunk: TrunkName,
+    }
     /// A queue was full and something was left out.
     QueueFull "edge.queue.full" Warn {
         /// Which queue.

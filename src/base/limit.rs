@@ -206,6 +206,8 @@ limits! {
     TRANSPORT_RATED_SOURCES "transport.rated_sources" 65_536 "4 MB; the rest share one place, which a spoofing flood fills for itself",
     /// Inputs waiting for one shard.
     SHARD_INPUTS "shard.inputs" 8_192 "four seconds of the fastest machine's messages; more is answered 503",
+    /// Messages of one trunk that wait to be handled.
+    SHARD_INPUTS_PER_TRUNK "shard.inputs_per_trunk" 512 "delays the calls of others by a tenth of a second at most; the rest waits in the trunk's own connections",
 
     // call
     /// Calls at one time on one edge.

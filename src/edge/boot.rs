@@ -243,11 +243,13 @@ impl Edge {
         self.refusals.close();
         self.tasks.iter().for_each(JoinHandle::abort);
         control::close(&self.config.vault.data);
-        self.shards = Vec::new().into();
+        let shards = core::mem::replace(&mut self.shards, Vec::new().into());
         if let Some(relay) = self.relay.take() {
             // Blocks for as long as it takes to say goodbye on the last sessions.
             let _ = tokio::task::spawn_blocking(move || relay.drain(Duration::from_secs(1))).await;
         }
+        // The last sessions' figures are of calls that were said goodbye to above.
+        let _ = tokio::time::timeout(GOODBYE, handled(&shards)).await;
         self.shard_tasks.iter().for_each(JoinHandle::abort);
         for task in self.shard_tasks.drain(..) {
             let _ = task.await; // aborted, or done
@@ -458,6 +460,13 @@ pub fn vault_config(config: &Config) -> VaultConfig {
         audit_heads: config.vault.heads.clone(),
         workspace: WorkspaceId::new(&config.vault.workspace),
         retention: config.retention.ages(),
+    }
+}
+
+/// Waits until the shards have handled all that they were told.
+async fn handled(shards: &[mpsc::Sender<Input>]) {
+    while shards.iter().any(|shard| shard.capacity() < shard.max_capacity()) {
+        tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
 

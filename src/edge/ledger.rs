@@ -177,7 +177,13 @@ mod tests {
         fn admits(&self, _: SocketAddr, _: SocketAddr, _: transport::Transport) -> bool {
             false
         }
-        fn message(&self, _: &Arc<transport::Flow>, _: bytes::Bytes) {}
+        fn message(
+            &self,
+            _: &Arc<transport::Flow>,
+            _: bytes::Bytes,
+        ) -> Option<transport::HandedOn> {
+            None
+        }
         fn malformed(
             &self,
             _: &Arc<transport::Flow>,

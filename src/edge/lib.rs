@@ -24,6 +24,7 @@ mod logins;
 pub mod policies;
 pub mod refusals;
 pub mod shard;
+mod share;
 
 pub use boot::{BootError, Edge};
 pub use config::{Config, ConfigError};

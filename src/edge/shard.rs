@@ -21,12 +21,15 @@ use sip::FlowId;
 
 use crate::agents::Agents;
 use crate::ear::EarCommand;
+use crate::share::Held;
 
 /// What a shard is told.
 #[derive(Debug)]
 pub enum Input {
     /// Something for the calls.
     Call(call::Input),
+    /// A message from outside, and the part of its trunk's share that it fills until handled.
+    Message(call::Input, Held),
     /// Something happened at a media session.
     Media {
         /// Which.
@@ -179,6 +182,10 @@ impl Shard {
     pub fn handle(&mut self, now: Instant, wall: WallTime, input: Input, driver: &mut dyn Driver) {
         match input {
             Input::Call(input) => self.calls.handle_input(now, wall, input),
+            Input::Message(input, held) => {
+                self.calls.handle_input(now, wall, input);
+                drop(held);
+            }
             Input::Media { session, event } => self.on_media(now, wall, session, event, driver),
             Input::MediaFailed(session) => {
                 if let Some(leg) = self.forget(session) {

@@ -2,6 +2,7 @@
 //! message came from and where its answer goes; an [`Inlet`] is what messages are handed to.
 
 use core::fmt;
+use core::pin::Pin;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -65,6 +66,9 @@ pub struct Flow {
     pub reusable: bool,
 }
 
+/// Ends when a message that had to wait has been handed on.
+pub type HandedOn = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 /// What messages are handed to. Every method is called from a task of this member, must not
 /// block, and may call the [`crate::TransportHandle`]; a panic in it ends one connection.
 pub trait Inlet: Send + Sync + 'static {
@@ -86,8 +90,9 @@ pub trait Inlet: Send + Sync + 'static {
     }
 
     /// One whole SIP message; of UDP, a datagram as it came (its length decides nothing here,
-    /// RFC 3261 section 18.3 is the parser's).
-    fn message(&self, flow: &Arc<Flow>, message: Bytes);
+    /// RFC 3261 section 18.3 is the parser's). `Some` where it has to wait: a stream is not read on
+    /// before that has ended, so that its peer slows down. Of UDP, `None`.
+    fn message(&self, flow: &Arc<Flow>, message: Bytes) -> Option<HandedOn>;
 
     /// A stream that can no longer be told apart into messages and is closed after this. Returns
     /// the answer to send before, if any ([`ParseFailure::response`] makes one).

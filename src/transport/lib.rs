@@ -39,7 +39,7 @@ mod name_server;
 pub use config::{Bounds, Ingress, TlsFiles, TransportConfig, Untrusted};
 pub use dial::{Dial, DialError, Dialling, Failure, Reached};
 pub use expiry::{Expiry, expiry_of};
-pub use flow::{Flow, Inlet, Transport};
+pub use flow::{Flow, HandedOn, Inlet, Transport};
 pub use handle::{OpenError, SendError, StartError, TransportHandle, start};
 pub use health::Health;
 pub use line::{Line, LoadedLine};

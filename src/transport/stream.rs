@@ -116,8 +116,11 @@ async fn read<S: AsyncRead>(
             match framer.poll_message() {
                 Ok(Some(Frame::Message(message))) => {
                     has_ended = true;
-                    if inlet.takes(flow) {
-                        inlet.message(flow, message);
+                    let is_taken = inlet.takes(flow);
+                    if let Some(handed_on) =
+                        is_taken.then(|| inlet.message(flow, message)).flatten()
+                    {
+                        handed_on.await;
                     }
                 }
                 Ok(Some(Frame::Ping)) => {

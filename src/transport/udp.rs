@@ -166,7 +166,8 @@ impl UdpIngress {
         if !inlet.takes(&flow) {
             return;
         }
-        inlet.message(&flow, Bytes::copy_from_slice(datagram));
+        // Nobody waits for one peer of many.
+        drop(inlet.message(&flow, Bytes::copy_from_slice(datagram)));
     }
 
     fn local_at(&self, address: Option<IpAddr>) -> SocketAddr {

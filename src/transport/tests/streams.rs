@@ -136,6 +136,29 @@ async fn a_peer_that_has_closed_its_direction_still_gets_its_answers() {
 }
 
 #[tokio::test]
+async fn a_peer_whose_message_has_to_wait_is_not_read_on_and_another_is() {
+    let bounds = Bounds { message: Duration::from_millis(300), ..Bounds::default() };
+    let mut edge = Edge::with(Setup { bounds, answers: false, ..Setup::default() }).await;
+    let mut loud = tcp(edge.address(Transport::Tcp)).await;
+    let next = request("next", "");
+    let (begun, rest) = next.split_at(20);
+    loud.write_all(format!("{}{begun}", request("busy", "")).as_bytes()).await.unwrap();
+    loud.write_all(rest.as_bytes()).await.unwrap();
+    let (first, _) = edge.message().await;
+    let mut other = tcp(edge.address(Transport::Tcp)).await;
+    other.write_all(request("other", "").as_bytes()).await.unwrap();
+    let (second, _) = edge.message().await;
+    assert_ne!(first.id, second.id);
+    // Its waiting is not counted as slowness of its own.
+    tokio::time::sleep(bounds.message + Duration::from_millis(50)).await;
+    assert!(edge.has_seen_nothing(), "it was read on");
+    edge.witness.places.add_permits(1);
+    let (third, message) = edge.message().await;
+    assert_eq!(third.id, first.id);
+    assert!(message.windows(4).any(|word| word == b"next"));
+}
+
+#[tokio::test]
 async fn a_peer_that_does_not_read_loses_its_connection_and_nobody_waits_for_it() {
     let bounds = Bounds { linger: Duration::from_millis(50), ..Bounds::default() };
     let mut edge = Edge::with(Setup { bounds, answers: false, ..Setup::default() }).await;

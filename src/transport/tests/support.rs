@@ -13,14 +13,14 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::{TcpSocket, TcpStream};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use transport::certificates::{DevelopmentCertificates, ensure_development};
 use transport::{
-    Bounds, Dial, DialError, Flow, FlowId, Ingress, Inlet, NameServers, Transport, TransportConfig,
-    TransportHandle,
+    Bounds, Dial, DialError, Flow, FlowId, HandedOn, Ingress, Inlet, NameServers, Transport,
+    TransportConfig, TransportHandle,
 };
 
 /// Long enough that only a fault reaches it.
@@ -43,19 +43,26 @@ pub(crate) struct Witness {
     handle: OnceLock<TransportHandle>,
     pub(crate) answers: bool,
     pub(crate) admits: bool,
+    /// A place for each message to `busy` that may be handed on.
+    pub(crate) places: Arc<Semaphore>,
 }
 
 impl Inlet for Witness {
     fn admits(&self, _source: SocketAddr, _local: SocketAddr, _transport: Transport) -> bool {
         self.admits
     }
-    fn message(&self, flow: &Arc<Flow>, message: Bytes) {
+    fn message(&self, flow: &Arc<Flow>, message: Bytes) -> Option<HandedOn> {
         assert!(!message.windows(5).any(|word| word == b"PANIC"), "the message said so");
         let is_request = !message.starts_with(b"SIP/2.0");
         if let (true, Some(handle)) = (self.answers && is_request, self.handle.get()) {
             handle.send(flow.id, Bytes::from_static(OK.as_bytes())).unwrap();
         }
+        let is_busy = message.windows(4).any(|word| word == b"busy");
         self.seen.try_send(Seen::Message(Arc::clone(flow), message)).unwrap();
+        let places = Arc::clone(&self.places);
+        is_busy.then(|| -> HandedOn {
+            Box::pin(async move { places.acquire().await.unwrap().forget() })
+        })
     }
     fn malformed(&self, flow: &Arc<Flow>, failure: &sip::ParseFailure) -> Option<Bytes> {
         let status = failure.error.status();
@@ -126,6 +133,7 @@ impl Edge {
             handle: OnceLock::new(),
             answers: setup.answers,
             admits: setup.admits,
+            places: Arc::new(Semaphore::new(0)),
         });
         let config = TransportConfig {
             listeners: setup.listeners,
