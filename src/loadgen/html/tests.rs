@@ -159,3 +159,15 @@ fn figures_have_the_digits_that_say_something() {
         assert_eq!(figure(value), text);
     }
 }
+
+#[test]
+fn the_json_of_a_run_has_its_golden_shape() {
+    let mut report = report();
+    report.series.truncate(1);
+    if let Some(callers) = &mut report.callers {
+        callers.calls.truncate(1);
+        callers.failures.clear();
+    }
+    let json = serde_json::to_string_pretty(&report).unwrap();
+    assert_eq!(json, include_str!("../testdata/run.json").trim_end(), "found:\n{json}");
+}
