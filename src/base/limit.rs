@@ -204,6 +204,13 @@ limits! {
 
     /// Sources whose rates are counted apart.
     TRANSPORT_RATED_SOURCES "transport.rated_sources" 65_536 "4 MB; the rest share one place, which a spoofing flood fills for itself",
+    /// Routes of one leg on which ICE checks were proved.
+    ICE_PAIRS "ice.pairs" 16 "two families, UDP and TCP, before and after a change of network, twice",
+    /// Longest time without an ICE check before the path is taken as lost, in milliseconds.
+    ICE_CONSENT_MS "ice.consent_ms" 30_000 "RFC 7675 section 5.1",
+    /// Time for which a worse route is not taken although it is nominated, in milliseconds.
+    ICE_RENOMINATION_MS "ice.renomination_ms" 1_000 "who nominates all routes repeats that within 50 ms; who has moved repeats it for the new one alone",
+
     /// Inputs waiting for one shard.
     SHARD_INPUTS "shard.inputs" 8_192 "four seconds of the fastest machine's messages; more is answered 503",
     /// Messages of one trunk that wait to be handled.

@@ -1,6 +1,6 @@
 //! Tier 1, media packets without I/O: [RTP](packet) and [RTCP](rtcp), [which of the protocols on
 //! one port](demux) a datagram is, [statistics](stats) and [estimated quality](quality), the
-//! [jitter buffer](jitter), [key presses](dtmf) and [SDES keys](sdes).
+//! [jitter buffer](jitter), [key presses](dtmf), [SDES keys](sdes) and [ICE](ice).
 //!
 //! Nothing here encrypts, decodes audio, reads a clock or allocates per packet.
 
@@ -13,6 +13,7 @@ extern crate std;
 
 pub mod demux;
 pub mod dtmf;
+pub mod ice;
 pub mod jitter;
 pub mod packet;
 pub mod quality;
