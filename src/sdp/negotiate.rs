@@ -128,7 +128,8 @@ pub struct Negotiated {
     pub telephone_event: Option<TelephoneEvent>,
     /// Comfort noise, where both sides take it.
     pub comfort_noise: Option<ComfortNoise>,
-    /// Where to send RTP; `None` while the peer holds with `0.0.0.0` (RFC 2543).
+    /// Where to send RTP; `None` while the peer holds with `0.0.0.0` (RFC 2543), and where ICE
+    /// finds it.
     pub remote: Option<SocketAddr>,
     /// Where to send RTCP; `None` with rtcp-mux (it goes to `remote`) and while held as above.
     pub remote_rtcp: Option<SocketAddr>,
@@ -301,7 +302,7 @@ pub fn accept_answer(offer: &Session, answer: &Session) -> Result<Negotiated, Ac
     let rate = codecs.first().ok_or(AcceptError::NoCommonCodec)?.clock_rate;
     let rtcp_mux = ours.has_rtcp_mux() && theirs.has_rtcp_mux();
     let our_address = offer.connection_of(ours).and_then(|it| it.host.ip());
-    let target = line::target(answer, theirs, our_address, rtcp_mux)?;
+    let target = line::target(answer, theirs, &keying, our_address, rtcp_mux)?;
     Ok(Negotiated {
         media_index: index,
         protocol: theirs.protocol.clone(),
@@ -329,7 +330,7 @@ fn answer_line(
     let codecs = line::answered_codecs(theirs, &want.codecs);
     let rate = codecs.first().ok_or(AnswerError::NoCommonCodec)?.clock_rate;
     let rtcp_mux = want.rtcp_mux && theirs.has_rtcp_mux();
-    let target = line::target(offer, theirs, Some(want.address), rtcp_mux)?;
+    let target = line::target(offer, theirs, &keying, Some(want.address), rtcp_mux)?;
     let negotiated = Negotiated {
         media_index: index,
         protocol: theirs.protocol.clone(),

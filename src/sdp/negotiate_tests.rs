@@ -421,6 +421,21 @@ fn a_browser_is_answered_where_dtls_is_at_hand() {
 }
 
 #[test]
+fn the_address_of_a_browser_that_is_found_by_ice_means_nothing() {
+    for host in ["IP4 0.0.0.0", "IP4 1b2c.local", "IP6 ::", "IP6 2001:db8::9"] {
+        let offer = format!(
+            "v=0\r\no=- 1 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=fingerprint:sha-256 AA:BB\r\n\
+             m=audio 9 UDP/TLS/RTP/SAVPF 111\r\nc=IN {host}\r\na=ice-ufrag:abcd\r\n\
+             a=rtcp-mux\r\na=rtpmap:111 opus/48000/2\r\n"
+        );
+        let dtls = vec![Attribute::new("fingerprint", "sha-256 CC:DD")];
+        let negotiated = answer(&parse(&offer), &Local { dtls, ..want() }).expect(host).negotiated;
+        assert_eq!((negotiated.remote, negotiated.remote_rtcp), (None, None), "{host}");
+        assert_eq!(negotiated.direction, Direction::SendRecv, "{host}");
+    }
+}
+
+#[test]
 fn an_offer_of_ours_names_every_codec_and_its_key_presses() {
     let session = offer(&want());
     let audio = &session.media[0];

@@ -28,10 +28,12 @@ const KEYS: &str = "0-15";
 const DYNAMIC_MIN: u8 = 96;
 const EVENT_PAYLOAD_TYPE: u8 = 101;
 
-/// Where to send; both `None` while the peer holds with the unspecified address.
+/// Where to send; both `None` while the peer holds with the unspecified address, or over ICE.
+#[derive(Default)]
 pub(super) struct Target {
     pub(super) rtp: Option<SocketAddr>,
     pub(super) rtcp: Option<SocketAddr>,
+    is_hold: bool,
 }
 
 pub(super) enum TargetError {
@@ -64,16 +66,22 @@ impl From<TargetError> for AcceptError {
 pub(super) fn target(
     session: &Session,
     media: &Media,
+    keying: &Keying,
     our_address: Option<IpAddr>,
     rtcp_mux: bool,
 ) -> Result<Target, TargetError> {
+    // RFC 8839 section 4.2.1.1: a browser that has no candidate yet, or only such as are names,
+    // writes an address that means nothing.
+    if *keying == Keying::Dtls && session.attribute_of(media, "ice-ufrag").is_some() {
+        return Ok(Target::default());
+    }
     let connection = session.connection_of(media).ok_or(TargetError::NoAddress)?;
     let address = match &connection.host {
         Host::Ip(address) => address.to_canonical(),
         Host::Name { name, .. } => return Err(TargetError::HostName(name.clone())),
     };
     if address.is_unspecified() {
-        return Ok(Target { rtp: None, rtcp: None });
+        return Ok(Target { is_hold: true, ..Target::default() });
     }
     let is_usable = |address: IpAddr| {
         !address.is_multicast()
@@ -95,14 +103,14 @@ pub(super) fn target(
         None => media.port.checked_add(1).map(|port| (address, port)),
     };
     let rtcp = rtcp.filter(|(_, port)| *port != 0).map(SocketAddr::from);
-    Ok(Target { rtp: Some(SocketAddr::new(address, media.port)), rtcp })
+    Ok(Target { rtp: Some(SocketAddr::new(address, media.port)), rtcp, is_hold: false })
 }
 
 /// What the peer does on its line. The unspecified address means that it does not listen
 /// (RFC 3264 section 8.4, for RFC 2543's way of holding).
 pub(super) fn remote_direction(session: &Session, media: &Media, target: &Target) -> Direction {
     let stated = session.direction_of(media);
-    if target.rtp.is_none() { stated.and(Direction::SendOnly) } else { stated }
+    if target.is_hold { stated.and(Direction::SendOnly) } else { stated }
 }
 
 /// The packet time that the peer wants, brought into what can be made; `ours` where it says
