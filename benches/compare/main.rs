@@ -20,6 +20,7 @@ mod media;
 mod ng;
 mod operations;
 mod ours;
+mod overhead;
 mod overload;
 mod process;
 mod report;
@@ -85,8 +86,10 @@ enum What {
     Srtp,
     /// CPU per packet of G.711 into G.711.
     Recode,
-    /// CPU per packet of Opus, over libopus, and calls per core.
+    /// CPU per packet of Opus, and calls per core.
     Opus,
+    /// CPU per packet of Opus over libopus alone.
+    Overhead,
     /// Most calls on one core, plain and SRTP.
     Capacity,
     /// Latency at half a core.
@@ -191,7 +194,6 @@ const MEASURES: &[(What, Measure)] = &[
     (What::Recode, |bench| bench.recode(150)),
     (What::Opus, |bench| {
         let mut found = bench.cpu("Opus <-> PCMU", Work::Opus, &[(16, Bar::None)])?;
-        found.push(bench.opus_overhead(200)?);
         let alike = "Opus <-> PCMU, complexity 10 on both sides";
         let bar = Bar::AtLeast(2.0);
         found.push(bench.capacity(alike, Work::OpusAlike, [200, 80], [60, 28], bar)?);
@@ -200,6 +202,7 @@ const MEASURES: &[(What, Measure)] = &[
         found.push(bench.capacity(name, Work::Opus, [420, 80], [240, 28], bar)?);
         Ok(found)
     }),
+    (What::Overhead, |bench| bench.opus_overhead(200)),
     (What::Capacity, |bench| {
         let bar = Bar::AtLeast(2.0);
         Ok(vec![

@@ -5,8 +5,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use audio::{Codec, Decoder, Encoder, OpusSettings, SampleRate};
-use benches::rig::cpu;
 use benches::rig::ratio::median;
 use benches::rig::staircase::Staircase;
 
@@ -370,68 +368,6 @@ impl Bench {
             let next = churner.join().ok().context("the churning thread has panicked")??;
             Ok((busy?, next))
         })
-    }
-
-    /// What our relay needs beside libopus itself.
-    pub(crate) fn opus_overhead(&self, calls: u32) -> anyhow::Result<Figure> {
-        eprintln!("Opus, {calls} calls, over libopus alone");
-        let mut ours = self.callgate()?;
-        let mut traffic = Traffic::open(&mut *ours, &self.speech, Work::Opus, 0..calls)?;
-        traffic.run(calls, &window(1.0))?;
-        let (mut pairs, mut windows) = (Vec::new(), Vec::new());
-        for _ in 0..self.pairs {
-            let it = self.window("callgate", &mut traffic, calls)?;
-            let floor = self.libopus(calls)?;
-            eprintln!("  libopus    {floor:.2} us/packet");
-            windows.push(it);
-            pairs.push((it.cpu_us, floor));
-        }
-        traffic.close(&mut *ours)?;
-        let what = format!("CPU per packet, Opus <-> PCMU, {calls} calls, over libopus alone");
-        Ok(Figure::ratio(what, "us", Bar::AtMost(1.1), "libopus", &pairs)
-            .note(
-                "libopus: the same speech decoded to 8 kHz and encoded at the same complexity, per \
-                 packet, with the codecs of all calls in turns",
-            )
-            .windows(windows))
-    }
-
-    /// Microseconds of libopus for each of the two packets that one step of a call makes, with the
-    /// codecs of so many calls in turns: they do not fit into the caches together.
-    fn libopus(&self, calls: u32) -> anyhow::Result<f64> {
-        let frames: Vec<&[u8]> = (0..150).map(|at| self.speech.frame(Codec::Opus, at)).collect();
-        let work = || -> anyhow::Result<f64> {
-            cpu::pin(None, TESTED_CORE)?;
-            // As `relay/path/transform` encodes for a leg whose other one is narrow.
-            let sample_rate = SampleRate::Hz8000;
-            let settings = OpusSettings {
-                sample_rate,
-                complexity: media::BRIDGED_COMPLEXITY,
-                ..OpusSettings::default()
-            };
-            let mut codecs = Vec::new();
-            for _ in 0..calls {
-                let encoder = Encoder::new(Codec::Opus, &settings)?;
-                codecs.push((encoder, Decoder::new(Codec::Opus, SampleRate::Hz8000)?));
-            }
-            let count = codecs.len().max(1);
-            let mut pcm = vec![0; 160];
-            let mut packet = vec![0; 1_000];
-            let (began, mut steps) = (cpu::own_thread(), 0);
-            while (cpu::own_thread() - began).as_secs_f64() < 0.5 {
-                for (at, (encoder, decoder)) in codecs.iter_mut().enumerate() {
-                    let frame = frames[(steps / count + at * 7) % frames.len()];
-                    decoder.decode(frame, &mut pcm)?;
-                    encoder.encode(&pcm, &mut packet)?;
-                }
-                steps += count;
-            }
-            Ok((cpu::own_thread() - began).as_secs_f64() * 1e6 / steps as f64 / 2.0)
-        };
-        // A thread of its own, since this one belongs on the generator's core.
-        std::thread::scope(|scope| scope.spawn(work).join())
-            .ok()
-            .context("the thread of libopus has panicked")?
     }
 }
 

@@ -209,17 +209,13 @@ pub struct Decoder {
 }
 
 enum DecoderKind {
-    G711(g711::Law, Box<Concealer>),
-    G722(Box<g722::Decoder>, Box<Concealer>),
-    Opus(OpusDecoder, Box<Spare>),
+    G711(g711::Law, Concealer),
+    G722(Box<g722::Decoder>, Concealer),
+    Opus(OpusDecoder, Spare),
 }
 
 /// What conceals where libopus does not.
-struct Spare {
-    concealer: Concealer,
-    /// Mean power of the last frame received.
-    power: f64,
-}
+struct Spare(Concealer);
 
 /// A concealed frame whose end has less than this share of the last frame's power, 12 dB down, has
 /// fallen silent: speech fades slower.
@@ -234,14 +230,13 @@ impl Decoder {
     pub fn new(codec: Codec, wanted: SampleRate) -> Result<Self, SetupError> {
         let mut rate = codec.sample_rate();
         let kind = match codec {
-            Codec::Pcmu => DecoderKind::G711(g711::Law::Mu, Box::new(Concealer::new(rate))),
-            Codec::Pcma => DecoderKind::G711(g711::Law::A, Box::new(Concealer::new(rate))),
-            Codec::G722 => DecoderKind::G722(Box::default(), Box::new(Concealer::new(rate))),
+            Codec::Pcmu => DecoderKind::G711(g711::Law::Mu, Concealer::new(rate)),
+            Codec::Pcma => DecoderKind::G711(g711::Law::A, Concealer::new(rate)),
+            Codec::G722 => DecoderKind::G722(Box::default(), Concealer::new(rate)),
             Codec::Opus => {
                 let decoder = OpusDecoder::new(wanted)?;
                 rate = decoder.sample_rate();
-                let spare = Spare { concealer: Concealer::new(rate), power: 0.0 };
-                DecoderKind::Opus(decoder, Box::new(spare))
+                DecoderKind::Opus(decoder, Spare(Concealer::new(rate)))
             }
         };
         Ok(Self { rate, kind })
@@ -274,9 +269,7 @@ impl Decoder {
             }
             DecoderKind::Opus(decoder, spare) => {
                 let samples = decoder.decode(payload, out)?;
-                let frame = room(out, samples)?;
-                spare.concealer.received(frame);
-                spare.power = mean_power(frame);
+                spare.0.received(room(out, samples)?);
                 Ok(samples)
             }
         }
@@ -308,7 +301,7 @@ impl Decoder {
             DecoderKind::Opus(decoder, spare) if check_size(next).is_ok() => {
                 let written = decoder.recover(next, &mut out[..samples]);
                 if crate::opus::repeats_the_last(next) {
-                    spare.concealer.replaced(&out[..written]);
+                    spare.0.replaced(&out[..written]);
                 } else {
                     spare.take(&mut out[..written]);
                 }
@@ -323,10 +316,10 @@ impl Spare {
     /// Takes what libopus made of a lost frame, or puts something else in its place.
     fn take(&mut self, frame: &mut [i16]) {
         let end = &frame[frame.len() - frame.len() / 4..];
-        if self.concealer.is_concealing() || mean_power(end) < self.power * SILENT {
-            self.concealer.lost(frame);
+        if self.0.is_concealing() || mean_power(end) < self.0.power() * SILENT {
+            self.0.lost(frame);
         } else {
-            self.concealer.replaced(frame);
+            self.0.replaced(frame);
         }
     }
 }

@@ -10,8 +10,10 @@ use crate::pitch;
 /// Conceals the lost packets of one stream.
 pub struct Concealer {
     rate: SampleRate,
-    /// The last 40 ms that were played, oldest first.
+    /// The last 40 ms that were played, and where the oldest of them are, which the next ones
+    /// replace.
     history: Box<[i16]>,
+    oldest: usize,
     /// The period that is repeated, and where in it the next sample lies.
     cycle: Box<[f32]>,
     cycle_len: usize,
@@ -49,6 +51,7 @@ impl Concealer {
         Self {
             rate,
             history: vec![0; rate.samples(40)].into(),
+            oldest: 0,
             cycle: vec![0.0; rate.samples(15)].into(),
             cycle_len: 1,
             cycle_at: 0,
@@ -106,8 +109,15 @@ impl Concealer {
         self.rate.samples(1) * tenths / 10
     }
 
+    /// The mean power of the last frame received.
+    pub(crate) const fn power(&self) -> f64 {
+        self.noise.power
+    }
+
     /// Finds the period to repeat and makes it join itself without a step.
     fn start(&mut self) {
+        self.history.rotate_left(self.oldest);
+        self.oldest = 0;
         let end = self.history.len();
         let window = self.span(WINDOW);
         let mut mirrored = [0; 48 * 40];
@@ -152,32 +162,34 @@ impl Concealer {
 
     fn remember(&mut self, frame: &[i16]) {
         let size = self.history.len();
-        if let Some(tail) = frame.len().checked_sub(size) {
-            self.history.copy_from_slice(&frame[tail..]);
-        } else {
-            self.history.copy_within(frame.len().., 0);
-            self.history[size - frame.len()..].copy_from_slice(frame);
-        }
+        let frame = &frame[frame.len().saturating_sub(size)..];
+        let (first, second) = frame.split_at(frame.len().min(size - self.oldest));
+        self.history[self.oldest..][..first.len()].copy_from_slice(first);
+        self.history[..second.len()].copy_from_slice(second);
+        self.oldest = (self.oldest + frame.len()) % size;
     }
 }
 
 /// The noise behind the voice: the quietest level of late, as noise without sharpness.
 struct Background {
     rms: f32,
+    /// The mean power of the last frame.
+    power: f64,
     white: White,
     smooth: f32,
 }
 
 impl Background {
     const fn new() -> Self {
-        Self { rms: f32::MAX, white: White::new(0), smooth: 0.0 }
+        Self { rms: f32::MAX, power: 0.0, white: White::new(0), smooth: 0.0 }
     }
 
     fn learn(&mut self, frame: &[i16], rate: SampleRate) {
         if frame.is_empty() {
             return;
         }
-        let rms = (mean_power(frame) as f32).sqrt();
+        self.power = mean_power(frame);
+        let rms = (self.power as f32).sqrt();
         // Down at once, up by 5 dB a second: the voice must not count.
         let millis = frame.len() as f32 / rate.samples(1) as f32;
         let risen = self.rms * (1.0 + 0.0006 * millis) + 0.0005 * millis;

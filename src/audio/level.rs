@@ -39,7 +39,16 @@ pub fn snr_db(reference: &[i16], actual: &[i16]) -> f64 {
 
 /// The mean power of `pcm`, in squared sample units.
 pub(crate) fn mean_power(pcm: &[i16]) -> f64 {
-    let sum: i64 = pcm.iter().map(|&sample| i64::from(sample) * i64::from(sample)).sum();
+    // In lanes, and without checks for what cannot overflow, so that the compiler uses vectors.
+    let square = |sample: i16| i64::from(i32::from(sample).wrapping_mul(i32::from(sample)));
+    let (whole, rest) = pcm.as_chunks::<8>();
+    let mut lanes = [0i64; 8];
+    for chunk in whole {
+        for (lane, &sample) in lanes.iter_mut().zip(chunk) {
+            *lane = lane.wrapping_add(square(sample));
+        }
+    }
+    let sum: i64 = lanes.into_iter().chain(rest.iter().map(|&sample| square(sample))).sum();
     if pcm.is_empty() { 0.0 } else { sum as f64 / pcm.len() as f64 }
 }
 

@@ -23,6 +23,8 @@ pub struct Stretcher {
     rate: SampleRate,
     /// The last 15 ms that were played, then the frame at hand.
     window: Box<[i16]>,
+    /// Whether the window holds them; they are needed to grow only.
+    is_current: bool,
 }
 
 /// Periods from 15 ms (66 Hz) to 2.5 ms (400 Hz), in tenths of a millisecond.
@@ -42,7 +44,7 @@ impl Stretcher {
     #[must_use]
     pub fn new(rate: SampleRate) -> Self {
         let size = rate.samples(1) * LAG_MAX / 10 + rate.samples(FRAME_MS_MAX);
-        Self { rate, window: vec![0; size].into() }
+        Self { rate, window: vec![0; size].into(), is_current: true }
     }
 
     /// The most samples that `input` samples can become: 15 ms more.
@@ -53,7 +55,7 @@ impl Stretcher {
 
     /// Passes `input` on, one period (2.5 to 15 ms) shorter or longer where `pace` asks for it and
     /// the signal allows it; returns the samples written, at least one. Takes frames of 20 to
-    /// 120 ms; others pass unchanged.
+    /// 120 ms; others pass unchanged, as does the first to grow after one that kept its pace.
     ///
     /// # Errors
     /// When `out` is shorter than [`Stretcher::output_len`]; nothing is consumed then.
@@ -64,6 +66,11 @@ impl Stretcher {
         out: &mut [i16],
     ) -> Result<usize, ShortOutput> {
         let out = room(out, self.output_len(input.len()))?;
+        if pace == Pace::Keep {
+            out[..input.len()].copy_from_slice(input);
+            self.keep();
+            return Ok(input.len());
+        }
         let past = self.span(LAG_MAX);
         let fits = (self.rate.samples(20)..=self.rate.samples(FRAME_MS_MAX)).contains(&input.len());
         if fits {
@@ -71,7 +78,7 @@ impl Stretcher {
         }
         let change = match pace {
             Pace::Shrink if fits => self.period(past, 0, input.len()),
-            Pace::Grow if fits => self.period(past, past, input.len()),
+            Pace::Grow if fits && self.is_current => self.period(past, past, input.len()),
             _ => None,
         };
         let written = match (pace, change) {
@@ -87,6 +94,11 @@ impl Stretcher {
         };
         self.remember(&out[..written]);
         Ok(written)
+    }
+
+    /// The same as [`Stretcher::process`] at [`Pace::Keep`], of a frame that is where it belongs.
+    pub const fn keep(&mut self) {
+        self.is_current = false;
     }
 
     const fn span(&self, tenths: usize) -> usize {
@@ -127,7 +139,8 @@ impl Stretcher {
         let past = self.span(LAG_MAX);
         if let Some(tail) = played.len().checked_sub(past) {
             self.window[..past].copy_from_slice(&played[tail..]);
-        } else {
+            self.is_current = true;
+        } else if self.is_current {
             self.window.copy_within(played.len()..past, 0);
             self.window[past - played.len()..past].copy_from_slice(played);
         }
@@ -194,6 +207,20 @@ mod tests {
         let quiet = noise(8000, 60.0, 6);
         assert!(run(rate, Pace::Shrink, &quiet).len() < 7000);
         assert!(run(rate, Pace::Grow, &[0; 8000]).len() > 8500);
+    }
+
+    #[test]
+    fn growing_begins_one_frame_after_a_pace_that_was_kept() {
+        let rate = SampleRate::Hz8000;
+        let pcm = sine(8000, 200.0, 8000.0, 800);
+        let mut stretcher = Stretcher::new(rate);
+        let mut out = vec![0; stretcher.output_len(160)];
+        let paces = [Pace::Keep, Pace::Grow, Pace::Grow, Pace::Keep, Pace::Shrink];
+        let written = pcm.chunks(160).zip(paces).map(|(frame, pace)| {
+            let written = stretcher.process(pace, frame, &mut out).unwrap();
+            written.cmp(&160) as i8
+        });
+        assert_eq!(written.collect::<Vec<_>>(), [0, 0, 1, 0, -1]);
     }
 
     #[test]

@@ -127,6 +127,27 @@ fn a_call_flows(driver: DriverChoice) {
 }
 
 #[test]
+fn what_was_posted_is_done_with_one_wake() {
+    for driver in [DriverChoice::Epoll, DriverChoice::Auto] {
+        let (sender, events) = sync_channel(1024);
+        let config = RelayConfig { workers: 2, ports: 23_000..=23_999, seed: 7, driver };
+        let relay = Relay::start(&config, |_| Box::new(Sink(sender.clone()))).unwrap();
+        let handle = relay.handle();
+        let need = Need { bind: IpAddr::from([127, 0, 0, 1]), separate_rtcp: true };
+        // Stems that follow each other belong to different workers.
+        let sessions = [(7, 0), (7, 1), (8, 0)].map(|(stem, leg)| SessionId::new(stem, leg));
+        for session in sessions {
+            handle.post(session, Command::Reserve(need)).unwrap();
+        }
+        handle.wake();
+        for _ in sessions {
+            wait_for(&events, |event| matches!(event, MediaEvent::Reserved(_)).then_some(()));
+        }
+        relay.drain(Duration::ZERO);
+    }
+}
+
+#[test]
 fn two_legs_hear_each_other_over_real_sockets() {
     for driver in [DriverChoice::Auto, DriverChoice::Epoll] {
         let (sender, events) = sync_channel(1024);

@@ -150,8 +150,11 @@ pub struct JitterBuffer {
     config: JitterConfig,
     /// Slot of extended sequence number `n` is `n % slots.len()`; all that are taken are in
     /// `next..next + slots.len()`.
-    slots: Vec<Slot>,
+    slots: [Slot; RTP_JITTER_PACKETS.get()],
+    /// Cells of one payload each. The one that was left last is taken first, so that those that
+    /// are in use are few, and at hand.
     payloads: Vec<u8>,
+    free: Vec<u8>,
     timeline: Option<Timeline>,
     delay: DelayEstimate,
     /// Timestamp units of one packet, and of the last difference between neighbours.
@@ -166,7 +169,9 @@ struct Slot {
     is_taken: bool,
     marker: bool,
     payload_type: u8,
-    len: usize,
+    /// Where its payload is, while it is taken.
+    cell: u8,
+    len: u16,
     sequence: u64,
     timestamp: i64,
 }
@@ -195,8 +200,9 @@ impl JitterBuffer {
         let capacity = RTP_JITTER_PACKETS.get();
         let mut buffer = Self {
             config,
-            slots: vec![Slot::default(); capacity],
+            slots: [Slot::default(); RTP_JITTER_PACKETS.get()],
             payloads: vec![0; capacity * payload_bytes],
+            free: (0..capacity as u8).rev().collect(),
             timeline: None,
             delay: DelayEstimate::new(),
             packet_ticks: 0,
@@ -232,10 +238,14 @@ impl JitterBuffer {
         self.make_room(sequence);
 
         let index = self.index(sequence);
-        let start = index * self.config.payload_bytes;
+        // There are as many cells as slots, and a slot that is taken is not given away.
+        self.release(index);
+        let cell = self.free.pop().unwrap_or(0);
+        let start = usize::from(cell) * self.config.payload_bytes;
         self.payloads[start..start + payload.len()].copy_from_slice(payload);
+        let len = payload.len() as u16;
         self.slots[index] =
-            Slot { is_taken: true, marker, payload_type, len: payload.len(), sequence, timestamp };
+            Slot { is_taken: true, marker, payload_type, cell, len, sequence, timestamp };
         self.stats.stored += 1;
         if is_restart { Pushed::Restarted } else { Pushed::Stored }
     }
@@ -276,7 +286,7 @@ impl JitterBuffer {
     /// Forgets packets and timeline, as when the SSRC changes; what was learned of the network
     /// and the counts stay.
     pub fn reset(&mut self) {
-        self.slots.iter_mut().for_each(|slot| slot.is_taken = false);
+        (0..self.slots.len()).for_each(|index| self.release(index));
         self.timeline = None;
         self.last_pushed = None;
         self.delay.restart();
@@ -429,9 +439,10 @@ impl JitterBuffer {
     fn skip_to(&mut self, line: &mut Timeline, to: u64) -> u64 {
         let passed = to.saturating_sub(line.next);
         let mut dropped = 0;
-        for slot in &mut self.slots {
+        for index in 0..self.slots.len() {
+            let slot = self.slots[index];
             if slot.is_taken && slot.sequence < to {
-                slot.is_taken = false;
+                self.release(index);
                 dropped += 1;
             }
         }
@@ -486,7 +497,7 @@ impl JitterBuffer {
         line.has_played = true;
         self.timeline = Some(line);
         let index = self.index(head.sequence);
-        self.slots[index].is_taken = false;
+        self.release(index);
         self.stats.played += 1;
         Pull::Packet(Played {
             sequence: head.sequence as u16,
@@ -506,8 +517,15 @@ impl JitterBuffer {
     }
 
     fn payload(&self, slot: &Slot) -> &[u8] {
-        let start = self.index(slot.sequence) * self.config.payload_bytes;
-        &self.payloads[start..start + slot.len]
+        let start = usize::from(slot.cell) * self.config.payload_bytes;
+        &self.payloads[start..start + usize::from(slot.len)]
+    }
+
+    /// Empties a slot; its payload stays where it is until the next packet comes.
+    fn release(&mut self, index: usize) {
+        if core::mem::take(&mut self.slots[index].is_taken) {
+            self.free.push(self.slots[index].cell);
+        }
     }
 
     const fn index(&self, sequence: u64) -> usize {

@@ -252,6 +252,29 @@ fn a_sender_that_starts_anew_is_followed_at_once() {
 }
 
 #[test]
+fn an_even_stream_uses_no_more_memory_than_it_holds() {
+    let mut world = World::new();
+    world.run(&even(200), 4_060);
+    assert_eq!(world.played, all(200));
+    let cell = world.buffer.config.payload_bytes;
+    let used = world.buffer.payloads.chunks(cell).filter(|cell| cell[0] != 0).count();
+    assert!(used <= 4, "{used}");
+}
+
+#[test]
+fn a_late_packet_is_learned_of_at_once() {
+    let mut world = World::new();
+    world.run(&even(200), 4_060);
+    assert_eq!(world.buffer.target(), MS * 40);
+    // Of 50 packets one that is late is below the 2 % that may be; some more are not.
+    for n in 0..10u16 {
+        let at = 4_000 + u32::from(n) * TICK;
+        world.push_raw(at + 90, (200 + n).wrapping_add(65_530), (200 + u32::from(n)) * 160, 1);
+    }
+    assert!(world.buffer.target() >= MS * 90, "{:?}", world.buffer.target());
+}
+
+#[test]
 fn the_packet_time_is_learned() {
     let mut buffer = JitterBuffer::new(JitterConfig::new(8000));
     for n in 0..4u16 {
@@ -326,6 +349,10 @@ proptest! {
             let taken = buffer.slots.iter().filter(|slot| slot.is_taken).count() as u64;
             prop_assert!(stats.played + stats.discarded + taken <= stats.stored);
             prop_assert!(taken <= RTP_JITTER_PACKETS.value, "{}", format!("{stats:?}"));
+            let mut cells = buffer.free.clone();
+            cells.extend(buffer.slots.iter().filter(|slot| slot.is_taken).map(|slot| slot.cell));
+            cells.sort_unstable();
+            prop_assert!(cells.into_iter().eq(0..RTP_JITTER_PACKETS.value as u8));
         }
     }
 }

@@ -30,6 +30,15 @@ macro_rules! for_each_driver {
                 }
             })*
         }
+        mod with_io_uring_and_hardly_a_table {
+            use super::*;
+
+            $(#[test] fn $test() {
+                if Uring::new(Files::most(8)).is_ok() {
+                    super::$test(&|files| Box::new(Uring::with_registered(files, 1).unwrap()));
+                }
+            })*
+        }
     };
 }
 

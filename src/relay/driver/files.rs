@@ -40,6 +40,11 @@ impl Files {
         Self { used: 0, most }
     }
 
+    /// How many there are in all.
+    pub(super) const fn room(&self) -> usize {
+        self.most
+    }
+
     /// Takes one for a socket that a session cannot do without.
     pub(super) const fn take(&mut self) -> bool {
         let has_room = self.used < self.most;

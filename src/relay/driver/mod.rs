@@ -9,6 +9,7 @@ pub mod epoll;
 pub mod files;
 pub mod uring;
 
+pub(crate) mod ahead;
 mod ring;
 mod tick;
 mod wake;

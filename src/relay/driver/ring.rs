@@ -1,10 +1,11 @@
 //! The memory that the kernel reads and writes for [`super::uring`], behind calls that are safe:
 //! the submission and completion rings, a pool of receive buffers, and slots for what is sent.
 //!
-//! This file holds all `unsafe` code of the relay. What makes it sound: all memory that the kernel
-//! is told of belongs to [`Ring`] and keeps its address; a receive buffer is either the kernel's or
-//! ours, and is read only while it is ours; a send slot is written only while no operation uses
-//! it; and the memory is freed only after every operation has completed ([`Ring`]'s `Drop`).
+//! This file holds all `unsafe` code of the relay but a prefetch ([`super::ahead`]). What makes it
+//! sound: all memory that the kernel is told of belongs to [`Ring`] and keeps its address; a receive
+//! buffer is either the kernel's or ours, and is read only while it is ours; a send slot is written
+//! only while no operation uses it, and one that may not wait is over once the kernel has taken it
+//! from the queue; and the memory is freed only after every operation is over ([`Ring`]'s `Drop`).
 
 #![allow(unsafe_code, reason = "the kernel works on memory of ours while we go on (io_uring)")]
 
@@ -12,7 +13,7 @@ use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::io;
 use std::mem::ManuallyDrop;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
@@ -46,7 +47,7 @@ const SLOT_DATA: usize = 64;
 /// Largest datagram that is sent.
 const SEND_BYTES: usize = limit::RTP_PACKET_BYTES.get() + srtp::OVERHEAD;
 const GROUP: u16 = 0;
-/// Marks the user data of a send; a receive's data are its owner's.
+/// User data of every send; a receive's data are its owner's.
 const SEND: u64 = 1 << 63;
 /// User data of a cancellation, whose completion says nothing.
 const CANCEL: u64 = (1 << 63) - 1;
@@ -85,6 +86,25 @@ impl Drop for Memory {
     }
 }
 
+/// A socket as an operation names it.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Target {
+    /// By its descriptor.
+    Descriptor(RawFd),
+    /// By its place in the ring's own table ([`Ring::register`]), which spares the kernel the
+    /// process's table and counting references.
+    Registered(u32),
+}
+
+impl Target {
+    const fn named(self) -> (Fd, squeue::Flags) {
+        match self {
+            Self::Descriptor(fd) => (Fd(fd), squeue::Flags::empty()),
+            Self::Registered(place) => (Fd(place as RawFd), squeue::Flags::FIXED_FILE),
+        }
+    }
+}
+
 /// What the kernel has done.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Completion {
@@ -99,13 +119,8 @@ pub(super) enum Completion {
         /// Whether the operation goes on.
         more: bool,
     },
-    /// A send is over.
-    Sent {
-        /// The owner's number.
-        data: u32,
-        /// Whether the datagram went out.
-        is_sent: bool,
-    },
+    /// A send was refused; of those that went out nothing is said.
+    Refused,
 }
 
 /// See the module.
@@ -123,19 +138,28 @@ pub(super) struct Ring {
     /// What the kernel is told about names; read when a receive is submitted.
     shape: Box<libc::msghdr>,
     slots: ManuallyDrop<Memory>,
-    /// Slots that nobody uses, the last used on top: it is still in the cache.
-    vacant: Vec<u16>,
-    /// Whose send uses a slot.
-    senders: Box<[u32]>,
+    /// Slots with sends that are queued, from the first one on.
+    filled: u16,
+    /// How often the queue has been emptied.
+    batch: u64,
+    /// Places in the table of registered sockets.
+    places: u32,
 }
 
 impl Ring {
     /// A ring for the calling thread alone, with the quickest flags that the kernel has.
-    pub(super) fn new() -> io::Result<Self> {
+    /// It keeps room for so many registered sockets, where the kernel has it.
+    pub(super) fn new(sockets: u32) -> io::Result<Self> {
         let io = build()?;
-        if !io.params().is_feature_ext_arg() || !io.params().is_feature_nodrop() {
+        let has = io.params();
+        if !(has.is_feature_ext_arg()
+            && has.is_feature_nodrop()
+            && has.is_feature_skip_cqe_on_success())
+        {
             return Err(io::ErrorKind::Unsupported.into());
         }
+        // Registering saves time and is no need.
+        let is_made = sockets > 0 && io.submitter().register_files_sparse(sockets).is_ok();
         // SAFETY: all bytes zero is a valid `msghdr` (null pointers, lengths of zero).
         let mut shape: Box<libc::msghdr> = Box::new(unsafe { std::mem::zeroed() });
         shape.msg_namelen = NAME as libc::socklen_t;
@@ -148,8 +172,9 @@ impl Ring {
             tail: 0,
             shape,
             slots: ManuallyDrop::new(Memory::new(usize::from(SLOTS) * SLOT_STRIDE)?),
-            vacant: (0..SLOTS).rev().collect(),
-            senders: vec![0; usize::from(SLOTS)].into(),
+            filled: 0,
+            batch: 0,
+            places: if is_made { sockets } else { 0 },
         };
         // SAFETY: the entries are page-aligned, of the stated number, and outlive the ring.
         unsafe {
@@ -165,13 +190,27 @@ impl Ring {
         self.is_ours.len()
     }
 
+    /// Gives a socket a place in the ring's table; `false` where that has none. The place keeps the
+    /// socket open until it is taken away.
+    pub(super) fn register(&mut self, place: u32, socket: BorrowedFd<'_>) -> bool {
+        let files = [socket.as_raw_fd()];
+        place < self.places
+            && self.io.submitter().register_files_update(place, &files).is_ok_and(|it| it == 1)
+    }
+
+    /// Takes a place away from its socket.
+    pub(super) fn unregister(&mut self, place: u32) {
+        // It fails only for a place that does not exist.
+        let _ = self.io.submitter().register_files_update(place, &[-1]);
+    }
+
     /// Receives from a socket again and again, each datagram with its source, until a completion
     /// says that there is no more. The socket must stay open until that one.
     /// `false` where it cannot be queued.
-    pub(super) fn receive(&mut self, socket: BorrowedFd<'_>, data: u64) -> bool {
-        let fd = Fd(socket.as_raw_fd());
+    pub(super) fn receive(&mut self, socket: Target, data: u64) -> bool {
+        let (fd, flags) = socket.named();
         let entry = opcode::RecvMsgMulti::new(fd, &raw const *self.shape, GROUP).build();
-        self.submit(&entry.user_data(data))
+        self.begin(&entry.flags(flags).user_data(data))
     }
 
     /// Says whenever the descriptor becomes readable, until a completion says that it is over.
@@ -179,34 +218,37 @@ impl Ring {
     pub(super) fn watch(&mut self, descriptor: BorrowedFd<'_>, data: u64) -> bool {
         let fd = Fd(descriptor.as_raw_fd());
         let entry = opcode::PollAdd::new(fd, libc::POLLIN as u32).multi(true).build();
-        self.submit(&entry.user_data(data))
+        self.begin(&entry.user_data(data))
     }
 
     /// Ends a receive; its last completion follows. `false` where it cannot be queued.
     pub(super) fn cancel(&mut self, data: u64) -> bool {
-        self.submit(&opcode::AsyncCancel::new(data).build().user_data(CANCEL))
+        self.begin(&opcode::AsyncCancel::new(data).build().user_data(CANCEL))
     }
 
     /// Sends a datagram with the next enter: to this address, or where the socket is connected to.
-    /// `false` where it is too large or no slot is free. The socket must stay open until its
-    /// completion, which names `data`.
+    /// `None` where it is too large or no slot is free. The socket must stay open and registered
+    /// until [`Self::is_over`] says so of the batch that is returned.
     pub(super) fn send(
         &mut self,
-        socket: BorrowedFd<'_>,
+        socket: Target,
         to: Option<SocketAddr>,
         datagram: &[u8],
-        data: u32,
-    ) -> bool {
-        if datagram.len() > SEND_BYTES {
-            return false;
+    ) -> Option<u64> {
+        if self.io.submission().is_full() {
+            self.enter(0, Duration::ZERO);
         }
-        let Some(slot) = self.vacant.pop() else { return false };
-        let start = usize::from(slot) * SLOT_STRIDE;
+        // The entry must find room below: to submit there would empty the slots before this one.
+        let is_full = self.filled == SLOTS || self.io.submission().is_full();
+        if is_full || datagram.len() > SEND_BYTES {
+            return None;
+        }
+        let start = usize::from(self.filled) * SLOT_STRIDE;
         let bytes = self.slots.at(start + SLOT_DATA);
-        // SAFETY: the slot is vacant, so no operation reads it; it has room for `SEND_BYTES`, and
-        // the source is memory of somebody else.
+        // SAFETY: no operation that has not ended has this slot (`emptied`); it has room for
+        // `SEND_BYTES`, and the source is memory of somebody else.
         unsafe { bytes.copy_from_nonoverlapping(datagram.as_ptr(), datagram.len()) };
-        let fd = Fd(socket.as_raw_fd());
+        let (fd, flags) = socket.named();
         // It is sent or refused while it is submitted: audio does not wait for room.
         let mut entry = opcode::Send::new(fd, bytes, datagram.len() as u32)
             .flags(libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL);
@@ -217,17 +259,14 @@ impl Ring {
             unsafe { name.copy_from_nonoverlapping(address.as_ptr(), length) };
             entry = entry.dest_addr(name.cast()).dest_addr_len(length as libc::socklen_t);
         }
-        self.senders[usize::from(slot)] = data;
-        let is_queued = self.submit(&entry.build().user_data(SEND | u64::from(slot)));
-        if !is_queued {
-            self.vacant.push(slot);
-        }
-        is_queued
+        let entry = entry.build().flags(flags | squeue::Flags::SKIP_SUCCESS).user_data(SEND);
+        self.filled += 1;
+        self.submit(&entry).then_some(self.batch)
     }
 
-    /// Whether a send would find a slot.
-    pub(super) fn can_send(&self) -> bool {
-        !self.vacant.is_empty()
+    /// Whether the sends of a batch are over.
+    pub(super) fn is_over(&self, batch: u64) -> bool {
+        batch < self.batch
     }
 
     /// Submits what is queued, if that is so much, without looking for completions.
@@ -235,15 +274,24 @@ impl Ring {
         if self.io.submission().len() >= least {
             // What is not taken stays in the queue for the next enter.
             let _ = self.io.submit();
+            self.emptied();
+        }
+    }
+
+    /// Where the kernel has taken all that was queued, all sends are over: one that may not wait
+    /// (`MSG_DONTWAIT`) is carried out or refused while it is taken, and never later.
+    fn emptied(&mut self) {
+        if self.io.submission().is_empty() {
+            self.filled = 0;
+            self.batch += 1;
         }
     }
 
     /// Submits what is queued and waits until `want` completions are there or so much time has
-    /// passed. Completions of sends that are submitted here come on top of `want`.
+    /// passed.
     pub(super) fn enter(&mut self, want: usize, most: Duration) {
         let queued = self.io.submission().len();
-        let sends = usize::from(SLOTS) - self.vacant.len();
-        let want = if want == 0 { 0 } else { (want + sends).min(COMPLETIONS as usize / 2) };
+        let want = want.min(COMPLETIONS as usize / 2);
         let time = Timespec::new().sec(most.as_secs()).nsec(most.subsec_nanos());
         let arguments = SubmitArgs::new().timespec(&time);
         let flags = EnterFlags::GETEVENTS | EnterFlags::EXT_ARG;
@@ -254,6 +302,7 @@ impl Ring {
             let (queued, want) = (queued as u32, want as u32);
             self.io.submitter().enter(queued, want, flags.bits(), Some(&arguments))
         };
+        self.emptied();
     }
 
     /// The next completion.
@@ -261,16 +310,13 @@ impl Ring {
         loop {
             let entry = self.io.completion().next()?;
             let (data, result, flags) = (entry.user_data(), entry.result(), entry.flags());
+            if data == SEND {
+                return Some(Completion::Refused);
+            }
             let more = cqueue::more(flags);
             self.under_way = self.under_way.saturating_sub(u32::from(!more));
             if data == CANCEL {
                 continue;
-            }
-            if data & SEND != 0 {
-                let slot = (data & !SEND) as u16;
-                self.vacant.push(slot);
-                let data = self.senders[usize::from(slot)];
-                return Some(Completion::Sent { data, is_sent: result >= 0 });
             }
             let buffer = cqueue::buffer_select(flags);
             if let Some(is_ours) = buffer.and_then(|it| self.is_ours.get_mut(usize::from(it))) {
@@ -314,6 +360,13 @@ impl Ring {
         }
     }
 
+    /// Queues an operation that says when it is over.
+    fn begin(&mut self, entry: &squeue::Entry) -> bool {
+        let is_queued = self.submit(entry);
+        self.under_way += u32::from(is_queued);
+        is_queued
+    }
+
     /// Queues an operation; a full queue is submitted first. `false` where the kernel does not
     /// take the queue either.
     fn submit(&mut self, entry: &squeue::Entry) -> bool {
@@ -321,7 +374,6 @@ impl Ring {
             // SAFETY: what the operations point to is the ring's own memory (see the module) and
             // stays until they have completed; descriptors are kept open by the ring's user.
             if unsafe { self.io.submission().push(entry) }.is_ok() {
-                self.under_way += 1;
                 return true;
             }
             self.enter(0, Duration::ZERO);
@@ -342,6 +394,11 @@ impl Drop for Ring {
             self.enter(1, Duration::from_millis(10));
         }
         let _ = self.io.submitter().unregister_buf_ring(GROUP);
+        // A ring that is closed lets go of its sockets later, on a thread of the kernel's: ports
+        // would stay taken.
+        if self.places > 0 {
+            let _ = self.io.submitter().unregister_files();
+        }
         // SAFETY: each is dropped once, here, the ring first. Where an operation could not be
         // ended, its memory stays: a leak instead of a write into somebody else's memory.
         unsafe {
@@ -360,7 +417,8 @@ fn build() -> io::Result<IoUring> {
     let mut last = io::ErrorKind::Unsupported.into();
     for attempt in 0..3 {
         let mut builder = IoUring::builder();
-        builder.setup_cqsize(COMPLETIONS);
+        // One entry that is refused holds nobody else up (Linux 5.18).
+        builder.setup_cqsize(COMPLETIONS).setup_submit_all();
         match attempt {
             0 => builder.setup_single_issuer().setup_defer_taskrun(), // Linux 6.1
             1 => builder.setup_single_issuer().setup_coop_taskrun(),  // Linux 6.0

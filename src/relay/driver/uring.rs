@@ -12,13 +12,13 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 
 use base::{Instant, WallTime, limit};
 
 use super::files::Files;
-use super::ring::{Completion, Ring};
+use super::ring::{Completion, Ring, Target};
 use super::tick::{TICK, Tick};
 use super::{Network, Refusal, Token, Waker};
 use crate::late::Lookout;
@@ -39,6 +39,9 @@ const FLUSHED: usize = 16;
 /// are asked to wait for more.
 const HANDED_OUT: usize = 20;
 
+/// Sockets that the ring knows by heart: two for each port of as many sessions as there may be.
+const REGISTERED: usize = 4 * limit::RELAY_SESSIONS.get();
+
 /// The kernel hands out no more of one socket at one go (`MULTISHOT_MAX_RETRY`).
 const ONE_GO: usize = 32;
 /// What a stream brings in a second, to guess what waits.
@@ -56,6 +59,8 @@ pub struct Uring {
     places: Vec<Place>,
     sockets: Vec<Socket>,
     vacant: Vec<u32>,
+    /// Sockets to be closed whose last sends the kernel has not taken yet.
+    ending: VecDeque<u32>,
     /// The buffer after each, in its socket's queue.
     links: Box<[u16]>,
     /// Sockets with datagrams that wait.
@@ -104,13 +109,24 @@ struct Socket {
     emptied: Instant,
     seen: usize,
     fresh: usize,
-    /// Sends under way.
-    sends: u32,
+    /// How the ring knows it.
+    is_registered: bool,
+    /// The batch of its last send.
+    batch: u64,
 }
 
 impl Socket {
     const fn key(&self, index: u32) -> u64 {
         (self.generation as u64) << 32 | index as u64
+    }
+
+    /// What an operation on it names; `None` of a vacant place.
+    fn target(&self, index: u32) -> Option<Target> {
+        let socket = self.socket.as_ref()?;
+        Some(match self.is_registered {
+            true => Target::Registered(index),
+            false => Target::Descriptor(socket.as_fd().as_raw_fd()),
+        })
     }
 
     /// Whether the present wait has brought all that waited in the kernel.
@@ -144,7 +160,13 @@ impl Uring {
     /// Why the kernel does not allow it, found out by use: flags alone do not tell what a
     /// container's filter forbids.
     pub fn new(files: Files) -> Result<Self, Refusal> {
-        let mut ring = Ring::new().map_err(|error| Refusal::of(&error))?;
+        let registered = files.room().min(REGISTERED);
+        Self::with_registered(files, registered as u32)
+    }
+
+    /// One that registers so many sockets; of the others the ring is told the descriptors.
+    pub(super) fn with_registered(files: Files, registered: u32) -> Result<Self, Refusal> {
+        let mut ring = Ring::new(registered).map_err(|error| Refusal::of(&error))?;
         try_out(&mut ring).map_err(|error| Refusal::of(&error))?;
         let wake = Waker::new().map_err(|error| Refusal::of(&error.into()))?;
         if !ring.watch(wake.as_fd(), WAKE) {
@@ -159,6 +181,7 @@ impl Uring {
             places: Vec::new(),
             sockets: Vec::new(),
             vacant: Vec::new(),
+            ending: VecDeque::new(),
             listed: Vec::new(),
             unarmed: VecDeque::new(),
             arm_at: Instant::ZERO,
@@ -185,7 +208,9 @@ impl Uring {
         let entry = &mut self.sockets[index as usize];
         let generation = (entry.generation + 1) % GENERATIONS;
         let emptied = super::now();
-        *entry = Socket { socket: Some(socket), token, generation, emptied, ..Socket::default() };
+        let is_registered = self.ring.register(index, socket.as_fd());
+        let socket = Some(socket);
+        *entry = Socket { socket, token, generation, emptied, is_registered, ..Socket::default() };
         if !arm(&mut self.ring, entry, index) {
             self.unarmed.push_back(index);
         }
@@ -247,12 +272,7 @@ impl Uring {
                     }
                 }
                 Completion::Event { data, buffer, more, .. } => self.arrived(data, buffer, more),
-                Completion::Sent { data, is_sent } => {
-                    self.refused += u64::from(!is_sent);
-                    let entry = &mut self.sockets[data as usize];
-                    entry.sends = entry.sends.saturating_sub(1);
-                    self.end(data);
-                }
+                Completion::Refused => self.refused += 1,
             }
         }
     }
@@ -336,11 +356,27 @@ impl Uring {
     /// Closes a socket that was to be closed once the kernel has let go of it.
     fn end(&mut self, index: u32) {
         let entry = &mut self.sockets[index as usize];
-        if entry.is_closing && !entry.is_armed && entry.sends == 0 {
-            entry.is_closing = false;
-            entry.socket = None;
-            self.vacant.push(index);
-            self.files.give_back();
+        if !entry.is_closing || entry.is_armed {
+            return;
+        }
+        if !self.ring.is_over(entry.batch) {
+            return self.ending.push_back(index);
+        }
+        if std::mem::take(&mut entry.is_registered) {
+            self.ring.unregister(index);
+        }
+        entry.is_closing = false;
+        entry.socket = None;
+        self.vacant.push(index);
+        self.files.give_back();
+    }
+
+    /// Closes those whose last sends have gone out since.
+    fn end_all(&mut self) {
+        for _ in 0..self.ending.len() {
+            if let Some(index) = self.ending.pop_front() {
+                self.end(index);
+            }
         }
     }
 
@@ -361,8 +397,7 @@ impl Uring {
 /// Lets a socket receive until further notice.
 fn arm(ring: &mut Ring, entry: &mut Socket, index: u32) -> bool {
     let key = entry.key(index);
-    let socket = entry.socket.as_ref();
-    entry.is_armed = socket.is_some_and(|socket| ring.receive(socket.as_fd(), key));
+    entry.is_armed = entry.target(index).is_some_and(|target| ring.receive(target, key));
     entry.is_armed
 }
 
@@ -371,8 +406,9 @@ fn arm(ring: &mut Ring, entry: &mut Socket, index: u32) -> bool {
 fn try_out(ring: &mut Ring) -> io::Result<()> {
     let (here, there) = (UdpSocket::bind("127.0.0.1:0")?, UdpSocket::bind("127.0.0.1:0")?);
     let source = here.local_addr()?;
-    let is_queued = ring.receive(there.as_fd(), TRIAL)
-        && ring.send(here.as_fd(), Some(there.local_addr()?), b"try", 0);
+    let [from, to] = [&here, &there].map(|it| Target::Descriptor(it.as_raw_fd()));
+    let is_queued =
+        ring.receive(to, TRIAL) && ring.send(from, Some(there.local_addr()?), b"try").is_some();
     let mut outcome = Err(io::ErrorKind::TimedOut.into());
     let mut is_over = !is_queued;
     for _ in 0..20 {
@@ -475,6 +511,7 @@ impl Network for Uring {
             }
         };
         self.reap();
+        self.end_all();
         let fresh = std::mem::take(&mut self.fresh);
         let now = self.now();
         self.tick.seen(now, fresh);
@@ -514,16 +551,12 @@ impl Network for Uring {
             (_, Some(index)) => (index, Some(to)),
             (_, None) => return false,
         };
-        if !self.ring.can_send() {
-            self.ring.enter(0, Duration::ZERO);
-            self.reap();
-        }
         let entry = &mut self.sockets[index as usize];
-        let Some(socket) = &entry.socket else { return false };
-        let is_queued = self.ring.send(socket.as_fd(), to, datagram, index);
-        entry.sends += u32::from(is_queued);
+        let Some(target) = entry.target(index) else { return false };
+        let Some(batch) = self.ring.send(target, to, datagram) else { return false };
+        entry.batch = batch;
         self.ring.flush(FLUSHED);
-        is_queued
+        true
     }
 
     fn refused(&mut self) -> u64 {

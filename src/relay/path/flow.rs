@@ -19,6 +19,7 @@ use super::transform::bridge::{Bridged, Fixed};
 use super::transform::playout::Playout;
 use super::unprotect::{Believed, Unprotect};
 use super::{CATCH_UP, Driver, FRAME, PlanError, Port, send};
+use crate::driver::ahead::{Depth, prefetch};
 use crate::srtp;
 
 const SEND_BYTES: usize = limit::RTP_PACKET_BYTES.get() + srtp::OVERHEAD;
@@ -167,6 +168,25 @@ impl Flow {
     pub(crate) fn poll_timeout(&self) -> Instant {
         let timer = self.timers.next();
         if self.needs_frames() { self.next_frame.min(timer) } else { timer }
+    }
+
+    /// Asks for memory that the next packet needs: one that arrives (`hears`), or one that another
+    /// session hands over.
+    pub(crate) fn prefetch(&self, hears: bool, depth: Depth) {
+        if depth != Depth::State {
+            return match hears {
+                true => self.unprotect.prefetch(depth),
+                false => self.stream.protect.prefetch(depth),
+            };
+        }
+        prefetch(&self.stream);
+        prefetch(&self.work);
+        prefetch(&self.timers);
+        prefetch(&self.plan.direction);
+        if hears {
+            prefetch(&self.received);
+            prefetch(&self.unprotect);
+        }
     }
 
     pub(crate) fn count_dropped(&mut self, reason: DropReason) {

@@ -37,14 +37,14 @@ use base::{Instant, SeededRandom, SessionId, WallTime};
 use media::{LegPlan, MediaEvent, StopCause, TapFrame, TapPacket};
 use rtrb::Producer;
 
+use crate::driver::ahead::Depth;
 use crate::srtp::SrtpError;
 use counters::{DropReason, Meter, Tally};
 use flow::Flow;
 use tap::Taps;
 use transform::playout::Playout;
 
-pub(crate) use passing::Outbox;
-pub use passing::{Parcel, Passing};
+pub use passing::{Outbox, Parcel, Passing};
 
 /// One frame of the session's clock.
 pub const FRAME: Duration = Duration::from_millis(20);
@@ -189,6 +189,12 @@ impl Session {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.flow.as_ref().map(|flow| flow.poll_timeout())
+    }
+
+    /// Asks for memory that the next packet needs: one that arrives (`hears`), or one that another
+    /// session hands over.
+    pub(crate) fn prefetch(&self, hears: bool, depth: Depth) {
+        self.flow.iter().for_each(|flow| flow.prefetch(hears, depth));
     }
 
     /// A datagram arrived; its bytes are deciphered in place. One that was cut to

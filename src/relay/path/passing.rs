@@ -74,18 +74,20 @@ impl Parcel {
 /// What the step of one session left for others, at most limit `relay.parcels`; its memory is taken
 /// once.
 #[derive(Default)]
-pub(crate) struct Outbox {
+pub struct Outbox {
     parcels: Vec<Parcel>,
     taken: usize,
 }
 
 impl Outbox {
-    pub(crate) fn new() -> Self {
+    /// An empty one, with its memory.
+    #[must_use]
+    pub fn new() -> Self {
         Self { parcels: Vec::with_capacity(RELAY_PARCELS.get()), taken: 0 }
     }
 
     /// Leaves something; `false` where there is no room.
-    pub(crate) fn push(&mut self, passing: Passing, payload: &[u8]) -> bool {
+    pub fn push(&mut self, passing: Passing, payload: &[u8]) -> bool {
         if let Some(parcel) = self.parcels.get_mut(self.taken) {
             let fits = parcel.fill(passing, payload);
             self.taken += usize::from(fits);
@@ -102,12 +104,14 @@ impl Outbox {
         fits
     }
 
-    pub(crate) const fn is_empty(&self) -> bool {
+    /// Whether nothing was left.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
         self.taken == 0
     }
 
     /// Takes what was left, in order.
-    pub(crate) fn drain(&mut self) -> impl Iterator<Item = &mut Parcel> {
+    pub fn drain(&mut self) -> impl Iterator<Item = &mut Parcel> {
         let taken = std::mem::take(&mut self.taken);
         self.parcels[..taken].iter_mut()
     }

@@ -4,6 +4,7 @@ use media::Protection;
 use rtp::sdes::{KeySalt, Suite};
 
 use super::counters::DropReason;
+use crate::driver::ahead::{Depth, prefetch};
 use crate::srtp::{Sender, SrtpError};
 
 /// The sending side of one leg.
@@ -38,6 +39,15 @@ impl Protect {
             *self = Self::new(to)?;
         }
         Ok(())
+    }
+
+    /// Asks for the keys that the next packet needs.
+    pub(crate) fn prefetch(&self, depth: Depth) {
+        match (self, depth) {
+            (Self::Srtp { sender, .. }, Depth::Keys) => prefetch(&**sender),
+            (Self::Srtp { sender, .. }, Depth::Schedule) => sender.prefetch(),
+            _ => {}
+        }
     }
 
     /// Protects `buffer[..length]` in place and returns the new length.

@@ -10,6 +10,7 @@ use media::Protection;
 use rtp::sdes::{KeySalt, Suite};
 
 use super::counters::DropReason;
+use crate::driver::ahead::{Depth, prefetch};
 use crate::srtp::{Receiver, SrtpError};
 
 /// How long packets under the keys before a re-key are still taken: they are in flight.
@@ -72,6 +73,15 @@ impl Unprotect {
             keyed.previous = Some((before.receiver, now + OVERLAP));
         }
         Ok(())
+    }
+
+    /// Asks for the keys that the next packet needs.
+    pub(crate) fn prefetch(&self, depth: Depth) {
+        match (self, depth) {
+            (Self::Srtp(keyed), Depth::Keys) => prefetch(&keyed.receiver),
+            (Self::Srtp(keyed), Depth::Schedule) => keyed.receiver.prefetch(),
+            _ => {}
+        }
     }
 
     pub(crate) fn rtp(

@@ -98,6 +98,12 @@ impl Context {
         })
     }
 
+    /// Asks for the memory that the next RTP packet needs.
+    fn prefetch(&self) {
+        self.rtp.prefetch();
+        self.rtp_sources.prefetch();
+    }
+
     fn rtcp(&self) -> Result<Transform, SrtpError> {
         Transform::new(self.suite, &self.rtcp, true)
     }
@@ -136,6 +142,11 @@ impl Sender {
     #[must_use]
     pub fn state(&self) -> ContextState {
         self.context.state()
+    }
+
+    /// Asks for the memory that the next RTP packet needs.
+    pub(crate) fn prefetch(&self) {
+        self.context.prefetch();
     }
 
     /// Protects the RTP packet `buffer[..length]` in place and returns its new length; `buffer`
@@ -197,6 +208,11 @@ impl Receiver {
     #[must_use]
     pub fn state(&self) -> ContextState {
         self.context.state()
+    }
+
+    /// Asks for the memory that the next RTP packet needs.
+    pub(crate) fn prefetch(&self) {
+        self.context.prefetch();
     }
 
     /// Deciphers an SRTP packet in place. On an error no state changes, but the bytes may have.

@@ -3,6 +3,7 @@
 use base::limit;
 
 use super::SrtpError;
+use crate::driver::ahead::prefetch;
 
 /// Packets that the replay window covers; RFC 3711 section 3.3.2 asks for at least 64.
 const WINDOW: u64 = 128;
@@ -65,6 +66,11 @@ impl Sources {
 
     pub(super) fn states(&self) -> Vec<SourceState> {
         self.0.clone()
+    }
+
+    /// Asks for the first source, which is the only one as a rule.
+    pub(super) fn prefetch(&self) {
+        self.0.first().into_iter().for_each(prefetch);
     }
 
     fn find(&self, ssrc: u32) -> Option<&SourceState> {

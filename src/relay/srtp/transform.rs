@@ -12,6 +12,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 use super::SrtpError;
 use super::derive::SessionKeys;
 use super::mac::KeyedSha1;
+use crate::driver::ahead::prefetch;
 
 /// Blocks of key stream made at once: a packet of 20 ms of G.711 has ten.
 const PARALLEL: usize = 16;
@@ -46,6 +47,14 @@ impl Transform {
             Suite::AeadAes128Gcm => Self::Gcm(Gcm::new(keys, &aead::AES_128_GCM)?),
             Suite::AeadAes256Gcm => Self::Gcm(Gcm::new(keys, &aead::AES_256_GCM)?),
         })
+    }
+
+    /// Asks for the expanded keys.
+    pub(super) fn prefetch(&self) {
+        match self {
+            Self::Counter(mode) => prefetch(&**mode),
+            Self::Gcm(gcm) => prefetch(&**gcm),
+        }
     }
 
     pub(super) fn tag_length(&self) -> usize {

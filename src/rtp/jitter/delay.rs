@@ -17,11 +17,20 @@ const INITIAL_BUCKET: usize = 7;
 /// The fastest packet counts for at least this long, and at most twice as long.
 const WINDOW: Duration = Duration::from_secs(2);
 
+/// Packets that are learnt from in one go, where none of them is later than most: the histogram is
+/// then looked at once for all of them.
+const BATCH: usize = 8;
+
 /// A histogram of lateness that forgets, over a baseline that follows clock drift.
 #[derive(Clone, Debug)]
 pub(super) struct DelayEstimate {
-    weights: [u32; BUCKETS],
     baseline: Option<Baseline>,
+    /// The bucket that all but 2 % of packets stay below.
+    quantile: u8,
+    /// Buckets of packets that the histogram does not hold yet.
+    pending: [u8; BATCH],
+    pending_count: u8,
+    weights: [u32; BUCKETS],
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -36,7 +45,8 @@ impl DelayEstimate {
     pub(super) fn new() -> Self {
         let mut weights = [0; BUCKETS];
         weights[INITIAL_BUCKET] = TOTAL;
-        Self { weights, baseline: None }
+        let quantile = INITIAL_BUCKET as u8 + 1;
+        Self { baseline: None, quantile, pending: [0; BATCH], pending_count: 0, weights }
     }
 
     /// Arrival minus timestamp, in microseconds: meaningful only compared with another.
@@ -65,18 +75,37 @@ impl DelayEstimate {
         if u128::from(excess.unsigned_abs()) > target_max.as_micros() {
             return;
         }
-        let bucket = ((excess / BUCKET_MICROS).max(0) as usize).min(BUCKETS - 1);
-        let mut taken = 0;
-        for weight in &mut self.weights {
-            let share = *weight >> FORGET_SHIFT;
-            *weight -= share;
-            taken += share;
+        let bucket = ((excess / BUCKET_MICROS).max(0) as u8).min(BUCKETS as u8 - 1);
+        self.pending[usize::from(self.pending_count)] = bucket;
+        self.pending_count += 1;
+        // What raises the target is learnt at once, what lowers it may wait.
+        if usize::from(self.pending_count) == BATCH || bucket >= self.quantile {
+            self.learn();
         }
-        self.weights[bucket] += taken;
+    }
+
+    /// Brings the histogram up to date.
+    fn learn(&mut self) {
+        for &bucket in &self.pending[..usize::from(self.pending_count)] {
+            let mut taken = 0u32;
+            for weight in &mut self.weights {
+                // The sum of all weights is `TOTAL`.
+                let share = *weight >> FORGET_SHIFT;
+                *weight = weight.wrapping_sub(share);
+                taken = taken.wrapping_add(share);
+            }
+            self.weights[usize::from(bucket)] += taken;
+        }
+        self.pending_count = 0;
+        self.quantile = self.bucket();
     }
 
     /// The lateness that all but 2 % of packets stay below.
     pub(super) fn quantile(&self) -> Duration {
+        Duration::from_micros(u64::from(self.quantile) * BUCKET_MICROS as u64)
+    }
+
+    fn bucket(&self) -> u8 {
         let allowed = (TOTAL >> 8) * LATE_OF_256;
         let mut above = 0;
         let mut bucket = BUCKETS;
@@ -84,7 +113,7 @@ impl DelayEstimate {
             above += self.weights[bucket - 1];
             bucket -= 1;
         }
-        Duration::from_micros(bucket as u64 * BUCKET_MICROS as u64)
+        bucket as u8
     }
 
     /// Forgets the baseline: timestamps begin anew.

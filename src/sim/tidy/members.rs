@@ -207,6 +207,7 @@ const MAY_BE_UNSAFE: &[(&str, &str)] = &[
 const UNSAFE: &[(&str, &str)] = &[
     ("src/speech/recogniser.rs", "calls pocketsphinx"),
     ("src/speech/voice.rs", "calls flite"),
+    ("src/relay/driver/ahead.rs", "asks the processor for memory that will be read next"),
     ("src/relay/driver/ring.rs", "memory shared with the kernel, behind calls that are safe"),
 ];
 

@@ -40,6 +40,8 @@ pub(crate) struct Bridged {
     heard: Option<u8>,
     keys: Option<Keys>,
     pub(crate) transcoder: Option<Box<Transcoder>>,
+    /// Whether it had sound in its last frame: known without a look at it.
+    is_sounding: bool,
     press: Option<Box<Press>>,
     presses: u32,
 }
@@ -104,6 +106,7 @@ impl Bridged {
             heard: None,
             keys: None,
             transcoder: None,
+            is_sounding: false,
             press: None,
             presses: 0,
         };
@@ -142,13 +145,17 @@ impl Bridged {
         };
         if !stays {
             self.transcoder = None;
+            self.is_sounding = false;
         }
         Ok(())
     }
 
     /// The RTP clock of a payload type that is accepted.
     pub(crate) fn clock(&self, plan: &LegPlan, payload_type: u8) -> Option<u32> {
-        clock_rate(plan, payload_type)
+        // Nearly always one that goes on, whose rule is needed anyway.
+        let lines = self.rules.iter().flat_map(|rules| &rules.lines);
+        let mut line = lines.filter(|line| line.payload_type == payload_type);
+        line.next().map(|line| line.clock_rate).or_else(|| clock_rate(plan, payload_type))
     }
 
     /// Whether frames of 20 ms have something to do. A key that is down may never be said to have
@@ -156,6 +163,7 @@ impl Bridged {
     pub(crate) fn needs_frames(&self) -> bool {
         let is_tones = self.rules.as_ref().is_some_and(|rules| rules.keys == KeyPassage::Tones);
         self.press.is_some()
+            || self.is_sounding
             || self.transcoder.as_ref().is_some_and(|it| !it.is_idle())
             || is_tones && self.is_key_down()
     }
@@ -214,6 +222,7 @@ impl Bridged {
     pub(crate) fn hold(&mut self) {
         self.interrupt();
         self.transcoder.iter_mut().for_each(|transcoder| transcoder.hold());
+        self.is_sounding = false;
     }
 
     /// Packets were left out on purpose.
@@ -542,6 +551,7 @@ impl Bridged {
         let is_down = self.is_key_down();
         if let Some(transcoder) = &mut self.transcoder {
             let found = transcoder.frame(now, is_down, &mut Handing { with: self.with, driver });
+            self.is_sounding = transcoder.is_sounding();
             for event in found.into_iter().flatten() {
                 on_heard_key(self.with, passage, event, driver);
             }

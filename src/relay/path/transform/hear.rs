@@ -3,6 +3,7 @@
 //! Payload types choose the decoder packet by packet. Key presses take another way
 //! ([`super::keys`]).
 
+use audio::codec::payload_samples;
 use audio::{ComfortNoise, Decoder, Resampler, SampleRate, Stretcher};
 use base::Instant;
 use media::Format;
@@ -59,6 +60,16 @@ struct Noise {
     generator: ComfortNoise,
     /// The peer is silent and has said how that sounds.
     is_on: bool,
+}
+
+/// What became of a pull.
+enum Pulled {
+    /// Nothing is due.
+    Nothing,
+    /// What there was to decode, if anything, is ready.
+    Ready,
+    /// The frame is full.
+    Frame,
 }
 
 /// What a frame is made of.
@@ -188,14 +199,18 @@ impl Hear {
     /// The next 20 ms; noise or silence where nothing is due.
     pub(crate) fn frame(&mut self, now: Instant, out: &mut [i16]) -> Filled {
         let (mut undecodable, mut concealed) = (0, false);
+        let mut count = self.take_ready(out);
         for _ in 0..PULLS_MAX {
-            if self.ready.len() >= out.len() || !self.pull(now, &mut undecodable, &mut concealed) {
+            if count == out.len() {
                 break;
             }
+            let rest = &mut out[count..];
+            match self.pull(now, rest, &mut undecodable, &mut concealed) {
+                Pulled::Nothing => break,
+                Pulled::Frame => count = out.len(),
+                Pulled::Ready => count += self.take_ready(rest),
+            }
         }
-        let count = self.ready.len().min(out.len());
-        out[..count].copy_from_slice(&self.ready[..count]);
-        self.ready.drain(..count);
         if self.noise.is_on {
             self.noise.generator.fill(&mut out[count..]);
         } else {
@@ -203,6 +218,16 @@ impl Hear {
         }
         self.concealed += u64::from(concealed);
         Filled { samples: count, noise: self.noise.is_on, undecodable }
+    }
+
+    /// Moves what is ready to the front of `out`; how much that was.
+    fn take_ready(&mut self, out: &mut [i16]) -> usize {
+        let count = self.ready.len().min(out.len());
+        if count > 0 {
+            out[..count].copy_from_slice(&self.ready[..count]);
+            self.ready.drain(..count);
+        }
+        count
     }
 
     /// Fills `out` where no packet is due and the peer has not said how its silence sounds: what
@@ -224,34 +249,51 @@ impl Hear {
         }
     }
 
-    /// Decodes what is next; `false` where nothing is due.
-    fn pull(&mut self, now: Instant, undecodable: &mut u64, concealed: &mut bool) -> bool {
+    /// Decodes what is next, straight into `frame` where it is as long as that.
+    fn pull(
+        &mut self,
+        now: Instant,
+        frame: &mut [i16],
+        undecodable: &mut u64,
+        concealed: &mut bool,
+    ) -> Pulled {
         let Some((clock, buffer)) = self.buffers.get_mut(self.active) else {
-            return false;
+            return Pulled::Nothing;
         };
         let out = &mut self.decoded[..];
         let (samples, pace) = match buffer.pull(now) {
-            Pull::Empty => return false,
+            Pull::Empty => return Pulled::Nothing,
             Pull::Packet(packet) if self.noise.payload_type == Some(packet.payload_type) => {
                 self.noise.generator.handle_payload(packet.payload);
                 self.noise.is_on = true;
-                return true;
+                return Pulled::Ready;
             }
-            Pull::Lost { .. } if self.noise.is_on => return false,
+            Pull::Lost { .. } if self.noise.is_on => return Pulled::Nothing,
             Pull::Packet(packet) => {
                 self.noise.is_on = false;
-                let line = self.lines.iter();
-                let at = line.clone().position(|l| l.format.payload_type == packet.payload_type);
+                let mut lines = self.lines.iter();
+                let at = lines.position(|line| line.format.payload_type == packet.payload_type);
                 // A plan may have taken a payload type away while its packets waited.
                 let Some(at) = at else {
                     *undecodable += 1;
-                    return true;
+                    return Pulled::Ready;
                 };
                 self.line = at;
-                let Some((decoder, _)) = self.lines[at].decoder() else {
+                let line = &mut self.lines[at];
+                let codec = line.format.codec;
+                let Some((decoder, resampler)) = line.decoder() else {
                     *undecodable += 1;
-                    return true;
+                    return Pulled::Ready;
                 };
+                // Most packets are: then their sound is copied nowhere.
+                if packet.pace == Pace::Normal
+                    && resampler.is_none()
+                    && payload_samples(codec, packet.payload, self.rate) == Some(frame.len())
+                    && decoder.decode(packet.payload, frame) == Ok(frame.len())
+                {
+                    self.stretcher.keep();
+                    return Pulled::Frame;
+                }
                 let samples = decoder.decode(packet.payload, out).unwrap_or_else(|_| {
                     *undecodable += 1;
                     *concealed = true;
@@ -262,7 +304,7 @@ impl Hear {
             Pull::Lost { ticks, following } => {
                 let Some((decoder, _)) = self.lines.get_mut(self.line).and_then(Line::decoder)
                 else {
-                    return false;
+                    return Pulled::Nothing;
                 };
                 let rate = u64::from(decoder.sample_rate().hz());
                 let samples = u64::from(ticks) * rate / u64::from((*clock).max(1));
@@ -275,7 +317,7 @@ impl Hear {
                 (samples, Pace::Normal)
             }
         };
-        self.append(samples, pace)
+        if self.append(samples, pace) { Pulled::Ready } else { Pulled::Nothing }
     }
 
     /// Brings decoded sound to our rate and to the pace that the jitter buffer asks for.

@@ -23,7 +23,6 @@ pub(crate) struct Packets {
     /// Timestamp of the first sample that waits.
     waiting_since: u32,
     resampled: Vec<i16>,
-    payload: Box<[u8; limit::RTP_PACKET_BYTES.get()]>,
     /// Timestamp of the present frame.
     timestamp: u32,
     sequence: u16,
@@ -50,7 +49,6 @@ impl Packets {
             waiting: Vec::with_capacity(rate.samples(4 * FRAME_MS)),
             waiting_since: 0,
             resampled: vec![0; taken.samples(3 * FRAME_MS)],
-            payload: Box::new([0; limit::RTP_PACKET_BYTES.get()]),
             timestamp: 0,
             sequence: 0,
             timeline: 0,
@@ -113,29 +111,42 @@ impl Packets {
 
     /// Takes 20 ms and hands on the packets that are full.
     pub(crate) fn frame(&mut self, frame: &[i16], send: &mut dyn FnMut(&Numbered, &[u8])) {
-        if self.waiting.is_empty() {
-            self.waiting_since = self.timestamp;
-        }
-        self.timestamp = self.timestamp.wrapping_add(self.format.codec.timestamp_step(FRAME_MS));
-        self.waiting.extend_from_slice(frame);
+        let since = self.timestamp;
+        self.timestamp = since.wrapping_add(self.format.codec.timestamp_step(FRAME_MS));
         let packet_ms = packet_ms(&self.format);
         let needed = self.rate.samples(packet_ms);
-        let mut at = 0;
-        while self.waiting.len() - at >= needed {
-            let length = self.encode(at, needed);
-            at += needed;
-            let timestamp = self.waiting_since;
-            self.waiting_since =
-                timestamp.wrapping_add(self.format.codec.timestamp_step(packet_ms));
-            if length == 0 {
-                self.after_gap = true;
-                continue;
+        if self.waiting.is_empty() {
+            // Most packets are as long as a frame, and nothing waits.
+            if frame.len() == needed {
+                return self.packet(frame, since, send);
             }
-            let marker = std::mem::take(&mut self.after_gap);
-            let packet = self.number(self.format.payload_type, timestamp, marker, false);
-            send(&packet, &self.payload[..length]);
+            self.waiting_since = since;
         }
-        self.waiting.drain(..at);
+        let mut waiting = std::mem::take(&mut self.waiting);
+        waiting.extend_from_slice(frame);
+        let packets = waiting.chunks_exact(needed);
+        let at = waiting.len() - packets.remainder().len();
+        for sound in packets {
+            self.packet(sound, self.waiting_since, send);
+            let step = self.format.codec.timestamp_step(packet_ms);
+            self.waiting_since = self.waiting_since.wrapping_add(step);
+        }
+        waiting.drain(..at);
+        self.waiting = waiting;
+    }
+
+    /// Encodes a packet's sound and hands it on.
+    fn packet(&mut self, sound: &[i16], timestamp: u32, send: &mut dyn FnMut(&Numbered, &[u8])) {
+        // Not kept, so that no call has one of its own to be fetched into the caches.
+        let mut payload = [0; limit::RTP_PACKET_BYTES.get()];
+        let length = self.encode(sound, &mut payload);
+        if length == 0 {
+            self.after_gap = true;
+            return;
+        }
+        let marker = std::mem::take(&mut self.after_gap);
+        let packet = self.number(self.format.payload_type, timestamp, marker, false);
+        send(&packet, &payload[..length]);
     }
 
     /// Lets the frame pass with something else than sound, such as comfort noise or a key:
@@ -173,10 +184,8 @@ impl Packets {
         }
     }
 
-    /// Encodes `count` of the waiting samples from `at` on into `payload`; 0 where nothing is to
-    /// be sent.
-    fn encode(&mut self, at: usize, count: usize) -> usize {
-        let sound = &self.waiting[at..at + count];
+    /// 0 where nothing is to be sent.
+    fn encode(&mut self, sound: &[i16], payload: &mut [u8]) -> usize {
         let sound = match &mut self.resampler {
             None => sound,
             Some(resampler) => match resampler.process(sound, &mut self.resampled) {
@@ -184,7 +193,7 @@ impl Packets {
                 Err(_) => return 0,
             },
         };
-        self.encoder.encode(sound, &mut self.payload[..]).unwrap_or(0)
+        self.encoder.encode(sound, payload).unwrap_or(0)
     }
 }
 

@@ -128,9 +128,14 @@ impl Transcoder {
         self.sounded = None;
     }
 
+    /// Whether there is something to be sent.
+    pub(crate) const fn is_sounding(&self) -> bool {
+        self.sounded.is_some()
+    }
+
     /// Whether its frames have nothing to do.
     pub(crate) fn is_idle(&self) -> bool {
-        self.sounded.is_none() && !self.hear.is_waiting()
+        !self.is_sounding() && !self.hear.is_waiting()
     }
 
     /// Lets `frames` frames pass.
