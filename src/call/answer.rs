@@ -187,7 +187,7 @@ impl Leg {
         describe(&mut response);
         self.write_session_timer(&mut response);
         match session {
-            Some(session) => response.with_body("application/sdp", session.to_string()),
+            Some(session) => response.with_body("application/sdp", session.to_text()),
             None => response,
         }
     }

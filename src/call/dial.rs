@@ -322,7 +322,7 @@ impl Call {
             return self.attempt_failed(desk, at, Failure::of(Reason::TrunkUnreachable), true);
         };
         match session {
-            Some(session) => request = request.with_body("application/sdp", session.to_string()),
+            Some(session) => request = request.with_body("application/sdp", session.to_text()),
             None => late::without_reliability(&mut request),
         }
         leg.credentials.write(&mut request);

@@ -173,7 +173,7 @@ impl Call {
         };
         let mut response = leg.plain_ok(desk, request);
         if let Some((session, _)) = &described {
-            response = response.with_body("application/sdp", session.to_string());
+            response = response.with_body("application/sdp", session.to_text());
         }
         leg.respond(desk, key, &response);
         if let Some((session, agreed)) = described {
@@ -198,7 +198,7 @@ impl Leg {
         }
         answer::describe(&mut response);
         if let Some(session) = described {
-            response = response.with_body("application/sdp", session.to_string());
+            response = response.with_body("application/sdp", session.to_text());
         }
         let headers = &request.headers;
         let is_asked = headers.has_token(Name::Require, OPTION_TAG);

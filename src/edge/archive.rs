@@ -406,9 +406,17 @@ fn arrived(
     }
 }
 
+/// Room that what is known of an ordinary call fits in.
+const JSON_BYTES: usize = 1_024;
+
 /// Plain data that holds nothing JSON cannot; an empty text would say that this is wrong.
 fn sealed_json(value: &impl serde::Serialize) -> Personal<String> {
-    Personal::new(serde_json::to_string(value).unwrap_or_default())
+    let mut text = Vec::with_capacity(JSON_BYTES);
+    let written = serde_json::to_writer(&mut text, value).is_ok();
+    // It is kept as long as the call lasts.
+    text.shrink_to_fit();
+    let text = String::from_utf8(text).ok().filter(|_| written);
+    Personal::new(text.unwrap_or_default())
 }
 
 fn between(start: WallTime, end: WallTime) -> std::time::Duration {

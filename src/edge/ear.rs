@@ -1,6 +1,7 @@
 //! The ear: one thread that takes the tapped frames of every call to its transcriber and its
-//! recorder. It wakes each 10 ms, so that relay workers never wake anybody; audio stays in
-//! memory, and a ring that overflows loses frames of its own call only.
+//! recorder. It wakes each 10 ms while there is somebody to listen to, so that relay workers never
+//! wake anybody; audio stays in memory, and a ring that overflows loses frames of its own call
+//! only.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -75,6 +76,8 @@ pub struct EarHandle(SyncSender<Message>);
 /// Commands that may wait: a few for each call that begins or speaks within one wake.
 const COMMANDS: usize = 4_096;
 const WAKE: Duration = Duration::from_millis(10);
+/// How long it sleeps where there is nobody to listen to; a command ends that.
+const IDLE: Duration = Duration::from_secs(1);
 /// How long recordings of bridged legs may take at each wake.
 const TAPES_TIME: Duration = Duration::from_millis(8);
 /// Audio before the voice detector's onset that the transcriber gets: soft first sounds.
@@ -150,7 +153,8 @@ struct Listener {
 impl Room {
     fn run(mut self, commands: &Receiver<Message>) {
         loop {
-            match commands.recv_timeout(WAKE) {
+            let is_idle = self.listeners.is_empty() && self.tapes.is_empty();
+            match commands.recv_timeout(if is_idle { IDLE } else { WAKE }) {
                 Ok(message) => self.take(message),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,

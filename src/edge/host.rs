@@ -78,7 +78,7 @@ impl Driver for Host {
 
     fn relay(&mut self, session: SessionId, command: Command) -> bool {
         let is_release = matches!(command, Command::Release);
-        let taken = self.relay.command(session, command).is_ok();
+        let taken = self.relay.post(session, command).is_ok();
         if !taken {
             self.telemetry.emit(&Event::QueueFull { queue: "relay" });
             if is_release {
@@ -192,10 +192,13 @@ impl Driver for Host {
 
 /// Inputs handled before the timers get their turn.
 const BATCH: usize = 64;
+/// Inputs handled before the relay is woken for what they left it, where more inputs wait.
+const POSTED: usize = 8;
 
 /// Runs a shard until every way into it is closed.
 pub async fn run(mut shard: Shard, mut host: Host, mut inputs: mpsc::Receiver<Input>) {
     let mut batch = Vec::with_capacity(BATCH);
+    let mut since_wake = 0;
     loop {
         let due = [shard.poll_timeout(), host.archive.poll_timeout()].into_iter().flatten().min();
         let wait = due.map(|at| at.since(OsClock.now()));
@@ -210,12 +213,23 @@ pub async fn run(mut shard: Shard, mut host: Host, mut inputs: mpsc::Receiver<In
             step(&host.telemetry.clone(), || {
                 shard.handle(OsClock.now(), OsClock.wall(), input, &mut host);
             });
+            // What an input has put into our own queue often leaves the relay more: one wake for
+            // both.
+            since_wake += 1;
+            if since_wake >= POSTED {
+                since_wake = 0;
+                host.relay.wake();
+            }
         }
         let now = OsClock.now();
         if shard.poll_timeout().is_some_and(|at: Instant| at <= now) {
             step(&host.telemetry.clone(), || {
                 shard.handle_timeout(now, OsClock.wall(), &mut host);
             });
+        }
+        if inputs.is_empty() {
+            since_wake = 0;
+            host.relay.wake();
         }
         host.archive.handle_timeout(now);
     }

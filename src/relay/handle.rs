@@ -3,6 +3,7 @@
 use std::io;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -52,6 +53,8 @@ pub struct RelayHandle(Arc<[WorkerHandle]>);
 struct WorkerHandle {
     commands: SyncSender<Message>,
     waker: Waker,
+    /// Something was posted that it was not woken for.
+    is_owed: AtomicBool,
     published: Arc<Published>,
 }
 
@@ -92,7 +95,8 @@ impl Relay {
             threads.push(std::thread::Builder::new().name(name).spawn(run)?);
             let (waker, why) = is_ready.recv().map_err(io::Error::other)??;
             refusal = refusal.or(why);
-            handles.push(WorkerHandle { commands: sender, waker, published });
+            let is_owed = AtomicBool::new(false);
+            handles.push(WorkerHandle { commands: sender, waker, is_owed, published });
         }
         Ok(Self { handle: RelayHandle(handles.into()), threads, refusal })
     }
@@ -159,13 +163,33 @@ impl RelayHandle {
     /// # Errors
     /// [`Full`]; the command is lost. Only a release should be tried again.
     pub fn command(&self, session: SessionId, command: Command) -> Result<(), Full> {
+        self.post(session, command)?;
+        self.wake();
+        Ok(())
+    }
+
+    /// The same, but the worker may sleep on until [`RelayHandle::wake`]: several commands cost one
+    /// wake.
+    ///
+    /// # Errors
+    /// As [`RelayHandle::command`].
+    pub fn post(&self, session: SessionId, command: Command) -> Result<(), Full> {
         let worker = self.worker(session).ok_or(Full)?;
         let message = Message::Session(session, command);
         worker.commands.try_send(message).map_err(|error| match error {
             TrySendError::Full(_) | TrySendError::Disconnected(_) => Full,
         })?;
-        worker.waker.wake();
+        worker.is_owed.store(true, Ordering::Release);
         Ok(())
+    }
+
+    /// Wakes the workers that were posted something.
+    pub fn wake(&self) {
+        for worker in self.0.iter() {
+            if worker.is_owed.swap(false, Ordering::AcqRel) {
+                worker.waker.wake();
+            }
+        }
     }
 
     /// Counts of all workers together.

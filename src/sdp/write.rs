@@ -1,8 +1,23 @@
 //! Printing a description in the order of RFC 8866 section 5, with CRLF line ends.
 
-use core::fmt::{Display, Formatter, Result};
+use alloc::string::String;
+use core::fmt::{Display, Formatter, Result, Write as _};
 
 use crate::session::{Attribute, Bandwidth, Connection, Host, Media, Session};
+
+/// Room that an ordinary description fits in.
+const SESSION_BYTES: usize = 512;
+
+impl Session {
+    /// The description as it goes into a body; the same as its `Display`, with fewer allocations.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        let mut text = String::with_capacity(SESSION_BYTES);
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{self}");
+        text
+    }
+}
 
 impl Display for Session {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {

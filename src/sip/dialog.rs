@@ -9,6 +9,7 @@ use bytes::Bytes;
 
 use crate::fields::HeaderError;
 use crate::header::{Header, Headers, Name};
+use crate::lex::written;
 use crate::message::{Request, Response};
 use crate::method::Method;
 use crate::name_addr::NameAddr;
@@ -241,7 +242,7 @@ impl Dialog {
         let mut request = Request::new(method, uri);
         let headers = &mut request.headers;
         for route in routes {
-            headers.push(Name::Route, route.to_string());
+            headers.push(Name::Route, written(&route));
         }
         headers.push(Name::MaxForwards, "70");
         headers.push(Name::From, &self.local);

@@ -6,11 +6,14 @@ use std::fmt;
 use base::limit::SIP_LIST_VALUES;
 
 use crate::header::{Header, Headers, Name};
-use crate::lex::{is_token, number, quote, split_list, trim};
+use crate::lex::{is_token, number, quote, split_list, trim, written};
 use crate::method::Method;
 use crate::name_addr::NameAddr;
 use crate::params::Params;
 use crate::via::Via;
+
+/// Room for the list of our methods.
+const TOKENS_BYTES: usize = 96;
 
 /// What is wrong with a field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -377,8 +380,14 @@ impl Headers {
 impl Headers {
     /// Adds a list of tokens: Allow, Supported, Unsupported, Accept.
     pub fn push_tokens<T: AsRef<str>>(&mut self, name: Name, tokens: impl IntoIterator<Item = T>) {
-        let tokens: Vec<_> = tokens.into_iter().map(|token| token.as_ref().to_owned()).collect();
-        self.push(name, tokens.join(", "));
+        let mut list = String::with_capacity(TOKENS_BYTES);
+        for token in tokens {
+            if !list.is_empty() {
+                list.push_str(", ");
+            }
+            list.push_str(token.as_ref());
+        }
+        self.push(name, list);
     }
 
     /// Adds a Warning with the miscellaneous code 399 (RFC 3261 section 20.43); `agent` is the
@@ -401,7 +410,7 @@ impl Headers {
 
     /// Puts a Via of ours on top.
     pub fn push_via(&mut self, via: &Via) {
-        self.prepend(Name::Via, via.to_string());
+        self.prepend(Name::Via, written(via));
     }
 
     /// Changes the newest Via value and leaves the other values of its field as they were;
@@ -411,7 +420,7 @@ impl Headers {
         let mut values = split_list(text);
         let Some(mut via) = values.next().and_then(Via::parse) else { return };
         edit(&mut via);
-        let rest = values.fold(via.to_string(), |text, value| text + ", " + value);
+        let rest = values.fold(written(&via), |text, value| text + ", " + value);
         self.replace_first(Name::Via, &rest);
     }
 }

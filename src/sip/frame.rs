@@ -4,11 +4,14 @@
 
 use std::fmt;
 
-use base::limit::{SIP_BODY_BYTES, SIP_HEADER_BYTES, SIP_MESSAGE_BYTES, SIP_URI_BYTES};
+use base::limit::{
+    SIP_BODY_BYTES, SIP_HEADER_BYTES, SIP_HEADERS, SIP_MESSAGE_BYTES, SIP_URI_BYTES,
+};
 use bytes::{Buf, Bytes, BytesMut};
 
 use crate::fields::{HeaderError, HeaderFault};
 use crate::header::Name;
+use crate::lex::{is_token, number, trim_bytes};
 use crate::parse::{Head, ParseError, ParseFailure, ParseFault};
 
 /// Who opened the connection. Keep-alives come from the one who did (RFC 5626 section 4.4.1), so
@@ -182,14 +185,10 @@ impl Framer {
         if head > SIP_MESSAGE_BYTES.get() {
             return Err(ParseError::whole(ParseFault::MessageTooLarge));
         }
-        let parsed = Head::parse(&Bytes::copy_from_slice(&self.buffer[..head]));
-        let missing = HeaderError { name: Name::ContentLength, fault: HeaderFault::Missing };
-        // A head with a fault in it may hide its true length from us: nothing after it is safe.
-        if let Some(error) = parsed.fault.filter(|error| error.is_about_framing()) {
-            return Err(error);
-        }
-        let length = parsed.headers.content_length().map_err(ParseError::whole)?;
-        let length = length.ok_or(ParseError::whole(missing))?;
+        let length = match plain_length(&self.buffer[..head]) {
+            Some(length) => length,
+            None => self.length_in(head)?,
+        };
         if length > SIP_BODY_BYTES.get() {
             return Err(ParseError::at(ParseFault::BodyTooLarge, head));
         }
@@ -200,6 +199,18 @@ impl Framer {
         Ok(size)
     }
 
+    /// The length that a head says, or what is wrong with it.
+    fn length_in(&self, head: usize) -> Result<usize, ParseError> {
+        let parsed = Head::parse(&Bytes::copy_from_slice(&self.buffer[..head]));
+        let missing = HeaderError { name: Name::ContentLength, fault: HeaderFault::Missing };
+        // A head with a fault in it may hide its true length from us: nothing after it is safe.
+        if let Some(error) = parsed.fault.filter(|error| error.is_about_framing()) {
+            return Err(error);
+        }
+        let length = parsed.headers.content_length().map_err(ParseError::whole)?;
+        length.ok_or(ParseError::whole(missing))
+    }
+
     fn fail(&mut self, error: ParseError) -> ParseFailure {
         let head = Bytes::copy_from_slice(&self.buffer[..self.scanned]);
         self.buffer = BytesMut::new();
@@ -207,6 +218,34 @@ impl Framer {
         self.failure = Some(failure.clone());
         failure
     }
+}
+
+/// The length that an ordinary head says: one whose lines are whole, tell a name each, and of which
+/// one is Content-Length. Whatever else a head may hold is for [`Head`] to judge.
+fn plain_length(head: &[u8]) -> Option<usize> {
+    let mut lines = head.strip_suffix(b"\r\n\r\n")?.split(|byte| *byte == b'\n');
+    let whole = |line: &[u8]| !line.is_empty() && !line.contains(&b'\r');
+    let start = lines.next()?;
+    whole(start.strip_suffix(b"\r").unwrap_or(start)).then_some(())?;
+    let (mut found, mut count) = (None, 0);
+    for line in lines {
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        let colon = line.iter().position(|byte| *byte == b':')?;
+        let name = line[..colon].trim_ascii_end();
+        count += 1;
+        // A folded line begins with white space, which is no token.
+        if !is_token(name) || !whole(line) || count > SIP_HEADERS.get() {
+            return None;
+        }
+        let is_length = matches!(name, b"l" | b"L") || name.eq_ignore_ascii_case(b"Content-Length");
+        if is_length {
+            let value = std::str::from_utf8(trim_bytes(&line[colon + 1..])).ok()?;
+            if found.replace(number(value)?).is_some() {
+                return None;
+            }
+        }
+    }
+    found
 }
 
 #[cfg(test)]

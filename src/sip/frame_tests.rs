@@ -108,3 +108,41 @@ fn a_fault_that_does_not_hide_the_end_leaves_the_stream_usable() {
         .collect();
     assert_eq!(parsed, [false, true]);
 }
+
+#[test]
+fn the_short_way_to_a_length_never_says_another_one_than_the_long_way() {
+    let starts = ["", "OPTIONS sip:h SIP/2.0", "OPTIONS sip:h\rX SIP/2.0", "\0"];
+    let lines = [
+        "Content-Length: 7",
+        "l : 8",
+        "content-LENGTH:7",
+        "Content-Length: ",
+        "Content-Length: +7",
+        "Subject: a\rl: 9",
+        " l: 9",
+        "\tfolded",
+        ": 1",
+        "X y: 1",
+        "no colon",
+        "Ü: 1",
+        "X: l: 3",
+        "X:",
+    ];
+    let (mut short, mut both) = (0, 0);
+    for start in starts {
+        for first in lines {
+            for second in lines {
+                let head = format!("{start}\r\n{first}\r\n{second}\r\nVia: a\r\n\r\n");
+                let mut framer = Framer::new(Opened::ByPeer);
+                framer.push(head.as_bytes());
+                let (plain, long) = (plain_length(head.as_bytes()), framer.length_in(head.len()));
+                short += usize::from(plain.is_some());
+                both += usize::from(long.is_ok());
+                assert!(plain.is_none_or(|plain| long == Ok(plain)), "{head:?}");
+            }
+        }
+    }
+    assert!(short > 0 && short < both);
+    let many = "X: y\r\n".repeat(SIP_HEADERS.get());
+    assert_eq!(plain_length(format!("A b c\r\n{many}l: 1\r\n\r\n").as_bytes()), None);
+}

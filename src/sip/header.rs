@@ -201,7 +201,10 @@ impl Header {
     /// The value with what is not UTF-8 replaced by U+FFFD.
     #[must_use]
     pub fn lossy(&self) -> Cow<'_, str> {
-        String::from_utf8_lossy(&self.value)
+        match self.text() {
+            Some(text) => Cow::Borrowed(text),
+            None => String::from_utf8_lossy(&self.value),
+        }
     }
 }
 

@@ -1,8 +1,6 @@
 //! Tags, branches and Call-IDs of ours. Tags and branches begin with the shard that owns the
 //! call, so that any listener can tell where a message belongs before parsing more of it.
 
-use std::fmt::Write as _;
-
 use base::Random;
 
 use crate::via::MAGIC_COOKIE;
@@ -49,9 +47,10 @@ fn shard_of(text: &str, digits: usize) -> Option<u8> {
 fn hex<const BYTES: usize>(random: &mut dyn Random) -> String {
     let mut bytes = [0; BYTES];
     random.fill(&mut bytes);
+    let digit = |value: u8| char::from(if value < 10 { b'0' + value } else { b'a' + value - 10 });
     bytes.iter().fold(String::with_capacity(2 * BYTES), |mut text, byte| {
-        // Writing to a String cannot fail.
-        let _ = write!(text, "{byte:02x}");
+        text.push(digit(byte >> 4));
+        text.push(digit(byte & 0xf));
         text
     })
 }

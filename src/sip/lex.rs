@@ -132,6 +132,18 @@ pub(crate) fn number<T: std::str::FromStr>(text: &str) -> Option<T> {
     text.parse().ok()
 }
 
+/// Room that most values of a header field fit in.
+const VALUE_BYTES: usize = 120;
+
+/// What `value` looks like, in one allocation where it is of ordinary size.
+pub(crate) fn written(value: &impl std::fmt::Display) -> String {
+    use std::fmt::Write as _;
+    let mut text = String::with_capacity(VALUE_BYTES);
+    // Writing to a String cannot fail.
+    let _ = write!(text, "{value}");
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

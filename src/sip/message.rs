@@ -9,6 +9,7 @@ use bytes::Bytes;
 
 use crate::fields::HeaderError;
 use crate::header::{Headers, Name};
+use crate::lex::written;
 use crate::method::Method;
 use crate::name_addr::NameAddr;
 use crate::status::Status;
@@ -98,8 +99,8 @@ impl Request {
         let mut request = Self::new(method, uri);
         let headers = &mut request.headers;
         headers.push(Name::MaxForwards, "70");
-        headers.push(Name::From, from.to_string());
-        headers.push(Name::To, to.to_string());
+        headers.push(Name::From, written(from));
+        headers.push(Name::To, written(to));
         headers.push(Name::CallId, call_id);
         headers.push(Name::CSeq, format!("{cseq} {}", request.method));
         request
@@ -216,7 +217,7 @@ impl Response {
             let mut value = to.bytes().to_vec();
             let mut params = crate::params::Params::new();
             params.set("tag", Some(tag));
-            value.extend_from_slice(params.to_string().as_bytes());
+            value.extend_from_slice(written(&params).as_bytes());
             headers.set(Name::To, value);
         }
         headers.copy(Name::CallId, request);

@@ -285,6 +285,9 @@ impl Start {
     }
 }
 
+/// Room for the fields of an ordinary message.
+const USUAL_FIELDS: usize = 16;
+
 /// A head read to its end in spite of faults, of which the first is kept.
 pub(crate) struct Head {
     start: Option<Start>,
@@ -311,7 +314,7 @@ impl Head {
         };
         head.read_start(bytes, &line);
         at = line.next;
-        let mut fields = Vec::new();
+        let mut fields = Vec::with_capacity(USUAL_FIELDS);
         loop {
             let Some(line) = Line::at(bytes, at) else {
                 head.note(ParseFault::Unterminated, bytes.len());

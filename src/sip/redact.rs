@@ -8,8 +8,8 @@ use crate::header::{Header, Name};
 use crate::message::Message;
 
 const MASK: &str = "[redacted]";
-/// Room that most heads fit in.
-const HEAD_BYTES: usize = 1_024;
+/// Room for a status line, and for what stands in place of a few short secrets.
+const SPARE_BYTES: usize = 64;
 
 /// The message as text, with line ends as `\n`. Masked are: credentials (Authorization,
 /// Proxy-Authorization, passwords in URIs), keys in SDP (`a=crypto`, `a=key-mgmt`, `k=`, every
@@ -17,14 +17,18 @@ const HEAD_BYTES: usize = 1_024;
 /// of a DTMF or KPML type. A body that is not text is shown by its size.
 #[must_use]
 pub fn redact(message: &Message) -> String {
-    let mut text = String::with_capacity(HEAD_BYTES + message.body().len());
+    let fields = message.headers().iter().map(|it| it.written_name().len() + it.bytes().len() + 3);
+    let size = SPARE_BYTES + fields.sum::<usize>() + message.body().len();
+    let mut text = String::new();
     // Writing to a string cannot fail.
     let _ = match message {
         Message::Request(request) => {
             let uri = without_password(request.uri.as_str());
+            text.reserve_exact(size + uri.len());
             writeln!(text, "{} {uri} SIP/2.0", request.method)
         }
         Message::Response(response) => {
+            text.reserve_exact(size);
             writeln!(text, "SIP/2.0 {} {}", response.status.code(), response.phrase())
         }
     };
@@ -38,7 +42,8 @@ pub fn redact(message: &Message) -> String {
 }
 
 fn redact_header(header: &Header, text: &mut String) {
-    text.push_str(&String::from_utf8_lossy(header.written_name()));
+    // A name is a token, and so is ASCII.
+    text.push_str(std::str::from_utf8(header.written_name()).unwrap_or_default());
     text.push_str(": ");
     if matches!(header.name(), Some(Name::Authorization | Name::ProxyAuthorization)) {
         text.push_str(MASK);
@@ -109,21 +114,24 @@ fn without_inline_keys(line: &str) -> Cow<'_, str> {
 /// Masks `password` in each `sip:user:password@` and its `sips:` twin (RFC 3261 section 19.1.1).
 fn without_password(line: &str) -> Cow<'_, str> {
     let mut text = String::new();
-    let mut rest = line;
-    while let Some(at) = rest.contains('@').then(|| after_colon(rest, &["sip", "sips"])).flatten() {
-        let (before, after) = rest.split_at(at);
-        text.push_str(before);
-        rest = after;
+    // From `kept` on nothing is in the text yet; up to `at` no password is left.
+    let (mut kept, mut at) = (0, 0);
+    while let Some(found) =
+        line[at..].contains('@').then(|| after_colon(&line[at..], &["sip", "sips"])).flatten()
+    {
+        at += found;
+        let rest = &line[at..];
         let end = rest.find(['@', ' ', '<', '>', '"', ',']).unwrap_or(rest.len());
         if rest[end..].starts_with('@')
             && let Some(colon) = rest[..end].find(':')
         {
-            text.push_str(&rest[..=colon]);
+            text.push_str(&line[kept..=at + colon]);
             text.push_str(MASK);
-            rest = &rest[end..];
+            at += end;
+            kept = at;
         }
     }
-    joined(text, rest)
+    joined(text, &line[kept..])
 }
 
 /// What follows the first colon before which one of `words` stands.

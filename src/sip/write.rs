@@ -7,14 +7,21 @@ use crate::header::{Headers, Name};
 use crate::lex::number;
 use crate::message::{Message, Request, Response};
 
-/// Room for the headers of an ordinary message.
-const HEAD: usize = 1_024;
+/// Room for a status line, and for Content-Length.
+const SPARE: usize = 64;
+
+/// How long a message becomes beside its start line, or a little more.
+fn room(headers: &Headers, body: &[u8]) -> usize {
+    let fields = headers.iter().map(|it| it.written_name().len() + it.bytes().len() + 4);
+    SPARE + fields.sum::<usize>() + body.len()
+}
 
 impl Request {
     /// The request on the wire.
     #[must_use]
     pub fn to_bytes(&self) -> Bytes {
-        let mut out = BytesMut::with_capacity(HEAD + self.body.len());
+        let mut out =
+            BytesMut::with_capacity(room(&self.headers, &self.body) + self.uri.as_str().len());
         for part in [self.method.as_str(), " ", self.uri.as_str(), " SIP/2.0\r\n"] {
             out.put_slice(part.as_bytes());
         }
@@ -27,7 +34,7 @@ impl Response {
     /// The response on the wire.
     #[must_use]
     pub fn to_bytes(&self) -> Bytes {
-        let mut out = BytesMut::with_capacity(HEAD + self.body.len());
+        let mut out = BytesMut::with_capacity(room(&self.headers, &self.body));
         out.put_slice(format!("SIP/2.0 {} ", self.status.code()).as_bytes());
         out.put_slice(self.phrase_bytes());
         out.put_slice(b"\r\n");

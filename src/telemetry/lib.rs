@@ -48,6 +48,9 @@ pub struct Telemetry {
 const BUCKETS: [f64; 13] =
     [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0, 60.0, 600.0];
 
+/// Room for the name of any counter.
+const NAME_BYTES: usize = 64;
+
 const METADATA: Metadata<'_> = Metadata::new("callgate", Level::INFO, None);
 
 impl Telemetry {
@@ -83,6 +86,10 @@ impl Telemetry {
     /// no call, limit `telemetry.lines_per_minute` is written and [`Telemetry::tick`] tells how
     /// many lines were left out.
     pub fn log(&self, event: &Event) {
+        // What no filter lets through is not left out.
+        if !log::is_wanted(event.severity()) {
+            return;
+        }
         let mut words = Some(String::new());
         event.visit(&mut |_, value| match (value, &mut words) {
             (Value::Call(_), _) => words = None,
@@ -92,11 +99,8 @@ impl Telemetry {
             }
             _ => {}
         });
-        let is_admitted = words.is_none_or(|words| {
-            let now = self.clock.now();
-            // What no filter lets through is not left out.
-            log::is_wanted(event.severity()) && self.lines().admits(now, words, event.name())
-        });
+        let is_admitted =
+            words.is_none_or(|words| self.lines().admits(self.clock.now(), words, event.name()));
         if is_admitted {
             log::write(event);
         }
@@ -122,7 +126,9 @@ impl Telemetry {
 
     /// Counts an event without a log line.
     pub fn count(&self, event: &Event) {
-        let name = format!("callgate_{}", event.name().replace('.', "_"));
+        let mut name = String::with_capacity(NAME_BYTES);
+        name.push_str("callgate_");
+        name.extend(event.name().chars().map(|letter| if letter == '.' { '_' } else { letter }));
         let mut labels = Vec::new();
         let mut durations = Vec::new();
         let mut times = 1;
@@ -138,7 +144,8 @@ impl Telemetry {
             let key = Key::from_name(format!("{name}_{field}_seconds"));
             self.recorder.register_histogram(&key, &METADATA).record(micros as f64 / 1e6);
         }
-        let key = Key::from_parts(format!("{name}_total"), labels);
+        name.push_str("_total");
+        let key = Key::from_parts(name, labels);
         self.recorder.register_counter(&key, &METADATA).increment(times);
     }
 

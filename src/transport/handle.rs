@@ -123,9 +123,10 @@ impl TransportHandle {
         self.shared.connections.find(flow).ok_or(SendError::Gone)?.send(message)
     }
 
-    /// Dials a trunk. `answer` is called from a task of the transport with the first target that
-    /// takes a connection, and after each [`Dialling::failed`] with the next one, or with why
-    /// there is none; it must not block. An error is the last answer.
+    /// Dials a trunk. `answer` is called with the first target that takes a connection, and after
+    /// each [`Dialling::failed`] with the next one, or with why there is none: at once where that
+    /// needs no waiting, else from a task of the transport. It must not block. An error is the
+    /// last answer.
     pub fn dial(
         &self,
         dial: Dial,

@@ -2,7 +2,7 @@
 
 use crate::fields::CSeq;
 use crate::header::{Header, Headers, Name};
-use crate::lex::split_list;
+use crate::lex::{split_list, written};
 use crate::message::{Request, Response};
 use crate::method::Method;
 use crate::via::Via;
@@ -51,7 +51,7 @@ fn old(request: &Request, headers: &Headers, method: &Method) -> Option<MatchKey
         headers.from_tag().unwrap_or_default().as_bytes(),
         headers.call_id().ok()?.as_bytes(),
         headers.cseq().ok()?.number.to_string().as_bytes(),
-        via.to_string().as_bytes(),
+        written(&via).as_bytes(),
         method.as_str().as_bytes(),
     ]))
 }

@@ -9,6 +9,7 @@ mod open;
 mod search;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use base::{Reason, TrunkName};
@@ -18,6 +19,7 @@ use tokio::task::AbortHandle;
 use crate::flow::{Flow, Transport};
 use crate::handle::Shared;
 use crate::resolve::{ResolveError, Target};
+use crate::task::contained_call;
 
 use search::Search;
 
@@ -168,7 +170,8 @@ impl Dialling {
         }
     }
 
-    /// Searches on in a task of the transport, unless one does already.
+    /// Searches on, unless that is done already: at once where nothing need be waited for, such as
+    /// where a connection stands, else in a task of the transport.
     fn search(&self) {
         let mut state = self.slot.state();
         let mut search = match std::mem::replace(&mut *state, State::Ended) {
@@ -179,12 +182,21 @@ impl Dialling {
             }
         };
         let (answer, slot) = (Arc::clone(&self.answer), Arc::downgrade(&self.slot));
-        let task = async move {
+        let mut task = Box::pin(async move {
             let found = search.advance().await;
             let Some(slot) = slot.upgrade() else { return };
             *slot.state() = if found.is_ok() { State::Resting(search) } else { State::Ended };
             answer(found);
-        };
+        });
+        drop(state);
+        // Sockets and timers register with the runtime.
+        let runtime = self.shared.tasks.runtime().enter();
+        let mut nobody = Context::from_waker(Waker::noop());
+        let step = contained_call(|| task.as_mut().poll(&mut nobody));
+        drop(runtime);
+        // A panic is nobody's answer; whoever waits has a deadline of its own.
+        let Some(Poll::Pending) = step else { return };
+        let mut state = self.slot.state();
         // Under the lock, so that the task does not end before its state is set.
         if let Some(task) = self.shared.tasks.spawn(task) {
             *state = State::Searching(task);

@@ -166,6 +166,21 @@ async fn a_trunk_that_works_again_is_up_again() {
 }
 
 #[tokio::test]
+async fn a_connection_that_stands_is_answered_before_the_dial_returns() {
+    let (edge, _names) = edge_with(Bounds::default(), |_| ()).await;
+    edge.handle.set_lines(vec![line(&edge, "lab").load().unwrap()]);
+    let peer = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let uri = format!("sip:{};transport=tcp", peer.local_addr().unwrap());
+    let first = dial(&edge, "lab", &uri).reached().await.flow.id;
+    let (tell, mut told) = tokio::sync::mpsc::channel(1);
+    let again = Dial::new(TrunkName::new("lab"), sip::Uri::parse(&uri).unwrap());
+    let _again = edge.handle.dial(again, move |answer| {
+        tell.try_send(answer.map(|reached| reached.flow.id)).unwrap();
+    });
+    assert_eq!(told.try_recv(), Ok(Ok(first)));
+}
+
+#[tokio::test]
 async fn many_calls_at_once_share_one_connection() {
     let (authority, port) = (Authority::new(), free_port().await);
     let (edge, _names) = edge_with(Bounds::default(), |zone| acme(zone, port)).await;

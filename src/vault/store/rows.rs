@@ -9,8 +9,9 @@ use sqlx::{AssertSqlSafe, Row, Sqlite, SqliteConnection};
 use super::StoreError;
 use super::read::StoredKey;
 
-/// Rows of one statement. A few fixed sizes, since each is prepared once.
-const SIZES: [usize; 3] = [64, 8, 1];
+/// Rows of one statement. A few fixed sizes, since each is prepared once; any number of rows below
+/// twice the largest goes in at most seven statements.
+const SIZES: [usize; 7] = [64, 32, 16, 8, 4, 2, 1];
 
 pub(super) type Bound<'q> = Query<'q, Sqlite, SqliteArguments>;
 
@@ -87,7 +88,7 @@ mod tests {
             sizes.push(chunk.len());
             rest = after;
         }
-        assert_eq!((seen, sizes), (rows, vec![64, 64, 64, 8, 1, 1, 1]));
+        assert_eq!((seen, sizes), (rows, vec![64, 64, 64, 8, 2, 1]));
         assert_eq!(tuples(2, 2), "(?,?),(?,?)");
     }
 }
