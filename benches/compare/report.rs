@@ -194,7 +194,7 @@ impl Report {
     fn plot(&self) -> String {
         let shown: Vec<&Figure> =
             self.figures.iter().filter(|it| it.is_ratio && it.median.is_finite()).collect();
-        let (left, width, row) = (430.0, 420.0, 24.0);
+        let (left, width, row) = (500.0, 420.0, 24.0);
         let height = row * (shown.len() as f64 + 2.0);
         // From a tenth to ten times.
         let x = |ratio: f64| left + width * (ratio.clamp(0.1, 10.0).log10() + 1.0) / 2.0;
