@@ -7,12 +7,14 @@
 
 #![forbid(unsafe_code)]
 
+mod dtls_guard;
 mod policy_file;
 mod rtp_packets;
 mod sdp_session;
 mod sip_wire;
 mod srtp_differential;
 
+pub use dtls_guard::dtls_guard;
 pub use policy_file::policy_file;
 pub use rtp_packets::rtp;
 pub use sdp_session::sdp;

@@ -45,6 +45,11 @@ fn protected_packets() {
 }
 
 #[test]
+fn dtls_records() {
+    replay("dtls_guard", crate::dtls_guard);
+}
+
+#[test]
 fn policy_files() {
     replay("policy_file", crate::policy_file);
 }

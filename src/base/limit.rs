@@ -112,6 +112,34 @@ limits! {
     RELAY_PRESS_MS "relay.press_ms" 10_000 "menus ask to hold a key for some seconds at most; whoever holds one may go without a word",
     /// Ports tried before a reservation fails.
     RELAY_PORT_TRIES "relay.port_tries" 64 "taken ports stand alone; a worker may not scan for long",
+    /// DTLS handshakes under way at one time.
+    DTLS_HANDSHAKES "dtls.handshakes" 1_024 "five seconds of 200 a second; silent peers hold a place until dtls.handshake_ms",
+    /// DTLS associations at one time.
+    DTLS_ASSOCIATIONS "dtls.associations" 8_192 "more browser calls than one machine carries; each holds 15 to 40 KB",
+    /// How long a DTLS handshake may take, in milliseconds.
+    DTLS_HANDSHAKE_MS "dtls.handshake_ms" 10_000 "four lost flights; whoever waits longer for audio has hung up",
+    /// Largest datagram of DTLS that we send.
+    DTLS_DATAGRAM_BYTES "dtls.datagram_bytes" 1_200 "what browsers assume of any path; QUIC asks for as much",
+    /// Largest datagram of DTLS that is looked at.
+    DTLS_RECEIVED_BYTES "dtls.received_bytes" 2_048 "an Ethernet frame and some; nobody fragments IP for a handshake",
+    /// Largest handshake message, put together.
+    DTLS_MESSAGE_BYTES "dtls.message_bytes" 8_000 "a ClientHello with ML-KEM is below 2 KB, an RSA certificate too; webrtc-dtls reads 8,192 at most",
+    /// DTLS records, and pieces beyond the first in one, until a handshake is complete.
+    DTLS_HANDSHAKE_RECORDS "dtls.handshake_records" 128 "two flights of ten records, repeated six times",
+    /// Bytes of DTLS until a handshake is complete.
+    DTLS_HANDSHAKE_BYTES "dtls.handshake_bytes" 32_768 "two flights of 3 KB, repeated five times",
+    /// How often a last flight is repeated to a peer that has not heard it.
+    DTLS_REPEATS "dtls.repeats" 8 "a peer that doubles its wait asks six times in a minute; a forger gets no more either",
+    /// Least time between two repetitions of a flight, in milliseconds.
+    DTLS_REPEAT_MS "dtls.repeat_ms" 200 "honest peers wait longer before they repeat themselves",
+    /// Datagrams of a flight that are kept to be repeated.
+    DTLS_FLIGHT_DATAGRAMS "dtls.flight_datagrams" 8 "our largest flight, with a certificate of P-256, is one or two",
+    /// Commands and datagrams waiting for the thread of DTLS handshakes.
+    DTLS_COMMANDS "dtls.commands" 4_096 "a second of 200 handshakes with ten datagrams each, twice; 8 MB at most",
+    /// Datagrams waiting between a handshake's task and its thread, each way.
+    DTLS_QUEUE "dtls.queue" 32 "two flights and what a peer repeats meanwhile",
+    /// How long a DTLS certificate is given to new legs, in milliseconds.
+    DTLS_IDENTITY_MS "dtls.identity_ms" 86_400_000 "a day: one stolen from memory is soon useless, and none is made per call",
 
     // transport
     /// Open signalling connections.

@@ -8,11 +8,13 @@
 #![forbid(unsafe_code)]
 
 pub mod bridge;
+pub mod dtls;
 pub mod plan;
 pub mod report;
 pub mod tap;
 
 pub use bridge::{BRIDGED_COMPLEXITY, Bridge, KeyForm, KeyPassage, Passage, Rule, between};
+pub use dtls::{DtlsBackend, DtlsRole, Fingerprint, FingerprintError, FingerprintHash};
 pub use plan::{
     BargeIn, ComfortNoise, Direction, Format, LegPlan, Need, OpaqueFormat, Protection, Purpose,
     Reserved, SourceIdentity, TelephoneEvent,

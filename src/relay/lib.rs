@@ -10,6 +10,7 @@
 #![deny(unsafe_code)]
 
 pub mod driver;
+pub mod dtls;
 pub mod listen;
 pub mod path;
 pub mod srtp;

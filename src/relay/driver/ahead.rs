@@ -18,7 +18,7 @@ pub(crate) enum Depth {
     Schedule,
 }
 
-/// Asks for what a value holds itself. It changes nothing; elsewhere than on x86-64 it does nothing.
+/// Asks for what a value holds itself. It changes nothing; other machines than x86-64 need not.
 #[inline]
 pub(crate) fn prefetch<T>(value: &T) {
     #[cfg(target_arch = "x86_64")]

@@ -1,9 +1,9 @@
 //! When to wake: at once when little comes, on a short tick under load.
 //!
 //! A wake costs more than a packet: measured at 20,000 packets a second, one wake for each costs
-//! 2.4 to 5 times what a tick of 500 us does; at 45,000, 64 datagrams a wake cost a tenth less than
-//! 32. So few packets are taken as they come, and of many, those of a tick together: as many as make
-//! a wake cheap, but never later than the longest tick.
+//! 2.4 to 5 times what a tick of 500 us does; at 45,000, 64 datagrams a wake cost a tenth less
+//! than 32. So few packets are taken as they come, and of many, those of a tick together: as many
+//! as make a wake cheap, but never later than the longest tick.
 
 use std::time::Duration;
 
