@@ -3,9 +3,10 @@
 //!
 //! This file holds all `unsafe` code of the relay but a prefetch ([`super::ahead`]). What makes it
 //! sound: all memory that the kernel is told of belongs to [`Ring`] and keeps its address; a
-//! receive buffer is either the kernel's or ours, and is read only while it is ours; a send slot is written
-//! only while no operation uses it, and one that may not wait is over once the kernel has taken it
-//! from the queue; and the memory is freed only after every operation is over ([`Ring`]'s `Drop`).
+//! receive buffer is either the kernel's or ours, and is read only while it is ours; a send slot is
+//! written only while no operation uses it, and one that may not wait is over once the kernel has
+//! taken it from the queue; and the memory is freed only after every operation is over ([`Ring`]'s
+//! `Drop`).
 
 #![allow(unsafe_code, reason = "the kernel works on memory of ours while we go on (io_uring)")]
 
