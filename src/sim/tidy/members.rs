@@ -65,8 +65,9 @@ const OUTSIDE: &[(&str, &[&str], &str)] = &[
     ),
     (
         "rustls",
-        &["transport", "loadgen", "edge", "cli", "api"],
-        "edge and cli install the crypto provider and load certificates",
+        &["transport", "relay", "loadgen", "edge", "cli", "api"],
+        "edge and cli install the crypto provider and load certificates; webrtc-dtls, in relay, \
+         needs one too",
     ),
     (
         "rustls-pki-types",
