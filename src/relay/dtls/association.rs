@@ -92,8 +92,8 @@ impl Backends {
     /// # Errors
     /// [`Failure::Fault`] where that fails.
     pub fn new() -> Result<Self, Failure> {
-        // `webrtc-dtls` asks rustls for the process's provider, and two are built in. An error means
-        // that there is one already.
+        // `webrtc-dtls` asks rustls for the process's provider, and two are built in. An error
+        // means that there is one already.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         Ok(Self { dimpl: DimplConfigs::new().map_err(|_| Failure::Fault)? })
     }
