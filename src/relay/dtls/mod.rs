@@ -1,9 +1,9 @@
 //! DTLS-SRTP (RFC 5763, RFC 5764): handshakes that yield SRTP keys, on a thread of their own.
 //!
 //! An [`Association`] is one peer's DTLS, without a socket: datagrams in, datagrams and at last
-//! [`Keys`] or a [`Failure`] out. Behind it is a library, by [`Backend`] one of two, that never
-//! sees what the [guard] has not let through. [`Handshakes`] is the thread that runs them all; a
-//! relay worker hands it datagrams and gets answers through a [`DtlsSink`].
+//! [`Keys`] or a [`Failure`] out. Behind it is one of two libraries ([`media::DtlsBackend`]), which
+//! never sees what the [guard] has not let through. [`Handshakes`] is the thread that runs them
+//! all; a relay worker hands it datagrams and gets answers through a [`DtlsSink`].
 //!
 //! Keys are given out once the peer's certificate is the one that its fingerprint in SDP names.
 //! The association outlives the handshake: it repeats a last flight that was lost, and tells of a
