@@ -3,11 +3,12 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use base::{Clock, LegId, WorkspaceId};
+use base::{Clock, LegId};
 use policy::Transport;
-use vault::{CallFilter, CallState, CallSummary, Reader, Retention, Vault, VaultConfig};
+use vault::{CallFilter, CallState, CallSummary, Reader, Vault};
 
 use super::*;
+use crate::test_vault::config;
 
 const POLICY: &str = r#"
 [trunk.acme]
@@ -169,16 +170,6 @@ impl Kept {
     fn assert_metric(&self, sample: &str) {
         let text = self.telemetry.render();
         assert!(text.contains(&format!("{sample}\n")), "no {sample} in\n{text}");
-    }
-}
-
-fn config(folder: &std::path::Path) -> VaultConfig {
-    VaultConfig {
-        data: folder.join("data"),
-        key_file: folder.join("keys/vault.key"),
-        audit_heads: folder.join("heads"),
-        workspace: WorkspaceId::new("default"),
-        retention: Retention::default(),
     }
 }
 

@@ -1,10 +1,10 @@
 //! Stories of recordings that the ear makes of two legs that talk with each other.
 
 use audio::{Codec, Encoder, OpusSettings};
-use base::{CallId, Clock, Random, WorkspaceId};
+use base::{CallId, Clock, Random};
 use media::{TAP_PAYLOAD_BYTES, TapKind, TapPacket};
 use relay::listen::Listener;
-use vault::{Reader, Retention, Vault, VaultConfig};
+use vault::{Reader, Vault};
 
 use super::*;
 use crate::clock::{OsClock, OsRandom};
@@ -39,13 +39,7 @@ fn second_of(hz: f64, began: Instant) -> Listener {
 #[test]
 fn two_legs_are_recorded_each_voice_on_its_side() {
     let folder = tempfile::tempdir().unwrap();
-    let config = VaultConfig {
-        data: folder.path().join("data"),
-        key_file: folder.path().join("keys/vault.key"),
-        audit_heads: folder.path().join("heads"),
-        workspace: WorkspaceId::new("default"),
-        retention: Retention::default(),
-    };
+    let config = crate::test_vault::config(folder.path());
     let vault = Vault::open(config.clone(), OsClock, Box::new(|_| {})).unwrap();
     let mut id = [0; 12];
     OsRandom.fill(&mut id);

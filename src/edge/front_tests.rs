@@ -77,13 +77,7 @@ fn front(folder: &std::path::Path) -> (Front, mpsc::Receiver<Input>, vault::Vaul
         media_advertise: None,
     };
     let (shard, queue) = mpsc::channel(limit::SHARD_INPUTS.get());
-    let config = vault::VaultConfig {
-        data: folder.join("data"),
-        key_file: folder.join("keys/vault.key"),
-        audit_heads: folder.join("heads"),
-        workspace: base::WorkspaceId::new("default"),
-        retention: vault::Retention::default(),
-    };
+    let config = crate::test_vault::config(folder);
     let vault = vault::Vault::open(config, OsClock, Box::new(|_| {})).unwrap();
     let telemetry = Arc::new(Telemetry::new(OsClock).unwrap());
     let refusals = Refusals::new(vault.handle(), Arc::clone(&telemetry));

@@ -25,6 +25,8 @@ pub mod policies;
 pub mod refusals;
 pub mod shard;
 mod share;
+#[cfg(test)]
+mod test_vault;
 
 pub use boot::{BootError, Edge};
 pub use config::{Config, ConfigError};

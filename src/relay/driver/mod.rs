@@ -122,7 +122,7 @@ impl Refusal {
 }
 
 /// The monotonic clock.
-fn now() -> Instant {
+pub(crate) fn now() -> Instant {
     let time = rustix::time::clock_gettime(ClockId::Monotonic);
     let nanos = u64::try_from(time.tv_nsec).unwrap_or(0);
     let seconds = u64::try_from(time.tv_sec).unwrap_or(0);

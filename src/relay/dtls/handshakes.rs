@@ -13,13 +13,13 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use base::{Instant, SessionId, limit};
-use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::mpsc::{self, error::TrySendError};
 
 use super::Failure;
 use super::association::{Association, Backends, Output, Setup};
 use super::by_webrtc::Wake;
 use super::keys::Keys;
+use crate::driver::now;
 
 /// Where results go; called on the thread of the handshakes, which waits meanwhile.
 pub trait DtlsSink: Send {
@@ -357,14 +357,6 @@ async fn until(next: Option<Instant>) {
         Some(at) => tokio::time::sleep(at.since(now())).await,
         None => std::future::pending().await,
     }
-}
-
-/// The monotonic clock.
-fn now() -> Instant {
-    let time = clock_gettime(ClockId::Monotonic);
-    let nanos = u64::try_from(time.tv_nsec).unwrap_or(0);
-    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
-    Instant::from_nanos(seconds.saturating_mul(1_000_000_000).saturating_add(nanos))
 }
 
 #[cfg(test)]
