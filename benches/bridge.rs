@@ -104,7 +104,7 @@ impl Call {
         plans[1].purpose = Purpose::Bridge(Some(back));
         let protect = match &plans[0].protection {
             Protection::Srtp { suite, receive, .. } => Some(Sender::new(*suite, receive).ok()?),
-            Protection::Plain { .. } => None,
+            Protection::Plain { .. } | Protection::Dtls(_) => None,
         };
         let mut call = Self {
             now,

@@ -142,6 +142,10 @@ outcomes! {
     NoCommonCrypto "media.no_common_crypto" 488 488 Peer "the offer's a=crypto lines name no supported suite",
     /// No media arrived for too long.
     MediaTimeout "media.inactive" 408 408 Peer "no authenticated media arrived for the trunk's inactivity limit; look for NAT or a firewall",
+    /// The DTLS handshake of the media path failed.
+    Unsecured "media.unsecured" 488 488 Peer "the DTLS handshake on the media path failed; the event names its code (see dtls.*)",
+    /// ICE lost the peer, or never found it.
+    PathLost "media.path_lost" 408 408 Peer "no ICE check came for 30 s: the peer's network is gone or blocks the media ports",
 
     // ends of calls
     /// The ACK of our answer never came.

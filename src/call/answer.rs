@@ -128,14 +128,14 @@ impl Leg {
         let is_muxed = offer.is_some_and(|offer| {
             offer.media.iter().filter(|media| media.is_open_audio()).all(sdp::Media::has_rtcp_mux)
         });
-        Some(Need { bind: bind?, separate_rtcp: !is_muxed })
+        Some(Need { bind: bind?, separate_rtcp: !is_muxed, dtls: false })
     }
 
     fn reserve(&mut self, desk: &mut Desk<'_>, reserved: Reserved) {
         let zone = self.zone().and_then(|name| desk.setup.policy.zone(name));
         let advertise = zone.and_then(|zone| zone.media_advertise).or(desk.setup.media_advertise);
         let terms = self.terms.clone();
-        self.reserved = Some(reserved);
+        self.reserved = Some(reserved.clone());
         let mut media = LegMedia::new(self.id, terms, reserved, advertise, desk.random);
         if self.partner.is_some() {
             media.take_noise();

@@ -324,6 +324,13 @@ impl Calls {
             MediaEvent::ReserveFailed { ports } => {
                 self.with_leg(leg, |call, at, desk| call.on_reserve_failed(desk, at, ports));
             }
+            MediaEvent::Secured { .. } => {}
+            MediaEvent::Unsecured { .. } => {
+                self.with_leg(leg, |call, _, desk| call.hang_up(desk, Reason::Unsecured));
+            }
+            MediaEvent::PathLost => {
+                self.with_leg(leg, |call, _, desk| call.hang_up(desk, Reason::PathLost));
+            }
             MediaEvent::Inactive => {
                 self.with_leg(leg, |call, at, desk| call.on_media_inactive(desk, at));
             }

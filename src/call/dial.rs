@@ -268,7 +268,10 @@ impl Call {
         // Where the zone names no address the relay takes the one of the way to the peer.
         let bind = zone.and_then(|zone| zone.media);
         if let Some(bind) = bind {
-            desk.output(Output::Reserve { leg: id, need: Need { bind, separate_rtcp: true } });
+            desk.output(Output::Reserve {
+                leg: id,
+                need: Need { bind, separate_rtcp: true, dtls: false },
+            });
         }
         let transport = transport_of(&uri);
         let (uri, proved) = (Personal::new(uri), Arc::default());
@@ -292,7 +295,7 @@ impl Call {
         leg.peer = Some(peer);
         let zone = leg.zone().and_then(|name| desk.setup.policy.zone(name));
         if zone.and_then(|zone| zone.media).is_none() && leg.reserved.is_none() {
-            let need = Need { bind, separate_rtcp: true };
+            let need = Need { bind, separate_rtcp: true, dtls: false };
             desk.output(Output::Reserve { leg: leg.id, need });
         }
         self.invite(desk, at);

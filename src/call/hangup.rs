@@ -321,7 +321,9 @@ impl Leg {
     pub(crate) fn reconnect(&self, desk: &mut Desk<'_>) -> bool {
         let (Some(peer), Some(dialog)) = (&self.peer, &self.dialog) else { return false };
         let (uri, transport) = (dialog.next_hop(), peer.transport);
-        if uri.host().is_none() || matches!(transport, Transport::Ws | Transport::Wss) {
+        if uri.host().is_none()
+            || matches!(transport, Transport::Ws | Transport::Wss | Transport::Whip)
+        {
             return false;
         }
         let uri = Personal::new(uri.as_str().to_owned());

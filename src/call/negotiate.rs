@@ -143,7 +143,7 @@ impl LegMedia {
         Self {
             source: self.source.clone(),
             takes_noise: self.takes_noise,
-            ..Self::new(leg, terms, self.reserved, Some(self.advertise), random)
+            ..Self::new(leg, terms, self.reserved.clone(), Some(self.advertise), random)
         }
     }
 
@@ -153,6 +153,7 @@ impl LegMedia {
         let protection = match &plan.protection {
             Protection::Srtp { suite, .. } => suite.name(),
             Protection::Plain { .. } => "none",
+            Protection::Dtls(_) => "DTLS-SRTP",
         };
         Some(Agreed { codec: self.codec, protection, plan })
     }

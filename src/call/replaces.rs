@@ -232,14 +232,14 @@ impl Call {
         let refuse = |leg: &mut Leg, desk: &mut Desk<'_>, reason| {
             leg.refuse(desk, key, &invite, reason);
         };
-        let media = old.media.as_ref().zip(old.reserved);
+        let media = old.media.as_ref().zip(old.reserved.clone());
         let Some((media, reserved)) = media else {
             refuse(&mut leg, desk, Reason::RequestPending);
             return None;
         };
         let mut media = media.successor(id, leg.terms.clone(), desk.random);
         self.beyond(old).into_iter().for_each(|beyond| media.follow(beyond));
-        (leg.media, leg.reserved) = (Some(media), Some(reserved));
+        (leg.media, leg.reserved) = (Some(media), Some(reserved.clone()));
         leg.invite = Some(PendingInvite::new(key, invite.clone()));
         if !is_reachable(&invite, reserved.rtp.ip()) {
             refuse(&mut leg, desk, Reason::NoAudio);

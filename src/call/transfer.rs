@@ -328,7 +328,10 @@ impl Call {
         self.legs.push(leg);
         match bind {
             Some(bind) => {
-                desk.output(Output::Reserve { leg: id, need: Need { bind, separate_rtcp: true } });
+                desk.output(Output::Reserve {
+                    leg: id,
+                    need: Need { bind, separate_rtcp: true, dtls: false },
+                });
             }
             None => self.hang_up(desk, Reason::Internal),
         }
@@ -354,7 +357,7 @@ impl Call {
     pub(crate) fn on_moved(&mut self, desk: &mut Desk<'_>, at: usize, reserved: media::Reserved) {
         let leg = &mut self.legs[at];
         leg.is_moving = false;
-        leg.reserved = Some(reserved);
+        leg.reserved = Some(reserved.clone());
         let id = leg.id;
         let offer = leg.media.as_mut().map(|media| media.move_to(id, reserved, desk.random));
         if let Some(offer) = offer {

@@ -586,7 +586,7 @@ pub(crate) const fn kind(word: Transport) -> Option<transport::Transport> {
         Transport::Udp => Some(transport::Transport::Udp),
         Transport::Tcp => Some(transport::Transport::Tcp),
         Transport::Tls => Some(transport::Transport::Tls),
-        Transport::Ws | Transport::Wss => None,
+        Transport::Ws | Transport::Wss | Transport::Whip => None,
     }
 }
 

@@ -91,7 +91,7 @@ fn dial_of(wish: &Wish) -> Option<Dial> {
         Transport::Udp => transport::Transport::Udp,
         Transport::Tcp => transport::Transport::Tcp,
         Transport::Tls => transport::Transport::Tls,
-        Transport::Ws | Transport::Wss => return None, // browsers cannot be called back
+        Transport::Ws | Transport::Wss | Transport::Whip => return None, // browsers cannot be called back
     };
     let uri = Uri::parse(wish.uri.expose()).ok()?;
     let proved = Arc::clone(&wish.proved);

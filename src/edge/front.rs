@@ -437,6 +437,8 @@ pub const fn word(transport: transport::Transport) -> Transport {
         transport::Transport::Udp => Transport::Udp,
         transport::Transport::Tcp => Transport::Tcp,
         transport::Transport::Tls => Transport::Tls,
+        transport::Transport::Wss => Transport::Wss,
+        transport::Transport::Whip => Transport::Whip,
     }
 }
 

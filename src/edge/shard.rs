@@ -662,6 +662,9 @@ fn to_agent(now: Instant, event: &MediaEvent) -> Option<agent::Input> {
         MediaEvent::Reserved(_)
         | MediaEvent::ReserveFailed { .. }
         | MediaEvent::Latched { .. }
+        | MediaEvent::Secured { .. }
+        | MediaEvent::Unsecured { .. }
+        | MediaEvent::PathLost
         | MediaEvent::Inactive => return None,
     })
 }

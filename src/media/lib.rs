@@ -16,8 +16,8 @@ pub mod tap;
 pub use bridge::{BRIDGED_COMPLEXITY, Bridge, KeyForm, KeyPassage, Passage, Rule, between};
 pub use dtls::{DtlsBackend, DtlsRole, Fingerprint, FingerprintError, FingerprintHash};
 pub use plan::{
-    BargeIn, ComfortNoise, Direction, Format, LegPlan, Need, OpaqueFormat, Protection, Purpose,
-    Reserved, SourceIdentity, TelephoneEvent,
+    BargeIn, ComfortNoise, Direction, Format, Handshake, LegPlan, Need, OpaqueFormat, Protection,
+    Purpose, Reserved, SourceIdentity, TelephoneEvent,
 };
 pub use report::{MediaEvent, Quality, StopCause};
 pub use tap::{Channel, FRAME_SAMPLES, TAP_PAYLOAD_BYTES, TAP_RATE, TapFrame, TapKind, TapPacket};

@@ -6,10 +6,12 @@ use std::time::Duration;
 use audio::Codec;
 use base::{LegId, Random};
 use ipnet::IpNet;
+use rtp::ice::Credentials;
 use rtp::sdes::{KeySalt, Suite};
 use sdp::Opaque;
 
 use crate::bridge::Bridge;
+use crate::dtls::{DtlsBackend, DtlsRole, Fingerprint};
 
 /// What the relay has to find before an answer can be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,15 +21,22 @@ pub struct Need {
     /// Whether a port of its own is wanted for RTCP; `false` where rtcp-mux is agreed on or
     /// still possible. RTP is even and RTCP the next port (RFC 3550 section 11).
     pub separate_rtcp: bool,
+    /// Whether keys come from a DTLS handshake on the media path ([`Protection::Dtls`]): then one
+    /// of our certificates is chosen for it.
+    pub dtls: bool,
 }
 
 /// What the relay found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reserved {
     /// Where we receive RTP; its address is the local one, the call writes the advertised one.
     pub rtp: SocketAddr,
     /// Where we receive RTCP, if that is not the same port.
     pub rtcp: Option<SocketAddr>,
+    /// Where ICE-TCP is listened for (RFC 6544), if it is and [`Need::dtls`] was asked for.
+    pub ice_tcp: Option<SocketAddr>,
+    /// Of the certificate that a handshake on this leg shows, where [`Need::dtls`] was asked for.
+    pub fingerprint: Option<Fingerprint>,
 }
 
 /// Which ways media flows, as we see it.
@@ -61,6 +70,25 @@ pub enum Protection {
         /// The trunk's `media_from`.
         from: Vec<IpNet>,
     },
+    /// SRTP under keys of a DTLS handshake on the media path (RFC 5763, RFC 5764), with a peer that
+    /// ICE finds. Nothing is heard or sent before [`crate::MediaEvent::Secured`].
+    Dtls(Box<Handshake>),
+}
+
+/// How a leg is found by ICE, and what its DTLS handshake is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Handshake {
+    /// Our side of the handshake.
+    pub role: DtlsRole,
+    /// The peer's certificate.
+    pub peer: Fingerprint,
+    /// Who does the handshake.
+    pub backend: DtlsBackend,
+    /// What the peer's checks are signed with. Other credentials than before restart ICE; the
+    /// handshake and its keys go on (RFC 8445 section 9, RFC 8842 section 5.5).
+    pub local: Credentials,
+    /// The peer's, of whose checks ours answer.
+    pub remote: Credentials,
 }
 
 /// A codec that is decoded and made here, under a payload type.

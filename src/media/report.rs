@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use rtp::sdes::Suite;
+
 use crate::plan::Reserved;
 
 /// Why an agent's speech was cut.
@@ -32,6 +34,20 @@ pub enum MediaEvent {
         /// Whether an earlier one was known.
         moved: bool,
     },
+    /// The DTLS handshake is complete and the peer is who its fingerprint says: from now on
+    /// media flows. Told once for each handshake.
+    Secured {
+        /// What was agreed on.
+        suite: Suite,
+    },
+    /// There will be no keys: the leg can never be heard.
+    Unsecured {
+        /// The stable code of what failed, as in `dtls.fingerprint`.
+        code: &'static str,
+    },
+    /// ICE has not heard the peer for so long that its path is lost, or never heard it at all
+    /// (RFC 7675).
+    PathLost,
     /// No authenticated packet for the plan's `inactive`; repeated each time that it passes.
     Inactive,
     /// A key was pressed.

@@ -44,6 +44,8 @@ words! {
         Ws "ws",
         /// WebSocket over TLS.
         Wss "wss",
+        /// WHIP, over HTTPS.
+        Whip "whip",
     }
     /// An audio codec.
     Codec {

@@ -72,7 +72,7 @@ fn a_call_flows(driver: DriverChoice) {
     let relay = Relay::start(&config, |_| Box::new(Sink(sender.clone()))).unwrap();
     assert_eq!(relay.refusal() == Some(Refusal::NotWanted), driver == DriverChoice::Epoll);
     let (handle, session) = (relay.handle(), SessionId::new(5, 0));
-    let need = Need { bind: IpAddr::from([127, 0, 0, 1]), separate_rtcp: true };
+    let need = Need { bind: IpAddr::from([127, 0, 0, 1]), separate_rtcp: true, dtls: false };
     handle.command(session, Command::Reserve(need)).unwrap();
     let reserved = wait_for(&events, |event| match event {
         MediaEvent::Reserved(reserved) => Some(reserved),
@@ -133,7 +133,7 @@ fn what_was_posted_is_done_with_one_wake() {
         let config = RelayConfig { workers: 2, ports: 23_000..=23_999, seed: 7, driver };
         let relay = Relay::start(&config, |_| Box::new(Sink(sender.clone()))).unwrap();
         let handle = relay.handle();
-        let need = Need { bind: IpAddr::from([127, 0, 0, 1]), separate_rtcp: true };
+        let need = Need { bind: IpAddr::from([127, 0, 0, 1]), separate_rtcp: true, dtls: false };
         // Stems that follow each other belong to different workers.
         let sessions = [(7, 0), (7, 1), (8, 0)].map(|(stem, leg)| SessionId::new(stem, leg));
         for session in sessions {
@@ -154,7 +154,7 @@ fn two_legs_hear_each_other_over_real_sockets() {
         let config = RelayConfig { workers: 2, ports: 22_000..=22_999, seed: 7, driver };
         let relay = Relay::start(&config, |_| Box::new(Sink(sender.clone()))).unwrap();
         let (handle, sessions) = (relay.handle(), [0, 1].map(|leg| SessionId::new(6, leg)));
-        let need = Need { bind: IpAddr::from([127, 0, 0, 1]), separate_rtcp: false };
+        let need = Need { bind: IpAddr::from([127, 0, 0, 1]), separate_rtcp: false, dtls: false };
         let ports = sessions.map(|session| {
             handle.command(session, Command::Reserve(need)).unwrap();
             wait_for(&events, |event| match event {

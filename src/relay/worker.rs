@@ -301,7 +301,12 @@ impl<N: Network> Worker<N> {
         self.sessions[place] = Some(Entry { id, session, port, due: None, partner: None });
         self.places.insert(id, place);
         let rtcp = need.separate_rtcp.then(|| SocketAddr::new(need.bind, port + 1));
-        let reserved = Reserved { rtp: SocketAddr::new(need.bind, port), rtcp };
+        let reserved = Reserved {
+            rtp: SocketAddr::new(need.bind, port),
+            rtcp,
+            ice_tcp: None,
+            fingerprint: None,
+        };
         self.sink.deliver(id, MediaEvent::Reserved(reserved));
     }
 

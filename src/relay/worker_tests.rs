@@ -138,7 +138,7 @@ impl Rig {
     }
 
     fn reserve(&mut self, session: u64) -> MediaEvent {
-        let need = Need { bind: IpAddr::from([127, 0, 0, 1]), separate_rtcp: true };
+        let need = Need { bind: IpAddr::from([127, 0, 0, 1]), separate_rtcp: true, dtls: false };
         self.tell(session, Command::Reserve(need));
         self.worker.round();
         let (id, event) = self.events.0.lock().unwrap().pop().unwrap();
@@ -203,8 +203,10 @@ fn released_ports_rest_and_used_up_ports_are_refused() {
     rig.tell(1, Command::Release);
     rig.worker.take_commands();
     assert!(rig.net.0.borrow().open.is_empty());
-    rig.worker
-        .reserve(SessionId::new(3, 0), Need { bind: IpAddr::from([0; 4]), separate_rtcp: false });
+    rig.worker.reserve(
+        SessionId::new(3, 0),
+        Need { bind: IpAddr::from([0; 4]), separate_rtcp: false, dtls: false },
+    );
     let failed = (SessionId::new(3, 0), Some(MediaEvent::ReserveFailed { ports: true }));
     assert!(rig.events.0.lock().unwrap().contains(&failed));
     rig.net.0.borrow_mut().now += limit::RELAY_QUARANTINE_MS.millis();
@@ -274,7 +276,7 @@ fn what_the_driver_finds_stale_is_counted() {
 /// Two legs of one call that hear each other.
 fn bridged(rig: &mut Rig) -> [SessionId; 2] {
     let ids = [SessionId::new(7, 0), SessionId::new(7, 1)];
-    let need = Need { bind: IpAddr::from([127, 0, 0, 1]), separate_rtcp: false };
+    let need = Need { bind: IpAddr::from([127, 0, 0, 1]), separate_rtcp: false, dtls: false };
     let mut plans = [5000, 5002].map(plan);
     for (index, plan) in (0..).zip(&mut plans) {
         plan.leg.index = index;

@@ -19,6 +19,10 @@ pub enum Transport {
     Tcp,
     /// A stream under TLS.
     Tls,
+    /// A WebSocket under TLS (RFC 7118); carried by [`crate::TransportHandle::carry`].
+    Wss,
+    /// A WHIP session (RFC 9725), which the HTTP member speaks SIP for; carried likewise.
+    Whip,
 }
 
 impl Transport {
@@ -29,13 +33,15 @@ impl Transport {
             Self::Udp => "udp",
             Self::Tcp => "tcp",
             Self::Tls => "tls",
+            Self::Wss => "wss",
+            Self::Whip => "whip",
         }
     }
 
     /// Whether an onlooker can read it.
     #[must_use]
     pub const fn is_plaintext(self) -> bool {
-        !matches!(self, Self::Tls)
+        matches!(self, Self::Udp | Self::Tcp)
     }
 }
 

@@ -58,7 +58,7 @@ pub(crate) fn tune(stream: &TcpStream) -> io::Result<()> {
 fn bind(transport: Transport, address: SocketAddr) -> io::Result<Socket> {
     let (kind, protocol) = match transport {
         Transport::Udp => (Type::DGRAM, Protocol::UDP),
-        Transport::Tcp | Transport::Tls => (Type::STREAM, Protocol::TCP),
+        _ => (Type::STREAM, Protocol::TCP),
     };
     let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))?;
     if address.is_ipv6() {
@@ -97,7 +97,7 @@ fn admit(shared: &Arc<Shared>, stream: TcpStream, source: SocketAddr, transport:
     let place = shared.gate.connection(source.ip());
     let handshake = match transport {
         Transport::Tls => shared.gate.handshake(source.ip()).map(Some),
-        Transport::Udp | Transport::Tcp => Some(None),
+        _ => Some(None),
     };
     let (Some(place), Some(handshake)) = (place, handshake) else {
         shared.turned_away(source, transport, Cause::Limit);

@@ -372,7 +372,7 @@ impl World {
         let (_, need) = *self.needs.last().expect("something was reserved");
         let rtp = SocketAddr::new(need.bind, 20_000);
         let rtcp = need.separate_rtcp.then(|| SocketAddr::new(need.bind, 20_001));
-        self.media(MediaEvent::Reserved(Reserved { rtp, rtcp }));
+        self.media(MediaEvent::Reserved(Reserved { rtp, rtcp, ice_tcp: None, fingerprint: None }));
     }
 
     /// The relay finds ports for a reservation, the first being 0.
@@ -380,7 +380,7 @@ impl World {
         let (leg, need) = self.needs[number];
         let rtp = SocketAddr::new(need.bind, 20_000);
         let rtcp = need.separate_rtcp.then(|| SocketAddr::new(need.bind, 20_001));
-        let event = MediaEvent::Reserved(Reserved { rtp, rtcp });
+        let event = MediaEvent::Reserved(Reserved { rtp, rtcp, ice_tcp: None, fingerprint: None });
         self.input(Input::Media { leg, event });
     }
 

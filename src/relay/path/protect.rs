@@ -22,6 +22,7 @@ impl Protect {
                 sender: Box::new(Sender::new(*suite, send)?),
             },
             Protection::Plain { .. } => Self::Plain,
+            Protection::Dtls(_) => return Err(SrtpError::BadKey), // not before its keys are there
         })
     }
 

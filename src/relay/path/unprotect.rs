@@ -54,6 +54,7 @@ impl Unprotect {
                 spare: Vec::new(),
             })),
             Protection::Plain { from } => Self::Plain(from.clone()),
+            Protection::Dtls(_) => return Err(SrtpError::BadKey), // not before its keys are there
         })
     }
 

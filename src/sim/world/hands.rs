@@ -206,7 +206,7 @@ impl Hands {
         let rtp = SocketAddr::new(ip, 10_000 + self.ports);
         let rtcp = need.separate_rtcp.then(|| SocketAddr::new(ip, 10_001 + self.ports));
         let session = Session::new(self.now, self.wall, id.number(), need.separate_rtcp);
-        let ports = Reserved { rtp, rtcp };
+        let ports = Reserved { rtp, rtcp, ice_tcp: None, fingerprint: None };
         self.sessions.insert(id, Running { session, ports });
         let event = MediaEvent::Reserved(ports);
         let input = Input::Media { session: id, event };

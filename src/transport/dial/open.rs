@@ -35,7 +35,7 @@ pub(crate) fn dialled(
     let proof = client.map_or([0; 32], |client| client.fingerprint);
     let (wanted, proof) = match transport {
         Transport::Tls => (Some(wanted), proof),
-        Transport::Udp | Transport::Tcp => (None, [0; 32]),
+        _ => (None, [0; 32]),
     };
     Dialled { transport, target, listener, wanted, proof }
 }

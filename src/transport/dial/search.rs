@@ -194,7 +194,7 @@ impl Search {
         let reached = self.group.iter().enumerate().find_map(|(index, target)| {
             let flow = match target.transport {
                 Transport::Udp => self.datagrams(*target),
-                Transport::Tcp | Transport::Tls => {
+                _ => {
                     let dialled = self.dialled(*target)?;
                     let connections = &self.shared.connections;
                     connections.find_up(&dialled).or_else(|| {

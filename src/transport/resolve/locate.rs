@@ -234,7 +234,8 @@ async fn by_naptr(
 /// The name of a domain's service.
 fn service(transport: Transport, domain: &str) -> String {
     let prefix = match transport {
-        Transport::Tls => "_sips._tcp",
+        // What is carried is not looked for by name.
+        Transport::Tls | Transport::Wss | Transport::Whip => "_sips._tcp",
         Transport::Tcp => "_sip._tcp",
         Transport::Udp => "_sip._udp",
     };
@@ -244,7 +245,7 @@ fn service(transport: Transport, domain: &str) -> String {
 /// RFC 3261 section 19.1.2.
 const fn default_port(transport: Transport) -> u16 {
     match transport {
-        Transport::Tls => 5061,
+        Transport::Tls | Transport::Wss | Transport::Whip => 5061,
         Transport::Udp | Transport::Tcp => 5060,
     }
 }
