@@ -126,7 +126,7 @@ impl Desk {
 
     fn open(&mut self, call: u32, parties: &[Side; 2]) -> anyhow::Result<[Side; 2]> {
         let sessions = [0, 1].map(|index| SessionId::new(u64::from(call), index));
-        let need = Need { bind: IpAddr::V4(Ipv4Addr::LOCALHOST), separate_rtcp: true };
+        let need = Need { bind: IpAddr::V4(Ipv4Addr::LOCALHOST), separate_rtcp: true, dtls: false };
         for session in sessions {
             self.relay.command(session, Command::Reserve(need))?;
         }
