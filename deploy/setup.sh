@@ -16,10 +16,14 @@ fi
 
 build=(gcc g++ make cmake pkg-config libpocketsphinx-dev libsphinxbase-dev flite1-dev)
 run=(pocketsphinx-en-us)
-test=(python3 python3-venv sip-tester baresip-core stunnel4 openssl tshark sqlite3 jq flite pocketsphinx asterisk-core-sounds-en-wav asterisk-core-sounds-en-g722)
+test=(python3 python3-venv sip-tester baresip-core stunnel4 openssl tshark sqlite3 jq flite pocketsphinx asterisk-core-sounds-en-wav asterisk-core-sounds-en-g722 chromium)
 
 packages=("${build[@]}" "${run[@]}")
 [ "${1:-run}" = test ] && packages+=("${test[@]}")
+# Whoever has another Node keeps it.
+if [ "${1:-run}" = test ] && ! { command -v node && command -v npm; } >/dev/null; then
+  packages+=(nodejs npm)
+fi
 
 missing=()
 for package in "${packages[@]}"; do
@@ -40,4 +44,12 @@ if [ "${1:-run}" = test ] && ! "$openssl/bin/python" -c 'import OpenSSL' 2>/dev/
   echo "Installing: pyOpenSSL into $openssl"
   /usr/bin/python3 -m venv "$openssl"
   "$openssl/bin/pip" install --quiet --disable-pip-version-check pyOpenSSL==26.4.0 cryptography==50.0.2
+fi
+
+# SIP.js, JsSIP and what drives Chromium; nothing of them is run at installation.
+browser=tests/browser
+if [ "${1:-run}" = test ] && ! cmp -s "$browser/package-lock.json" "$browser/node_modules/.lock"; then
+  echo "Installing: the packages of $browser"
+  npm --prefix "$browser" ci --ignore-scripts --silent
+  cp "$browser/package-lock.json" "$browser/node_modules/.lock"
 fi

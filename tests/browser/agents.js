@@ -1,0 +1,8 @@
+// What the page has of others: SIP.js and JsSIP, bundled unmodified, and our own plain WHIP client,
+// written as RFC 9725 describes one.
+import * as SIP from "sip.js";
+import JsSIP from "jssip";
+import { Ear } from "./ear.js";
+import { Whip } from "./whip.js";
+
+Object.assign(globalThis, { SIP, JsSIP, Ear, Whip });

@@ -1,0 +1,103 @@
+// Drives Chromium for tests/harness/browser.py: commands as lines of JSON on standard input,
+// answers likewise on standard output. `node drive.mjs CHROMIUM FOLDER`.
+import { chromium } from "playwright-core";
+import { createServer } from "node:http";
+import { build } from "esbuild";
+import { createInterface } from "node:readline";
+import { readFile } from "node:fs/promises";
+import { fileURLToPath } from "node:url";
+
+const [executablePath] = process.argv.slice(2);
+const here = (name) => fileURLToPath(new URL(name, import.meta.url));
+const pages = new Map();
+let browser;
+
+const bundled = await build({
+  entryPoints: [here("agents.js")],
+  bundle: true,
+  write: false,
+  format: "iife",
+  platform: "browser",
+  logLevel: "error",
+});
+const files = {
+  "/": ["text/html", await readFile(here("page.html"))],
+  "/agents.js": ["text/javascript", bundled.outputFiles[0].contents],
+};
+const server = createServer((request, answer) => {
+  const file = files[request.url];
+  if (!file) return answer.writeHead(404).end();
+  answer.writeHead(200, { "content-type": file[0] });
+  answer.end(file[1]);
+});
+await new Promise((done) => server.listen(0, "127.0.0.1", done));
+const origin = `http://127.0.0.1:${server.address().port}`;
+
+const does = {
+  // Where the page of this folder is served from.
+  origin: () => origin,
+  // A browser whose microphone plays `microphone` over and over.
+  launch: async ({ microphone, flags = [] }) => {
+    browser = await chromium.launch({
+      executablePath,
+      args: [
+        "--headless=new",
+        "--use-fake-ui-for-media-stream",
+        "--use-fake-device-for-media-stream",
+        ...(microphone ? [`--use-file-for-fake-audio-capture=${microphone}`] : []),
+        "--autoplay-policy=no-user-gesture-required",
+        ...(process.getuid() === 0 ? ["--no-sandbox"] : []),
+        ...flags,
+      ],
+    });
+    return browser.version();
+  },
+  // A page of its own context, at `url` or at that of this folder.
+  open: async ({ page, url, viewport, dark, lax = true }) => {
+    const context = await browser.newContext({
+      ignoreHTTPSErrors: true,
+      bypassCSP: lax,
+      permissions: ["microphone"],
+      viewport: viewport ?? { width: 1280, height: 800 },
+      colorScheme: dark ? "dark" : "light",
+    });
+    const opened = await context.newPage();
+    const log = [];
+    opened.on("console", (it) => log.push(`${it.type()}: ${it.text()}`));
+    opened.on("pageerror", (it) => log.push(`error: ${it.message}`));
+    pages.set(page, { page: opened, log });
+    await opened.goto(url ?? origin, { waitUntil: "load" });
+    return opened.url();
+  },
+  run: ({ page, code, argument }) =>
+    pages.get(page).page.evaluate(
+      ([code, argument]) => new Function("argument", `return (async () => {${code}})()`)(argument),
+      [code, argument],
+    ),
+  click: ({ page, selector }) => pages.get(page).page.click(selector, { timeout: 5000 }),
+  fill: ({ page, selector, text }) => pages.get(page).page.fill(selector, text),
+  press: ({ page, key }) => pages.get(page).page.keyboard.press(key),
+  text: ({ page, selector }) => pages.get(page).page.innerText(selector, { timeout: 5000 }),
+  reload: ({ page }) => pages.get(page).page.reload().then(() => null),
+  offline: ({ page, offline }) => pages.get(page).page.context().setOffline(offline),
+  url: ({ page }) => pages.get(page).page.url(),
+  log: ({ page }) => pages.get(page).log,
+  screenshot: ({ page, path, whole = true }) =>
+    pages.get(page).page.screenshot({ path, fullPage: whole }).then(() => null),
+  shut: ({ page }) => pages.get(page).page.context().close(),
+  end: async () => {
+    await browser?.close();
+    server.close();
+    setTimeout(() => process.exit(0), 50);
+  },
+};
+
+for await (const line of createInterface({ input: process.stdin })) {
+  const { id, does: what, ...rest } = JSON.parse(line);
+  // Answered in any order: one page may wait while another one acts.
+  Promise.resolve()
+    .then(() => does[what](rest))
+    .then((value) => ({ id, value: value ?? null }), (error) => ({ id, error: `${error.message}` }))
+    .then((answer) => process.stdout.write(JSON.stringify(answer) + "\n"));
+}
+await does.end();

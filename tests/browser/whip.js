@@ -1,0 +1,116 @@
+// A WHIP client (RFC 9725) that also listens.
+import { Ear } from "./ear.js";
+
+export class Whip {
+  // `options`: iceServers, policy ("relay"), codec ("PCMU"), direction, trickle, only ("tcp").
+  constructor(url, token, options = {}) {
+    Object.assign(this, { url, token, options, times: {} });
+    this.states = [];
+  }
+
+  async start() {
+    const now = () => performance.now();
+    const { options, times } = this;
+    times.began = now();
+    const peer = new RTCPeerConnection({ iceServers: options.iceServers ?? [] });
+    this.peer = peer;
+    peer.onconnectionstatechange = () => {
+      this.states.push(peer.connectionState);
+      if (peer.connectionState === "connected") times.connected ??= now();
+    };
+    peer.ontrack = ({ streams, track }) => {
+      this.ear = new Ear(streams[0] ?? new MediaStream([track]));
+    };
+    this.microphone = await navigator.mediaDevices.getUserMedia({ audio: true });
+    const direction = options.direction ?? "sendrecv";
+    const [track] = this.microphone.getAudioTracks();
+    const sender = peer.addTransceiver(track, { direction });
+    this.sender = sender.sender;
+    if (options.codec) {
+      const all = RTCRtpReceiver.getCapabilities("audio").codecs;
+      const wanted = (it) => it.mimeType === `audio/${options.codec}`;
+      const events = (it) => it.mimeType === "audio/telephone-event";
+      sender.setCodecPreferences([...all.filter(wanted), ...all.filter(events)]);
+    }
+    await peer.setLocalDescription();
+    times.posted = now();
+    const answer = await this.send("POST", this.url, "application/sdp", peer.localDescription.sdp);
+    if (answer.status !== 201) {
+      throw new Error(`${answer.status} ${await answer.text()}`);
+    }
+    this.location = new URL(answer.headers.get("location"), this.url).href;
+    this.etag = answer.headers.get("etag");
+    this.link = answer.headers.get("link");
+    this.answer = this.only(await answer.text());
+    times.answered = now();
+    await peer.setRemoteDescription({ type: "answer", sdp: this.answer });
+  }
+
+  // The answer without the candidates of the other transport, as in a network that blocks it.
+  only(sdp) {
+    const { only } = this.options;
+    const goes = (line) => line.startsWith("a=candidate:") && line.split(" ")[2] !== only;
+    return only ? sdp.split("\r\n").filter((line) => !goes(line)).join("\r\n") : sdp;
+  }
+
+  // Another network: all candidates are gathered anew, under new credentials (RFC 9725 4.3.3).
+  async restart() {
+    const { peer } = this;
+    peer.restartIce();
+    await peer.setLocalDescription();
+    const lines = peer.localDescription.sdp.split("\r\n");
+    const wanted = /^a=(ice-ufrag|ice-pwd|mid|candidate|end-of-candidates)|^m=/;
+    const fragment = lines.filter((line) => wanted.test(line)).join("\r\n") + "\r\n";
+    const kind = "application/trickle-ice-sdpfrag";
+    const answer = await this.send("PATCH", this.location, kind, fragment, { "if-match": "*" });
+    if (answer.status !== 200) throw new Error(`${answer.status} ${await answer.text()}`);
+    this.etag = answer.headers.get("etag");
+    const value = (text, name) => text.match(new RegExp(`a=${name}:([^\\r\\n]*)`))[1];
+    const fresh = await answer.text();
+    for (const name of ["ice-ufrag", "ice-pwd"]) {
+      this.answer = this.answer.replaceAll(
+        `a=${name}:${value(this.answer, name)}`,
+        `a=${name}:${value(fresh, name)}`,
+      );
+    }
+    await peer.setRemoteDescription({ type: "answer", sdp: this.answer });
+  }
+
+  send(method, url, kind, body, more = {}) {
+    const headers = { authorization: `Bearer ${this.token}`, "content-type": kind, ...more };
+    return fetch(url, { method, headers, body });
+  }
+
+  press(digit) {
+    this.sender.dtmf.insertDTMF(digit, 120, 60);
+  }
+
+  async hangUp() {
+    const headers = { authorization: `Bearer ${this.token}` };
+    const { status } = await fetch(this.location, { method: "DELETE", headers });
+    this.peer.close();
+    return status;
+  }
+
+  // What is known of the way: candidates, cipher, codec, figures.
+  async figures() {
+    const all = [...(await this.peer.getStats()).values()];
+    const one = (type, more = () => true) => all.find((it) => it.type === type && more(it)) ?? {};
+    const transport = one("transport");
+    const pair = one("candidate-pair", (it) => it.id === transport.selectedCandidatePairId);
+    const inbound = one("inbound-rtp");
+    return {
+      dtls: transport.dtlsState,
+      version: transport.tlsVersion,
+      srtp: transport.srtpCipher,
+      role: transport.dtlsRole,
+      protocol: one("remote-candidate", (it) => it.id === pair.remoteCandidateId).protocol,
+      codec: one("codec", (it) => it.id === inbound.codecId).mimeType,
+      received: inbound.packetsReceived ?? 0,
+      lost: inbound.packetsLost ?? 0,
+      sent: one("outbound-rtp").packetsSent ?? 0,
+      concealed: inbound.concealedSamples ?? 0,
+      setup: this.times,
+    };
+  }
+}
