@@ -66,8 +66,23 @@ sections! {
         tcp: Vec<SocketAddr>,
         /// SIP over UDP, where policy opens it.
         udp: Vec<SocketAddr>,
+        /// HTTPS: WHIP, SIP over WSS, the API and the console.
+        https: Vec<SocketAddr>,
+        /// HTTP, which only sends people to HTTPS.
+        http: Vec<SocketAddr>,
         /// Metrics and health.
         metrics: SocketAddr,
+    }
+    /// What browsers are told and asked for.
+    browsers: Browsers / BrowsersFile {
+        /// Origins of pages that may use WHIP and WSS, beside the edge's own.
+        origins: Vec<String>,
+        /// The realm of passwords.
+        realm: String,
+        /// Servers that browsers may find their way with.
+        ice_servers: Vec<IceServer>,
+        /// Where ICE over TCP is listened for; empty for nowhere.
+        ice_tcp: Vec<SocketAddr>,
     }
     /// Certificates.
     tls: Tls / TlsFile {
@@ -156,6 +171,20 @@ sections! {
         /// `error`, `warn`, `info` or `debug`.
         level: LogLevel,
     }
+}
+
+/// A STUN or TURN server that browsers are told of (RFC 9725 section 4.6).
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IceServer {
+    /// As in `turns:turn.example:443?transport=tcp`.
+    pub url: String,
+    /// For TURN.
+    #[serde(default)]
+    pub username: String,
+    /// The file that holds the password, for TURN.
+    #[serde(default)]
+    pub credential_file: PathBuf,
 }
 
 /// How relay threads reach their sockets.

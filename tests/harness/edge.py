@@ -1,10 +1,12 @@
 """The real `callgate serve`, with a configuration of its own on free ports."""
 
+import http.client
 import json
 import os
 import re
 import shutil
 import signal
+import ssl
 import time
 import urllib.error
 import urllib.request
@@ -21,6 +23,8 @@ CONFIGURATION = """\
 tls     = ["127.0.0.1:{tls}"]
 tcp     = ["127.0.0.1:{plain}"]
 udp     = ["127.0.0.1:{plain}"]
+https   = ["127.0.0.1:{https}"]
+http    = ["127.0.0.1:{http}"]
 metrics = "127.0.0.1:{metrics}"
 
 [tls]
@@ -55,8 +59,9 @@ class Edge:
     def __init__(self, box, policy=LOCAL_POLICY, helpers=1, client_ca=False, extra="", name="edge"):
         self.box, self.name = box, name
         self.root = box.path(name)
-        first = free_ports(3)
+        first = free_ports(6)
         self.tls, self.plain, self.metrics_port = first, first + 1, first + 2
+        self.https, self.http, self.ice_tcp = first + 3, first + 4, first + 5
         media = 10_000 + (first % 700) * 32
         self.root.mkdir()
         shutil.copytree(REPOSITORY / "deploy/agents", self.root / "agents")
@@ -68,6 +73,8 @@ class Edge:
                 tls=self.tls,
                 plain=self.plain,
                 metrics=self.metrics_port,
+                https=self.https,
+                http=self.http,
                 media=media,
                 media_last=media + 399,
                 root=self.root,
@@ -89,6 +96,11 @@ class Edge:
     def uri(self, user="reception"):
         """Whom to call."""
         return f"sip:{user}@127.0.0.1:{self.tls};transport=tls"
+
+    @property
+    def origin(self):
+        """Where browsers find it."""
+        return f"https://127.0.0.1:{self.https}"
 
     def set_policy(self, text):
         """Puts a policy where the edge reads it, in one step, so that it never reads half."""
@@ -181,6 +193,42 @@ class Edge:
         """Runs another command of callgate with this configuration."""
         name = name or f"{self.name}.{arguments[0]}"
         return self.box.run(name, [BINARY, *arguments, "--config", self.config], timeout=timeout)
+
+    def key(self, *options):
+        """A fresh API key."""
+        done = self.command("keys", "create", "--name", "tests", *options, name="keys-create")
+        found = re.search(r"sk_call2me_\w+", done.stdout)
+        check(done.returncode == 0 and found, f"keys create: {done.stdout}{done.stderr}")
+        return found.group()
+
+    def account(self, name):
+        """A fresh account's password."""
+        done = self.command("keys", "account", name, "--json", name=f"account-{name}")
+        check(done.returncode == 0, f"keys account: {done.stdout}{done.stderr}")
+        return json.loads(done.stdout)["password"]
+
+    def https_request(self, method, path, key=None, body=None, headers=()):
+        """An HTTPS request with a key: status, headers and body."""
+        trust = ssl.create_default_context(cafile=self.authority)
+        connection = http.client.HTTPSConnection("127.0.0.1", self.https, timeout=10, context=trust)
+        headers = dict(headers)
+        if key:
+            headers["authorization"] = f"Bearer {key}"
+        if isinstance(body, (dict, list)):
+            body, headers["content-type"] = json.dumps(body), "application/json"
+        try:
+            connection.request(method, path, body=body, headers=headers)
+            answer = connection.getresponse()
+            return answer.status, answer.headers, answer.read().decode()
+        finally:
+            connection.close()
+
+    def token(self, key, called="reception", **claims):
+        """A browser token."""
+        wish = {"called": called, **claims}
+        status, _, body = self.https_request("POST", "/v1/browser-tokens", key, wish)
+        check(status == 201, f"browser-tokens: {status} {body}")
+        return json.loads(body)["token"]
 
     def calls(self):
         """The stored calls, newest first, with all that had happened when this was asked."""

@@ -1,0 +1,371 @@
+"""Headless Chromium: WHIP, SIP.js and JsSIP talk to the voice agent and through trunks."""
+
+import json
+import time
+
+from harness import sound
+from harness.browser import RATE, Browser
+from harness.case import case, check, wait_for
+from harness.edge import LOCAL_POLICY, Edge
+
+GREETING = "your call is encrypted"
+ANSWER = "from nine in the morning to five in the afternoon"
+SUITES = ("AEAD_AES_256_GCM", "AEAD_AES_128_GCM", "AES_CM_128_HMAC_SHA1_80")
+
+# Where a page of the tests may come from.
+ORIGINS = """
+[browsers]
+origins = ["{origin}"]
+ice_tcp = ["127.0.0.1:{ice_tcp}"]
+"""
+
+
+def open_page(box, policy=LOCAL_POLICY, before=12.0, said="opening hours", flags=()):
+    """An edge, a browser whose user says something after `before` seconds, and its page."""
+    microphone = sound.say(box, said, 48_000, before=before, after=40)
+    browser = Browser(box, microphone, flags)
+    edge = Edge(box, policy=policy)
+    extra = ORIGINS.format(origin=browser.origin, ice_tcp=edge.ice_tcp)
+    edge.config.write_text(edge.config.read_text() + extra)
+    edge.start()
+    return edge, browser, browser.page()
+
+
+def whip(edge, page, token, called="reception", **options):
+    """A WHIP session of the page, up to media; what it knows of its way."""
+    page.run(
+        """globalThis.call = new Whip(argument.url, argument.token, argument.options);
+           await call.start();""",
+        {"url": f"{edge.origin}/whip/{called}", "token": token, "options": options},
+    )
+    page.until("connected", "return call.peer.connectionState === 'connected'", 10)
+    return page.run("return call.figures()")
+
+
+def wait_for_quiet(page, seconds, patience, ear="call.ear"):
+    """Waits until the other side has spoken and is done."""
+    quiet = f"return {ear} && {ear}.quietFor() > {seconds}"
+    page.until("the other side is done", quiet, patience)
+
+
+def check_conversation(box, edge, page, ear="call.ear"):
+    """The page heard greeting and answer; transcript and sealed recording hold both sides."""
+    text = sound.recognise(box, page.heard(ear), RATE)
+    for wanted in ("hello this is call gate", GREETING, ANSWER):
+        check(wanted in text, f"the page did not hear {wanted!r} but {text!r}")
+    call = edge.wait_for_call(lambda it: it["state"] == "ended", 15)
+    shown = edge.command("calls", "show", call["call_id"], name="calls-show").stdout
+    check("opening hours" in shown.lower(), f"the transcript lacks the caller: {shown}")
+    check("encrypted" in shown.lower(), f"the transcript lacks the agent: {shown}")
+    check(any(it in shown for it in SUITES), f"no SRTP suite is stored: {shown}")
+    folder = box.path("export")
+    edge.command("calls", "export", call["call_id"], "--to", folder, name="calls-export")
+    (left, right), rate = sound.read_wav(folder / f"{call['call_id']}.wav")
+    said = sound.recognise(box, left, rate, "left")
+    check("opening hours" in said, f"the caller's channel is {said!r}")
+    answered = sound.recognise(box, right, rate, "right")
+    check(ANSWER in answered, f"the agent's channel is {answered!r}")
+    return call
+
+
+@case(timeout=150)
+def whip_talks_to_the_agent(box):
+    """A browser posts an offer, hears the agent and is heard; a key ends the talk."""
+    edge, browser, page = open_page(box)
+    box.secret("opening hours")
+    figures = whip(edge, page, edge.token(edge.key()))
+    check(figures["dtls"] == "connected" and figures["srtp"], f"{figures}")
+    check(figures["codec"] == "audio/opus", f"{figures}")
+    page.until("the greeting", "return call.ear && call.ear.firstSound !== null", 5)
+    # The greeting, the question, the answer, and whether there is anything else.
+    time.sleep(14)
+    wait_for_quiet(page, 1.5, 40)
+    page.run("call.press('3')")
+    page.until("the agent hung up", "return call.states.at(-1) !== 'connected'", 25)
+    check_conversation(box, edge, page)
+    browser.close()
+    edge.stop()
+
+
+@case(timeout=90)
+def whip_keeps_to_its_rules(box):
+    """Statuses, headers, CORS, tokens used twice, foreign origins."""
+    edge, browser, page = open_page(box)
+    key = edge.key()
+    token = edge.token(key)
+    status, headers, body = edge.https_request("POST", "/whip/reception", None, "v=0")
+    check(status == 401 and "bearer" in headers["www-authenticate"].lower(), f"{status} {body}")
+    status, _, body = edge.https_request("POST", "/whip/reception", token, "v=0")
+    check(status == 415, f"{status} {body}")
+    sdp = {"content-type": "application/sdp"}
+    status, _, body = edge.https_request("POST", "/whip/reception", token, "rubbish", sdp)
+    check(status in (400, 422), f"{status} {body}")
+    check(json.loads(body)["code"], f"no code: {body}")
+    foreign = {**sdp, "origin": "https://evil.example"}
+    status, headers, _ = edge.https_request("POST", "/whip/reception", token, "v=0", foreign)
+    check(status == 403 and not headers["access-control-allow-origin"], f"{status} {headers}")
+    status, _, _ = edge.https_request("POST", "/whip/nobody", token, "v=0", sdp)
+    check(status == 403, f"a token for the reception calls somebody else: {status}")
+    whip(edge, page, token)
+    exposed = page.run("return [call.etag, call.location]")
+    check(all(exposed), f"headers are not exposed to the page: {exposed}")
+    second = page.run(
+        """try { await new Whip(argument.url, argument.token).start(); return 'opened'; }
+           catch (error) { return error.message; }""",
+        {"url": f"{edge.origin}/whip/reception", "token": token},
+    )
+    check(second.startswith(("403", "409", "429")), f"a token opened two sessions: {second}")
+    check(page.run("return call.hangUp()") == 200, "DELETE")
+    status, _, _ = edge.https_request("DELETE", page.run("return call.location"), token)
+    check(status in (404, 410), f"deleted twice: {status}")
+    call = edge.wait_for_call(lambda it: it["state"] == "ended", 10)
+    check(call["state"] == "ended", f"{call}")
+    browser.close()
+    edge.stop()
+
+
+@case(timeout=90)
+def whip_over_tcp_where_udp_is_blocked(box):
+    """A network that lets only TCP through: media goes over ICE-TCP (RFC 6544)."""
+    edge, browser, page = open_page(box)
+    figures = whip(edge, page, edge.token(edge.key()), only="tcp")
+    check(figures["protocol"] == "tcp", f"{figures}")
+    page.until("the greeting", "return call.ear && call.ear.firstSound !== null", 5)
+    wait_for_quiet(page, 1.2, 30)
+    text = sound.recognise(box, page.heard(), RATE)
+    check(GREETING in text, f"over TCP the page heard {text!r}")
+    page.run("return call.hangUp()")
+    browser.close()
+    edge.stop()
+
+
+@case(timeout=90)
+def a_browser_changes_its_network(box):
+    """ICE restart by PATCH: other addresses, other credentials, the same call."""
+    edge, browser, page = open_page(box)
+    whip(edge, page, edge.token(edge.key()))
+    page.until("the greeting", "return call.ear && call.ear.firstSound !== null", 5)
+    page.run("return call.restart()")
+    before = page.run("return call.figures()")
+    time.sleep(4)
+    after = page.run("return call.figures()")
+    check(after["received"] - before["received"] > 150, f"{before} -> {after}")
+    check(page.run("return call.peer.connectionState") == "connected", "the call is lost")
+    page.run("return call.hangUp()")
+    call = edge.wait_for_call(lambda it: it["state"] == "ended", 10)
+    check(call, "no call")
+    browser.close()
+    edge.stop()
+
+
+@case(timeout=120)
+def a_reload_in_mid_call_is_the_end_of_that_call_only(box):
+    """The page is gone without a word: consent ends the call; the token opens the next one."""
+    edge, browser, page = open_page(box)
+    token = edge.token(edge.key())
+    whip(edge, page, token)
+    page.ask("reload")
+    figures = whip(edge, page, token)
+    check(figures["dtls"] == "connected", f"{figures}")
+    # RFC 7675: 30 s without a check.
+    def is_over():
+        calls = edge.calls()
+        return len(calls) == 2 and calls[1]["state"] == "ended"
+
+    wait_for("the first call's end", is_over, 45, every=1)
+    check(page.run("return call.peer.connectionState") == "connected", "the second call is lost")
+    page.run("return call.hangUp()")
+    browser.close()
+    edge.stop()
+
+
+SIP_JS = """
+const { domain, url, user, password } = argument;
+const uri = SIP.UserAgent.makeURI(`sip:${user}@${domain}`);
+globalThis.ua = new SIP.UserAgent({
+  uri, transportOptions: { server: url }, displayName: user,
+  authorizationUsername: user, authorizationPassword: password, logLevel: "warn",
+  delegate: {
+    onInvite: (invitation) => {
+      globalThis.session = invitation;
+      watch(invitation);
+      globalThis.ringing = invitation.remoteIdentity.uri.user;
+    },
+  },
+});
+globalThis.states = [];
+globalThis.watch = (session) => {
+  session.stateChange.addListener((state) => {
+    states.push(state);
+    if (state !== "Established") return;
+    const stream = new MediaStream();
+    const { peerConnection } = session.sessionDescriptionHandler;
+    peerConnection.getReceivers().forEach((it) => stream.addTrack(it.track));
+    globalThis.ear = new Ear(stream);
+  });
+};
+globalThis.dial = async (user) => {
+  globalThis.session = new SIP.Inviter(ua, SIP.UserAgent.makeURI(`sip:${user}@${domain}`), {
+    sessionDescriptionHandlerOptions: { constraints: { audio: true, video: false } },
+  });
+  watch(session);
+  await session.invite();
+};
+globalThis.hold = (on) =>
+  session.invite({
+    sessionDescriptionHandlerOptionsReInvite: { hold: on },
+    sessionDescriptionHandlerModifiers: on ? [SIP.Web.holdModifier] : [],
+  });
+await ua.start();
+globalThis.registerer = new SIP.Registerer(ua, { expires: 120 });
+registerer.stateChange.addListener((state) => { globalThis.registered = state; });
+await registerer.register();
+"""
+
+JS_SIP = """
+const { domain, url, user, password } = argument;
+globalThis.states = [];
+globalThis.ua = new JsSIP.UA({
+  sockets: [new JsSIP.WebSocketInterface(url)], uri: `sip:${user}@${domain}`, password,
+  authorization_user: user, register_expires: 120, session_timers: true,
+});
+ua.on("registered", () => { globalThis.registered = "Registered"; });
+ua.on("registrationFailed", ({ cause }) => { globalThis.registered = `failed: ${cause}`; });
+ua.on("newRTCSession", ({ session, originator }) => {
+  globalThis.session = session;
+  if (originator === "remote") globalThis.ringing = session.remote_identity.uri.user;
+  for (const state of ["progress", "accepted", "confirmed", "ended", "failed", "hold", "unhold"]) {
+    session.on(state, (event) => states.push(event?.cause ? `${state}: ${event.cause}` : state));
+  }
+  const listen = (peer) => peer.addEventListener("track", ({ streams, track }) => {
+    globalThis.ear = new Ear(streams[0] ?? new MediaStream([track]));
+  });
+  if (session.connection) listen(session.connection);
+  else session.on("peerconnection", ({ peerconnection }) => listen(peerconnection));
+});
+globalThis.dial = (user) => ua.call(`sip:${user}@${domain}`, {
+  mediaConstraints: { audio: true, video: false }, rtcOfferConstraints: {},
+});
+ua.start();
+"""
+
+
+def register(edge, page, agent, user="alice"):
+    """Has one of both user agents register."""
+    domain = f"127.0.0.1:{edge.https}"
+    wish = {"domain": domain, "url": f"wss://{domain}/sip", "user": user}
+    wish["password"] = edge.account(user)
+    page.run(agent, wish)
+    page.until("registered", "return globalThis.registered === 'Registered'", 10)
+
+
+def in_state(page, *wanted, seconds=10):
+    """Waits for a state of the session."""
+    wanted = json.dumps(wanted)
+    page.until(f"a state of {wanted}", f"return {wanted}.includes(states.at(-1))", seconds)
+
+
+@case(timeout=150)
+def sip_js_talks_to_the_agent(box):
+    """SIP.js, unmodified: registers, calls, listens, holds, presses a key."""
+    edge, browser, page = open_page(box)
+    box.secret("opening hours")
+    register(edge, page, SIP_JS)
+    page.run("await dial('reception')")
+    in_state(page, "Established")
+    page.until("the greeting", "return globalThis.ear && ear.firstSound !== null", 5)
+    time.sleep(14)
+    wait_for_quiet(page, 1.5, 40, "ear")
+    page.run("await hold(true)")
+    time.sleep(1)
+    page.run("await hold(false)")
+    time.sleep(1)
+    check(page.run("return session.state") == "Established", page.log())
+    sent = page.run("return session.sessionDescriptionHandler.sendDtmf('3')")
+    check(sent, "SIP.js did not send the key")
+    in_state(page, "Terminated", seconds=25)
+    check_conversation(box, edge, page, "ear")
+    page.run("await registerer.unregister(); await ua.stop()")
+    browser.close()
+    edge.stop()
+
+
+@case(timeout=150)
+def js_sip_talks_to_the_agent(box):
+    """JsSIP, unmodified: registers, calls, listens, holds, presses a key by INFO."""
+    edge, browser, page = open_page(box)
+    box.secret("opening hours")
+    register(edge, page, JS_SIP, "bob")
+    page.run("dial('reception')")
+    in_state(page, "confirmed")
+    page.until("the greeting", "return globalThis.ear && ear.firstSound !== null", 5)
+    time.sleep(14)
+    wait_for_quiet(page, 1.5, 40, "ear")
+    page.run("session.hold()")
+    in_state(page, "hold")
+    page.run("session.unhold()")
+    in_state(page, "unhold")
+    time.sleep(1)
+    page.run("session.sendDTMF('3', { transportType: 'INFO' })")
+    page.until("the end", "return states.some((it) => it.startsWith('ended'))", 25)
+    check_conversation(box, edge, page, "ear")
+    page.run("ua.stop()")
+    browser.close()
+    edge.stop()
+
+
+@case(timeout=120)
+def browsers_call_each_other(box):
+    """SIP.js calls the account that JsSIP has registered; both hear the other, both may hang up."""
+    policy = LOCAL_POLICY
+    edge, browser, page = open_page(box, policy, before=0.5, said="opening hours")
+    register(edge, page, SIP_JS, "alice")
+    other = browser.page("other")
+    register(edge, other, JS_SIP, "bob")
+    page.run("await dial('bob')")
+    other.until("it rings", "return globalThis.ringing", 10)
+    check(other.run("return ringing") == "alice", other.run("return ringing"))
+    other.run("session.answer({ mediaConstraints: { audio: true, video: false } })")
+    in_state(page, "Established")
+    in_state(other, "confirmed")
+    for each in (page, other):
+        each.until("a voice", "return globalThis.ear && ear.firstSound !== null", 10)
+    other.run("session.terminate()")
+    in_state(page, "Terminated")
+    browser.close()
+    edge.stop()
+
+
+CARRIER = """
+[trunk.carrier]
+from       = {{ networks = ["127.0.0.2"] }}
+send_to    = ["sip:127.0.0.1:{port};transport=tls"]
+codecs     = ["pcma", "pcmu", "g722"]
+tls        = {{ ca = "{ca}" }}
+
+[[route]]
+when    = {{ trunk = "browsers", called = {{ prefix = "+49" }} }}
+send_to = {{ trunks = [{{ name = "carrier" }}] }}
+"""
+
+
+@case(timeout=120)
+def a_call_survives_a_dropped_socket(box):
+    """The WebSocket goes down in mid-call: media goes on, SIP.js reconnects, and hangs up."""
+    edge, browser, page = open_page(box)
+    register(edge, page, SIP_JS)
+    page.run("await dial('reception')")
+    in_state(page, "Established")
+    page.until("the greeting", "return globalThis.ear && ear.firstSound !== null", 5)
+    page.run("ua.transport.ws ? ua.transport.ws.close() : ua.transport._ws.close()")
+    page.until("the socket is gone", "return !ua.isConnected()", 10)
+    page.run("await ua.reconnect(); await registerer.register()", patience=20)
+    check(page.run("return session.state") == "Established", "the call ended with the socket")
+    before = len(page.heard("ear"))
+    time.sleep(2)
+    check(len(page.heard("ear")) > before + RATE, "media has stopped")
+    page.run("await session.bye()")
+    in_state(page, "Terminated")
+    edge.wait_for_call(lambda it: it["state"] == "ended", 10)
+    browser.close()
+    edge.stop()
