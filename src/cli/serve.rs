@@ -73,10 +73,13 @@ async fn serve(config: Config) -> anyhow::Result<()> {
             PATIENCE.as_secs()
         );
     }
-    tokio::select! {
-        () = edge.stop(PATIENCE) => {}
-        _ = tokio::signal::ctrl_c() => {}
-    }
+    let hurry = async {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    };
+    edge.stop(PATIENCE, hurry).await;
     Ok(())
 }
 

@@ -230,12 +230,19 @@ impl Edge {
         }
     }
 
-    /// Takes no new calls, waits for those in progress, and stops everything.
-    pub async fn stop(mut self, patience: Duration) {
+    /// Takes no new calls, waits for those in progress, for `patience` at most or until `hurry`
+    /// resolves, says BYE on the rest and stops everything.
+    pub async fn stop(mut self, patience: Duration, hurry: impl Future<Output = ()>) {
         self.ledger.drain();
-        let deadline = tokio::time::Instant::now() + patience;
-        while self.ledger.calls() > 0 && tokio::time::Instant::now() < deadline {
-            tokio::time::sleep(Duration::from_millis(100)).await;
+        let ended = async {
+            while self.ledger.calls() > 0 {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        tokio::select! {
+            () = ended => {}
+            () = tokio::time::sleep(patience) => {}
+            () = hurry => {}
         }
         self.cut().await;
         self.audit("edge.stopped", String::new());

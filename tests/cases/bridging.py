@@ -4,7 +4,7 @@ import json
 
 from harness import sipp, sound, wire
 from harness.case import case, check, free_ports
-from harness.edge import BINARY, Edge
+from harness.edge import BINARY, LOCAL_POLICY, Edge
 from harness.phone import Phone
 
 CALLEE = "4915735550199"
@@ -71,6 +71,29 @@ def two_edges(box):
     check(second["reason"] == "call.agent_hung_up", f"far: {second['reason']}")
     shown = near.command("calls", "show", first["call_id"], name="show").stdout
     check("trunk" in shown, shown)
+    near.stop()
+    far.stop()
+
+
+@case(timeout=90)
+def four_to_six(box):
+    """A caller on IPv4, a callee on IPv6: signalling and media cross, either side sees its own."""
+    far = Edge(box, LOCAL_POLICY, name="far")
+    text = far.config.read_text()
+    far.config.write_text(text.replace(f"127.0.0.1:{far.tls}", f"[::1]:{far.tls}"))
+    far.start()
+    port = free_ports(1)
+    more = f'zone       = "six"\n\n[zone.six]\nmedia = "::1"\nlisten.tls = ["[::1]:{port}"]'
+    policy = POLICY.format(
+        inward=quoted(("pcmu",)), outward=quoted(("pcmu",)), ca=far.authority, more=more,
+        send_to=f"sip:reception@[::1]:{far.tls};transport=tls",
+    )  # fmt: skip
+    near = Edge(box, policy, name="near").start()
+    _, text = conversation(box, near, "through")
+    check("your call is encrypted" in text, text)
+    stored = near.wait_for_call(lambda it: it["state"] == "ended")
+    ladder = near.command("calls", "show", stored["call_id"], "--ladder", name="show").stdout
+    check("c=IN IP6 ::1" in ladder and "c=IN IP4 127.0.0.1" in ladder, ladder)
     near.stop()
     far.stop()
 

@@ -149,3 +149,21 @@ def drain(box):
     check(code == 0, f"exit {code}")
     reasons = sorted(it["reason"] for it in edge.calls())
     check(reasons == ["call.caller_hung_up", "edge.draining"], f"stored: {reasons}")
+
+
+@case(timeout=60)
+def cut(box):
+    """A second signal cuts what is left: the peer gets BYE, and the call is stored as ended."""
+    edge = Edge(box).start()
+    call = wire.Call(wire.Stream(edge.tls, edge.authority), edge.uri())
+    check(call.invite().status == 200, "the call")
+    edge.process.send_signal(signal.SIGTERM)
+    wait_for("health says draining", lambda: edge.get("/health")[0] == 503, 5)
+    edge.process.send_signal(signal.SIGINT)
+    bye = call.stream.receive(5)
+    check(bye and bye.start.startswith("BYE "), f"no BYE but {bye and bye.start}")
+    check(edge.process.wait(15) == 0, "exit")
+    (stored,) = edge.calls()
+    check(stored["state"] == "ended", f"stored as {stored['state']}")
+    check(stored["reason"] == "call.operator_hung_up", f"stored: {stored['reason']}")
+
