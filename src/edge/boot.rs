@@ -23,6 +23,7 @@ use tokio::task::JoinHandle;
 use transport::{Ingress, NameServers, TlsFiles, TransportConfig, TransportHandle};
 use vault::{AuditDetails, AuditEntry, Vault, VaultConfig, VaultHandle};
 
+use crate::acme::{self, Challenges};
 use crate::archive::Archive;
 use crate::certificates::CertificateWatch;
 use crate::clock::{OsClock, OsRandom};
@@ -96,6 +97,10 @@ pub struct Edge {
     seen: Vec<(PathBuf, Option<(std::time::SystemTime, u64)>)>,
     /// The day on which exemptions that end were last told of.
     told: Option<Date>,
+    /// Answers to an authority's challenges.
+    challenges: Challenges,
+    /// Told of certificates that came by ACME.
+    renewed: Option<mpsc::Receiver<()>>,
 }
 
 /// How often files and exemptions are looked at.
@@ -110,10 +115,13 @@ impl Edge {
     ///
     /// # Errors
     /// The first step that fails, with its cause.
-    pub async fn start(config: Config) -> Result<Self, BootError> {
+    pub async fn start(mut config: Config) -> Result<Self, BootError> {
         let telemetry =
             Telemetry::new(OsClock).map_err(|error| BootError::Telemetry(error.to_string()))?;
         let telemetry = Arc::new(telemetry);
+        if acme::is_wanted(&config) {
+            acme::prepare(&mut config, OsClock.wall())?;
+        }
         let certificates = CertificateWatch::start(&config, OsClock.wall(), &telemetry)?;
         let mut loaded = policies::load(&config, 1, OsClock.wall())?;
         let vault = open_vault(&config, &telemetry)?;
@@ -152,6 +160,8 @@ impl Edge {
             tasks: Vec::new(),
             version: 1,
             told: None,
+            challenges: Challenges::default(),
+            renewed: None,
         };
         edge.ledger.watch(edge.transport.health());
         edge.transport.set_lines(std::mem::take(&mut loaded.lines));
@@ -159,6 +169,7 @@ impl Edge {
         edge.start_metrics().await?;
         edge.start_control()?;
         edge.listen();
+        edge.start_acme();
         edge.tell_loaded(&loaded);
         Ok(edge)
     }
@@ -372,7 +383,22 @@ impl Edge {
         Ok(())
     }
 
+    fn start_acme(&mut self) {
+        if acme::is_wanted(&self.config) {
+            let (tell, renewed) = mpsc::channel(1);
+            let (config, challenges) = (self.config.clone(), self.challenges.clone());
+            let telemetry = Arc::clone(&self.telemetry);
+            self.tasks.push(tokio::spawn(acme::keep(config, challenges, telemetry, tell)));
+            self.renewed = Some(renewed);
+        }
+    }
+
     fn watch(&mut self) {
+        if self.renewed.as_mut().is_some_and(|renewed| renewed.try_recv().is_ok()) {
+            // The transport says itself whether it took the new one.
+            let _ = self.transport.reload_certificates();
+            self.certificates.forget();
+        }
         if policies::stamp(&self.config) != self.seen {
             self.reload();
         }

@@ -95,6 +95,21 @@ sections! {
         /// Whether to make development certificates where they are missing.
         development: bool,
     }
+    /// Certificates by ACME (RFC 8555).
+    acme: Acme / AcmeFile {
+        /// The names to be certified; none where certificates are files of the operator's.
+        domains: Vec<String>,
+        /// The authority.
+        directory: String,
+        /// The operator's mail address, for the authority; may be empty.
+        contact: String,
+        /// Whether the operator agrees to the authority's terms.
+        agree: bool,
+        /// The file of the account, which is made.
+        account: PathBuf,
+        /// PEM file of the authority that vouches for the directory itself; empty for the system's.
+        ca: PathBuf,
+    }
     /// Names of those that are dialled.
     dns: Dns / DnsFile {
         /// Name servers, with their ports; empty for those of `/etc/resolv.conf`.
@@ -292,6 +307,11 @@ impl Config {
             let text = format!("media = \"{media}\"");
             let message = "advertise.media wants an address, such as \"203.0.113.5\"";
             return Err(error("callgate.toml", &text, 8..text.len(), message));
+        }
+        if !self.acme.domains.is_empty() && !self.acme.agree {
+            let text = "agree = false";
+            let message = "acme.agree wants to be true: read the authority's terms of service";
+            return Err(error("callgate.toml", text, 8..text.len(), message));
         }
         let Retention { recordings, transcripts, calls } = self.retention;
         for (key, days) in [("recordings", recordings), ("transcripts", transcripts)] {

@@ -8,6 +8,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod acme;
 pub mod agents;
 pub mod archive;
 pub mod boot;

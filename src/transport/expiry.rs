@@ -2,6 +2,7 @@
 //! so that an operator can be warned in time.
 
 use std::path::Path;
+use std::time::Duration;
 
 use base::WallTime;
 use x509_parser::certificate::X509Certificate;
@@ -15,6 +16,8 @@ use crate::tls::{self, CertificatesError};
 pub struct Expiry {
     /// The first end among the certificates of the chain.
     pub not_after: WallTime,
+    /// For how long the leaf was made.
+    pub lifetime: Duration,
     /// Whether it is a development certificate that was made here, and may be replaced.
     pub is_development: bool,
 }
@@ -47,12 +50,24 @@ pub fn expiry_of(file: &Path) -> Result<Expiry, CertificatesError> {
             // The leaf tells whose it is.
             None => {
                 let is_development = is_development(&parsed);
-                found = Some(Expiry { not_after: end, is_development });
+                let begin = u64::try_from(parsed.validity().not_before.timestamp()).unwrap_or(0);
+                let begin = WallTime::from_unix_millis(begin.saturating_mul(1_000));
+                let lifetime = end.unix_millis().saturating_sub(begin.unix_millis());
+                let lifetime = Duration::from_millis(lifetime);
+                found = Some(Expiry { not_after: end, lifetime, is_development });
             }
             Some(found) => found.not_after = found.not_after.min(end),
         }
     }
     found.ok_or_else(unusable)
+}
+
+/// Whether the leaf of a PEM chain is for each of these names; `false` where it cannot be read.
+#[must_use]
+pub fn certifies(file: &Path, names: &[String]) -> bool {
+    let chain = tls::read_certificates(file).unwrap_or_default();
+    let known = chain.first().map(tls::names_in).unwrap_or_default();
+    names.iter().all(|name| known.contains(&name.to_ascii_lowercase()))
 }
 
 fn is_development(leaf: &X509Certificate<'_>) -> bool {
@@ -66,7 +81,6 @@ fn is_development(leaf: &X509Certificate<'_>) -> bool {
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::time::Duration;
 
     use rcgen::{CertificateParams, DnType, KeyPair, date_time_ymd};
 
@@ -81,6 +95,11 @@ mod tests {
         let made = ensure_development(folder.path(), &[], NOW).unwrap();
         let ours = expiry_of(&made.server).unwrap();
         assert!(ours.is_development);
+        assert_eq!(ours.lifetime.as_secs() / 86_400, 397);
+        let names = |names: &[&str]| names.iter().map(|it| (*it).to_owned()).collect::<Vec<_>>();
+        assert!(certifies(&made.server, &names(&["Localhost"])));
+        assert!(!certifies(&made.server, &names(&["localhost", "edge.example"])));
+        assert!(!certifies(&folder.path().join("nothing.pem"), &names(&["localhost"])));
         assert_eq!(ours.days_left(NOW), 396);
         assert_eq!(ours.days_left(NOW + Duration::from_secs(500 * 86_400)), 0);
 
