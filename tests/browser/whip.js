@@ -21,7 +21,9 @@ export class Whip {
     peer.ontrack = ({ streams, track }) => {
       this.ear = new Ear(streams[0] ?? new MediaStream([track]));
     };
-    this.microphone = await navigator.mediaDevices.getUserMedia({ audio: true });
+    this.microphone = await navigator.mediaDevices.getUserMedia({
+      audio: { echoCancellation: false, noiseSuppression: false, autoGainControl: false },
+    });
     const direction = options.direction ?? "sendrecv";
     const [track] = this.microphone.getAudioTracks();
     const sender = peer.addTransceiver(track, { direction });

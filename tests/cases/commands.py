@@ -62,7 +62,7 @@ def check_accepts_what_ships(box):
     edge = Edge(box, LOCAL_POLICY)
     done = edge.command("check", "--strict")
     check(done.returncode == 0, f"local.toml: {done.stdout}{done.stderr}")
-    check("1 trunks" in done.stdout and "0 warnings" in done.stdout, done.stdout)
+    check("2 trunks" in done.stdout and "0 warnings" in done.stdout, done.stdout)
     done = edge.command("check", REPOSITORY / "policies/example.toml", name="example")
     check(done.returncode == 0, f"example.toml: {done.stdout}{done.stderr}")
 
