@@ -105,8 +105,9 @@ fn local(plaintext: bool) -> Local {
         ptime: 20,
         plaintext,
         crypto: BTreeMap::new(),
-        dtls: vec![Attribute::new("setup", "passive")],
+        dtls: (0..16).map(|line| (line, vec![Attribute::new("setup", "passive")])).collect(),
         offer_protocol: Protocol::RtpSavp,
         offer_crypto: vec![ours.to_attribute()],
+        offer_dtls: vec![Attribute::new("setup", "actpass")],
     }
 }

@@ -10,11 +10,14 @@
 
 mod anchor;
 mod bencode;
+mod browser;
 mod calls;
 #[path = "../crypto.rs"]
 mod crypto;
 mod figure;
 mod floor;
+mod handshake;
+mod handshakes;
 mod machine;
 mod media;
 mod ng;
@@ -33,6 +36,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 
 use clap::{Parser, ValueEnum};
+use rtp::sdes::Suite;
 
 use crate::calls::Stage;
 use crate::figure::{Bar, Figure};
@@ -100,6 +104,12 @@ enum What {
     Floor,
     /// SRTP operations over the bare cryptography.
     Operations,
+    /// CPU per DTLS handshake, against OpenSSL.
+    Handshake,
+    /// Calls that stand beside DTLS handshakes.
+    Handshakes,
+    /// CPU per packet between DTLS-SRTP and SRTP with keys in SDP.
+    Dtls,
     /// Memory of a call.
     Memory,
     /// Calls that come and go beside calls that stand.
@@ -188,6 +198,7 @@ const MEASURES: &[(What, Measure)] = &[
     }),
     (What::Floor, Bench::floor),
     (What::Operations, Bench::operations),
+    (What::Handshake, Bench::handshake),
     (What::Srtp, |bench| {
         let steps = [(200, Bar::AtMost(0.35)), (500, Bar::AtMost(0.5))];
         bench.cpu("SRTP <-> RTP", Work::SrtpToPlain, &steps)
@@ -196,6 +207,15 @@ const MEASURES: &[(What, Measure)] = &[
         let steps = [(200, Bar::AtMost(0.35)), (500, Bar::AtMost(0.5))];
         bench.cpu("SRTP <-> SRTP", Work::SrtpToSrtp, &steps)
     }),
+    (What::Dtls, |bench| {
+        let (name, steps) = ("DTLS-SRTP (AES-GCM) <-> SRTP", [(200, Bar::AtMost(0.35))]);
+        bench.cpu(name, Work::DtlsToSrtp(Suite::AeadAes128Gcm), &steps)
+    }),
+    (What::Dtls, |bench| {
+        let (name, steps) = ("DTLS-SRTP (AES-CM) <-> SRTP", [(200, Bar::AtMost(0.35))]);
+        bench.cpu(name, Work::DtlsToSrtp(Suite::AesCm128HmacSha1_80), &steps)
+    }),
+    (What::Handshakes, |bench| Ok(vec![bench.handshakes(200, 200.0)?])),
     (What::Recode, |bench| bench.recode(150)),
     (What::Opus, |bench| bench.cpu("Opus <-> PCMU", Work::Opus, &[(16, Bar::None)])),
     (What::Opus, |bench| {

@@ -121,6 +121,7 @@ impl Anchor for Rtpengine {
     fn open(&mut self, call: u32, parties: &[Party; 2]) -> anyhow::Result<[Anchored; 2]> {
         let (call, [caller, callee]) = (format!("compare-{call}"), parties);
         let profile = if callee.key.is_some() { "RTP/SAVP" } else { "RTP/AVP" };
+        let is_browser = caller.browser.is_some();
         let mut offer = vec![
             ("command", "offer".into()),
             ("call-id", call.as_str().into()),
@@ -130,6 +131,10 @@ impl Anchor for Rtpengine {
             ("replace", Value::words(&["origin", "session-connection"])),
             ("ICE", "remove".into()),
         ];
+        if is_browser {
+            // It leaves the handshake to the browser, and speaks to it by one port.
+            offer.extend([("DTLS", "passive".into()), ("rtcp-mux", Value::words(&["demux"]))]);
+        }
         if caller.codec != callee.codec {
             let (from, to) = (caller.codec.name(), target(callee.codec));
             let codecs = [("transcode", Value::words(&[&to])), ("mask", Value::words(&[from]))];
@@ -137,10 +142,11 @@ impl Anchor for Rtpengine {
         }
         let offered = self.request(Value::map(offer))?;
         let suite = |party: &Party| party.key.as_ref().map(KeySalt::suite);
-        let (to_callee, line) = read(sdp(&offered)?, suite(callee))?;
+        let (to_callee, line, peer) = read(sdp(&offered)?, suite(callee))?;
         let tag = line.as_ref().map_or(1, |line| line.tag);
-        let for_callee = Anchored { address: to_callee, key: line.map(|line| line.key) };
-        let answer = Value::map([
+        let key = line.map(|line| line.key);
+        let for_callee = Anchored { address: to_callee, key, peer };
+        let mut answer = vec![
             ("command", "answer".into()),
             ("call-id", call.as_str().into()),
             ("from-tag", "caller".into()),
@@ -148,10 +154,13 @@ impl Anchor for Rtpengine {
             ("sdp", describe(callee, tag).as_str().into()),
             ("replace", Value::words(&["origin", "session-connection"])),
             ("ICE", "remove".into()),
-        ]);
-        let answered = self.request(answer)?;
-        let (address, line) = read(sdp(&answered)?, suite(caller))?;
-        let for_caller = Anchored { address, key: line.map(|line| line.key) };
+        ];
+        if is_browser {
+            answer.push(("DTLS", "passive".into()));
+        }
+        let answered = self.request(Value::map(answer))?;
+        let (address, line, peer) = read(sdp(&answered)?, suite(caller))?;
+        let for_caller = Anchored { address, key: line.map(|line| line.key), peer };
         Ok([for_caller, for_callee])
     }
 

@@ -4,11 +4,12 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{ChildStdin, ChildStdout, Command, Stdio};
 
 use anyhow::{Context as _, bail};
+use loadgen::browser::{Credentials, Fingerprint, Peer};
 use rtp::sdes::CryptoLine;
 
 use crate::anchor::{Anchor, Anchored, Party};
 use crate::process::Process;
-use crate::server::{Answer, PORTS, Request, Side};
+use crate::server::{Answer, BrowserSide, PORTS, Request, Side};
 
 /// A running relay.
 pub(crate) struct Callgate {
@@ -79,13 +80,25 @@ impl Anchor for Callgate {
                 line.to_attribute().expose().clone()
             }),
             complexity: party.complexity,
+            browser: party.browser.as_ref().map(|it| {
+                BrowserSide::of(&it.credentials, it.certificate.fingerprint().to_string())
+            }),
         });
         let Answer::Opened(sides) = self.request(&Request::Open { call, parties })? else {
             bail!("callgate's relay answers something else");
         };
         let anchored = |side: Side| -> anyhow::Result<Anchored> {
             let key = side.crypto.map(|value| CryptoLine::parse(&value)).transpose()?;
-            Ok(Anchored { address: side.address, key: key.map(|line| line.key) })
+            let peer = side.browser.map(|it| {
+                anyhow::Ok(Peer {
+                    address: side.address,
+                    credentials: Some(Credentials::parse(&it.ufrag, &it.pwd)?),
+                    fingerprint: Fingerprint::parse(&it.fingerprint).context("fingerprint")?,
+                    is_passive: true,
+                })
+            });
+            let key = key.map(|line| line.key);
+            Ok(Anchored { address: side.address, key, peer: peer.transpose()? })
         };
         let [first, second] = sides;
         Ok([anchored(first)?, anchored(second)?])

@@ -11,11 +11,12 @@ use anyhow::{Context as _, bail};
 use audio::Codec;
 use base::{CallId, LegId, Random, SeededRandom, SessionId};
 use media::{
-    Direction, Format, KeyForm, LegPlan, MediaEvent, Need, Protection, Purpose, Reserved, Rule,
-    SourceIdentity, TelephoneEvent,
+    Direction, DtlsBackend, DtlsRole, Fingerprint, Format, Handshake, KeyForm, LegPlan, MediaEvent,
+    Need, Protection, Purpose, Reserved, Rule, SourceIdentity, TelephoneEvent,
 };
 use relay::driver::DriverChoice;
 use relay::{Command, EventSink, Relay, RelayConfig, RelayHandle};
+use rtp::ice::Credentials;
 use rtp::sdes::{CryptoLine, KeySalt};
 use serde::{Deserialize, Serialize};
 
@@ -50,6 +51,24 @@ pub(crate) struct Side {
     pub(crate) crypto: Option<String>,
     /// Of Opus, 0 to 10, where it is not what the plan says.
     pub(crate) complexity: Option<u8>,
+    /// Keys come from a handshake, in place of `crypto`.
+    pub(crate) browser: Option<Box<BrowserSide>>,
+}
+
+/// What both sides of a browser's leg tell of themselves.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct BrowserSide {
+    pub(crate) ufrag: String,
+    pub(crate) pwd: String,
+    /// The value of `a=fingerprint`.
+    pub(crate) fingerprint: String,
+}
+
+impl BrowserSide {
+    pub(crate) fn of(credentials: &Credentials, fingerprint: String) -> Box<Self> {
+        let (ufrag, pwd) = (credentials.ufrag.clone(), credentials.pwd.expose().clone());
+        Box::new(Self { ufrag, pwd, fingerprint })
+    }
 }
 
 /// A line out.
@@ -80,7 +99,8 @@ impl EventSink for Sink {
 /// Serves until its input ends.
 pub(crate) fn serve(workers: usize) -> anyhow::Result<()> {
     let (sender, events) = sync_channel(EVENTS);
-    let config = RelayConfig { workers, ports: PORTS, seed: 1, driver: DriverChoice::Auto };
+    let driver = DriverChoice::Auto;
+    let config = RelayConfig { workers, ports: PORTS, seed: 1, driver, ice_tcp: None };
     let relay = Relay::start(&config, |_| Box::new(Sink(sender.clone())))?;
     let mut desk = Desk {
         relay: relay.handle(),
@@ -126,8 +146,9 @@ impl Desk {
 
     fn open(&mut self, call: u32, parties: &[Side; 2]) -> anyhow::Result<[Side; 2]> {
         let sessions = [0, 1].map(|index| SessionId::new(u64::from(call), index));
-        let need = Need { bind: IpAddr::V4(Ipv4Addr::LOCALHOST), separate_rtcp: true, dtls: false };
-        for session in sessions {
+        for (session, party) in sessions.into_iter().zip(parties) {
+            let (bind, dtls) = (IpAddr::V4(Ipv4Addr::LOCALHOST), party.browser.is_some());
+            let need = Need { bind, separate_rtcp: !dtls, dtls };
             self.relay.command(session, Command::Reserve(need))?;
         }
         let reserved = [self.reserved(sessions[0])?, self.reserved(sessions[1])?];
@@ -137,11 +158,13 @@ impl Desk {
             let suite = line.as_ref().map(|line| line.key.suite());
             suite.map(|suite| KeySalt::generate(suite, &mut self.random))
         });
+        let ours = [0, 1].map(|_| Credentials::random(&mut self.random));
         let mut plans = [0, 1].map(|index| {
             let keys = crypto[index].as_ref().map(|line| &line.key).zip(keys[index].as_ref());
-            self.plan(LegId { call: id, index: index as u8 }, &parties[index], keys)
+            let protection = protection(&parties[index], keys, &ours[index])?;
+            self.plan(LegId { call: id, index: index as u8 }, &parties[index], protection)
         });
-        let [Ok(first), Ok(second)] = &mut plans else { bail!("unknown codec") };
+        let [Ok(first), Ok(second)] = &mut plans else { bail!("a party that is not understood") };
         let rule = Rule { keys_from: KeyForm::Events, keys_to: KeyForm::Events };
         let (mut there, mut back) =
             (media::between(first, second, rule), media::between(second, first, rule));
@@ -158,6 +181,10 @@ impl Desk {
             address: reserved[index].rtp,
             codec: parties[index].codec.clone(),
             complexity: None,
+            browser: reserved[index]
+                .fingerprint
+                .as_ref()
+                .map(|it| BrowserSide::of(&ours[index], it.to_string())),
             crypto: keys[index].as_ref().map(|key| {
                 let line = CryptoLine { tag: 1, key: key.clone() };
                 line.to_attribute().expose().clone()
@@ -180,30 +207,17 @@ impl Desk {
         }
     }
 
-    /// A leg's plan; the keys are the party's and ours.
-    fn plan(
-        &mut self,
-        leg: LegId,
-        side: &Side,
-        keys: Option<(&KeySalt, &KeySalt)>,
-    ) -> anyhow::Result<LegPlan> {
+    /// A leg's plan.
+    fn plan(&mut self, leg: LegId, side: &Side, protection: Protection) -> anyhow::Result<LegPlan> {
         let codec = Codec::from_name(&side.codec).context("unknown codec")?;
         let payload_type = codec.payload_type().unwrap_or(OPUS);
         let format = Format { codec, payload_type, packet_ms: 20, dtx: false, bitrate: 0 };
-        let protection = match keys {
-            Some((theirs, ours)) => Protection::Srtp {
-                suite: theirs.suite(),
-                send: ours.clone(),
-                receive: theirs.clone(),
-            },
-            None => Protection::Plain { from: vec!["127.0.0.0/8".parse()?] },
-        };
-        let mut remote_rtcp = side.address;
-        remote_rtcp.set_port(side.address.port() + 1);
+        let rtcp_port = side.address.port().saturating_add(1);
+        let remote_rtcp = SocketAddr::new(side.address.ip(), rtcp_port);
         Ok(LegPlan {
             leg,
             remote: side.address,
-            remote_rtcp: Some(remote_rtcp),
+            remote_rtcp: side.browser.is_none().then_some(remote_rtcp),
             direction: Direction::BOTH,
             protection,
             send: Some(format),
@@ -218,6 +232,30 @@ impl Desk {
             purpose: Purpose::Bridge(None),
         })
     }
+}
+
+/// How a leg is protected; the keys are the party's and ours.
+fn protection(
+    side: &Side,
+    keys: Option<(&KeySalt, &KeySalt)>,
+    ours: &Credentials,
+) -> anyhow::Result<Protection> {
+    if let Some(browser) = &side.browser {
+        let (hash, value) = browser.fingerprint.split_once(' ').context("fingerprint")?;
+        return Ok(Protection::Dtls(Box::new(Handshake {
+            role: DtlsRole::Passive,
+            peer: Fingerprint::parse(hash, value)?,
+            backend: DtlsBackend::Dimpl,
+            local: ours.clone(),
+            remote: Credentials::parse(&browser.ufrag, &browser.pwd)?,
+        })));
+    }
+    Ok(match keys {
+        Some((theirs, ours)) => {
+            Protection::Srtp { suite: theirs.suite(), send: ours.clone(), receive: theirs.clone() }
+        }
+        None => Protection::Plain { from: vec!["127.0.0.0/8".parse()?] },
+    })
 }
 
 fn crypto(side: &Side) -> anyhow::Result<Option<CryptoLine>> {

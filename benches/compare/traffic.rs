@@ -7,15 +7,18 @@ use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::ops::Range;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use audio::{Codec, Encoder, OpusSettings, Resampler, SampleRate};
 use base::SeededRandom;
 use benches::rig::cpu;
 use benches::rig::generator::{Generator, Load, Seen, Stream};
+use loadgen::browser::{Certificate, Credentials};
 use rtp::sdes::{KeySalt, Suite};
 use webrtc_srtp::context::Context as Srtp;
 use webrtc_srtp::protection_profile::ProtectionProfile;
 
-use crate::anchor::{Anchor, Anchored, Party};
+use crate::anchor::{Anchor, Anchored, Browser, Party};
+use crate::browser::{self, Path};
 
 /// From so many calls on a refusal means that the anchor is full.
 const FULL: usize = 500;
@@ -37,23 +40,39 @@ pub(crate) enum Work {
     Opus,
     /// The same at the complexity that rtpengine works at.
     OpusAlike,
+    /// G.711 u-law, DTLS-SRTP of the caller under this profile, SRTP with keys in SDP of the callee.
+    DtlsToSrtp(Suite),
 }
 
 impl Work {
-    fn parties(self, addresses: [SocketAddr; 2], random: &mut SeededRandom) -> [Party; 2] {
+    fn parties(
+        self,
+        addresses: [SocketAddr; 2],
+        certificate: &Certificate,
+        random: &mut SeededRandom,
+    ) -> [Party; 2] {
         let codec = match self {
-            Self::Plain | Self::SrtpToPlain | Self::SrtpToSrtp => Codec::Pcmu,
+            Self::Plain | Self::SrtpToPlain | Self::SrtpToSrtp | Self::DtlsToSrtp(_) => Codec::Pcmu,
             Self::Recode => Codec::Pcma,
             Self::Opus | Self::OpusAlike => Codec::Opus,
         };
         let is_secure = [
             matches!(self, Self::SrtpToPlain | Self::SrtpToSrtp),
-            matches!(self, Self::SrtpToSrtp),
+            matches!(self, Self::SrtpToSrtp | Self::DtlsToSrtp(_)),
         ];
+        let browser = |side: usize, random: &mut SeededRandom| match (self, side) {
+            (Self::DtlsToSrtp(suite), 0) => Some(Browser {
+                credentials: Credentials::random(random),
+                certificate: certificate.clone(),
+                suite,
+            }),
+            _ => None,
+        };
         [0, 1].map(|side| Party {
             address: addresses[side],
             codec: [Codec::Pcmu, codec][side],
             key: is_secure[side].then(|| KeySalt::generate(SUITES[side], random)),
+            browser: browser(side, random),
             complexity: (self == Self::OpusAlike).then_some(ALIKE),
         })
     }
@@ -151,6 +170,8 @@ pub(crate) struct Traffic<'a> {
     voices: Vec<Voice>,
     is_secure: bool,
     speech: &'a Speech,
+    /// Browsers' paths, which close when nobody checks them.
+    paths: Vec<(usize, Path)>,
     /// Held open, so that RTCP meets no closed port.
     _rtcp: Vec<UdpSocket>,
 }
@@ -181,12 +202,14 @@ impl<'a> Traffic<'a> {
             addresses.push(socket.local_addr()?);
         }
         let mut random = SeededRandom::new(u64::from(calls.start) + 1);
-        let (mut streams, mut voices) = (Vec::new(), Vec::new());
+        let certificate = Certificate::generate()?;
+        let (mut streams, mut voices, mut paths) = (Vec::new(), Vec::new(), Vec::new());
         let mut opened = calls.start..calls.start;
         for call in calls {
             // The first two sockets are read, the others are not.
             let pair = if (call - opened.start).is_multiple_of(sample) { 0 } else { 2 };
-            let parties = work.parties([addresses[pair], addresses[pair + 1]], &mut random);
+            let addresses = [addresses[pair], addresses[pair + 1]];
+            let parties = work.parties(addresses, &certificate, &mut random);
             let anchored = match anchor.open(call, &parties) {
                 Ok(anchored) => anchored,
                 Err(_) if sample > 1 && opened.len() > FULL => break,
@@ -194,6 +217,13 @@ impl<'a> Traffic<'a> {
             };
             opened.end = call + 1;
             check_keys(&parties, &anchored)?;
+            let mut keys = parties.each_ref().map(|party| party.key.clone());
+            for side in [0, 1] {
+                let Some(browser) = &parties[side].browser else { continue };
+                let peer = anchored[side].peer.as_ref().context("no handshake is offered")?;
+                keys[side] = Some(browser::shake(&ends.sockets[pair + side], browser, peer)?);
+                paths.extend(Path::of(browser, peer).map(|path| (pair + side, path)));
+            }
             for (from, to) in [(0, 1), (1, 0)] {
                 let codec = parties[from].codec;
                 streams.push(Stream {
@@ -204,7 +234,7 @@ impl<'a> Traffic<'a> {
                     payload: 160,
                     ticks: codec.clock_rate() / 50,
                 });
-                let srtp = parties[from].key.as_ref().map(protector).transpose()?;
+                let srtp = keys[from].as_ref().map(protector).transpose()?;
                 // Not all at the same word.
                 voices.push(Voice { codec, at: voices.len() * 7, srtp });
             }
@@ -214,12 +244,26 @@ impl<'a> Traffic<'a> {
         let (process, calls) = (anchor.process(), opened);
         let is_secure = voices.iter().any(|voice| voice.srtp.is_some());
         let rtcp = ends.rtcp;
-        Ok(Self { process, calls, sample, generator, voices, is_secure, speech, _rtcp: rtcp })
+        Ok(Self {
+            process,
+            calls,
+            sample,
+            generator,
+            voices,
+            is_secure,
+            speech,
+            paths,
+            _rtcp: rtcp,
+        })
     }
 
     /// Sends through the first `calls` calls and measures.
     pub(crate) fn run(&mut self, calls: u32, load: &Load) -> anyhow::Result<Seen> {
         let process = self.process;
+        for (socket, path) in &self.paths {
+            // Well before thirty seconds without a check have passed (RFC 7675).
+            self.generator.send_now(*socket, path.address, &path.check())?;
+        }
         self.generator.use_streams(calls as usize * 2);
         self.generator.forget();
         let mut tested = || cpu::of_process(process);
@@ -261,6 +305,7 @@ impl Voice {
 fn protector(key: &KeySalt) -> anyhow::Result<Srtp> {
     let profile = match key.suite() {
         Suite::AesCm128HmacSha1_32 => ProtectionProfile::Aes128CmHmacSha1_32,
+        Suite::AeadAes128Gcm => ProtectionProfile::AeadAes128Gcm,
         _ => ProtectionProfile::Aes128CmHmacSha1_80,
     };
     Ok(Srtp::new(key.key(), key.salt(), profile, None, None)?)

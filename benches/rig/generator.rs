@@ -304,6 +304,16 @@ impl Generator {
         }
     }
 
+    /// Sends a datagram by one of the sockets that is no part of any stream.
+    ///
+    /// # Errors
+    /// Where there is no such socket, or it fails.
+    pub fn send_now(&self, socket: usize, to: SocketAddr, datagram: &[u8]) -> io::Result<()> {
+        let socket = self.sockets.get(socket).ok_or(io::ErrorKind::InvalidInput)?;
+        rustix::net::sendto(socket, datagram, SendFlags::empty(), &to)?;
+        Ok(())
+    }
+
     /// Runs a load. `tested` reads the CPU time of what is measured (see [`cpu`]); it is asked at
     /// both ends of the measured part.
     ///

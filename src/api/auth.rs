@@ -4,6 +4,9 @@ use std::sync::Arc;
 
 use base::{Personal, Secret, WallTime};
 
+/// The realm of every challenge, which the passwords of accounts are hashed with.
+pub use vault::access::REALM;
+
 /// Somebody who has proved who they are.
 #[derive(Clone, Debug)]
 pub enum Who {
@@ -52,4 +55,138 @@ pub trait Credentials: Send + Sync + 'static {
     /// token by its id, whose password is the token (MD5, since SIP.js and JsSIP know nothing else;
     /// only over WSS).
     fn digest(&self, user: &str, realm: &str, now: WallTime) -> Option<(Who, Ha1)>;
+
+    /// Notes that the answer to a digest challenge was right; a bearer is noted with its check.
+    fn came_in(&self, _who: &Who, _now: WallTime) {}
+}
+
+/// The vault's keys, tokens and accounts.
+#[derive(Clone, Debug)]
+pub struct VaultCredentials(vault::Keys);
+
+impl VaultCredentials {
+    /// Those of `keys`.
+    #[must_use]
+    pub const fn new(keys: vault::Keys) -> Self {
+        Self(keys)
+    }
+}
+
+impl Credentials for VaultCredentials {
+    fn bearer(&self, secret: &str, now: WallTime) -> Option<Who> {
+        if let Some(key) = self.0.key(secret, now) {
+            return Some(Who::Key { id: key.id.to_string(), can_write: !key.read_only });
+        }
+        Some(Who::Token(Arc::new(self.0.token(secret, now)?.into())))
+    }
+
+    fn digest(&self, user: &str, realm: &str, now: WallTime) -> Option<(Who, Ha1)> {
+        if let Ok(id) = user.parse() {
+            let (token, secret) = self.0.token_by_id(id, now)?;
+            let hashes = vault::Hashes::of(user, realm, secret.expose());
+            return Some((Who::Token(Arc::new(token.into())), Ha1(hashes.md5)));
+        }
+        let (account, hashes) = self.0.account(user, realm)?;
+        Some((Who::Account { name: account.name }, Ha1(hashes.md5)))
+    }
+
+    fn came_in(&self, who: &Who, now: WallTime) {
+        match who {
+            Who::Account { name } => self.0.account_used(name.expose(), now),
+            Who::Token(token) => {
+                if let Ok(id) = token.id.parse() {
+                    self.0.token_used(id, now);
+                }
+            }
+            // Noted with its check.
+            Who::Key { .. } => {}
+        }
+    }
+}
+
+impl From<vault::Token> for BrowserToken {
+    fn from(token: vault::Token) -> Self {
+        let vault::Token { id, called, origin, name, created: _, expires } = token;
+        Self { id: id.to_string(), called, origin, name, expires }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::time::Duration;
+
+    use base::{Clock, Instant, WorkspaceId};
+    use vault::{KeyTerms, Keys, Retention, TokenTerms, Vault, VaultConfig};
+
+    use super::*;
+
+    pub(crate) const NOW: WallTime = WallTime::from_unix_millis(1_795_392_000_000);
+
+    /// A clock that stands still.
+    pub(crate) struct StoppedClock;
+
+    impl Clock for StoppedClock {
+        fn now(&self) -> Instant {
+            Instant::ZERO
+        }
+        fn wall(&self) -> WallTime {
+            NOW
+        }
+    }
+
+    /// A vault in a folder of its own.
+    pub(crate) struct Place {
+        pub(crate) vault: Vault,
+        pub(crate) config: VaultConfig,
+        _folder: tempfile::TempDir,
+    }
+
+    impl Place {
+        pub(crate) fn new() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let config = VaultConfig {
+                data: folder.path().join("data"),
+                key_file: folder.path().join("keys/callgate.key"),
+                audit_heads: folder.path().join("heads"),
+                workspace: WorkspaceId::new("default"),
+                retention: Retention::default(),
+            };
+            let vault = Vault::open(config.clone(), StoppedClock, Box::new(|_| {})).unwrap();
+            Self { vault, config, _folder: folder }
+        }
+
+        pub(crate) fn keys(&self) -> Keys {
+            self.vault.handle().keys()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_bearer_is_a_key_or_a_token_and_a_digest_user_a_token_or_an_account() {
+        let place = Place::new();
+        let keys = place.keys();
+        let credentials = VaultCredentials::new(keys.clone());
+        let who = || "operator:tester".to_owned();
+        let terms = KeyTerms { read_only: true, ..KeyTerms::named("looks") };
+        let key = keys.create_key(terms, who()).await.unwrap();
+        let found = credentials.bearer(key.secret.expose(), NOW).unwrap();
+        assert!(matches!(found, Who::Key { can_write: false, id } if id == key.key.id.to_string()));
+
+        let terms = TokenTerms { called: Some("reception".into()), ..TokenTerms::default() };
+        let token = keys.create_token(terms, who()).await.unwrap();
+        let (id, secret) = (token.token.id.to_string(), token.secret.expose());
+        let Some(Who::Token(found)) = credentials.bearer(secret, NOW) else { panic!() };
+        assert_eq!((found.id.as_str(), found.called.as_deref()), (&*id, Some("reception")));
+        let (_, ha1) = credentials.digest(&id, "callgate", NOW).unwrap();
+        assert_eq!(ha1.0, vault::Hashes::of(&id, "callgate", secret).md5);
+        assert!(credentials.digest(&id, "callgate", NOW + Duration::from_secs(3_600)).is_none());
+
+        let password = keys.set_account("alice", "callgate", None, who()).await.unwrap();
+        let (found, ha1) = credentials.digest("alice", "callgate", NOW).unwrap();
+        assert!(matches!(&found, Who::Account { name } if name.expose() == "alice"));
+        assert_eq!(ha1.0, vault::Hashes::of("alice", "callgate", password.expose()).md5);
+        assert!(credentials.digest("alice", "other", NOW).is_none());
+        assert!(credentials.bearer(password.expose(), NOW).is_none());
+        credentials.came_in(&found, NOW);
+        assert_eq!(keys.accounts()[0].last_used, Some(NOW));
+    }
 }

@@ -9,3 +9,27 @@
 #![forbid(unsafe_code)]
 
 pub mod auth;
+pub mod console;
+mod cors;
+mod fields;
+mod guard;
+pub mod keys;
+pub mod live;
+mod problem;
+mod rates;
+mod random;
+mod redirect;
+mod server;
+mod strict;
+mod tasks;
+mod tokens;
+mod whip;
+mod wss;
+
+pub use cors::{NotAnOrigin, Origin, Origins};
+pub use guard::{Events, Guard, Peer, SharedClock};
+pub use problem::Problem;
+pub use redirect::Challenges;
+pub use server::{Api, ApiConfig, ApiError, IceServer, Parts};
+pub use wss::door::{Door, House, Verdict, Why};
+pub use wss::{Binding, Registrar};

@@ -235,6 +235,20 @@ events! {
         /// Whether it differs from an earlier one.
         moved: bool,
     }
+    /// A leg's DTLS handshake has failed: it can never be heard.
+    MediaUnsecured "media.unsecured" Warn {
+        /// The leg.
+        leg: LegId,
+        /// What failed, as in `dtls.fingerprint`.
+        code: &'static str,
+    }
+    /// A leg's DTLS handshake is complete: its media flows from now on.
+    MediaSecured "media.secured" Info {
+        /// The leg.
+        leg: LegId,
+        /// The SRTP suite that was agreed on.
+        suite: &'static str,
+    }
     /// A leg's quality so far or at the end.
     MediaReported "relay.session.reported" Debug {
         /// The leg.
@@ -351,12 +365,29 @@ events! {
         /// Days left; 0 once it has expired.
         days: u32,
     }
-    /// Development certificates were made anew.
+    /// A certificate was made or got anew.
     CertificateRenewed "transport.certificate.renewed" Info {}
+    /// The authority of ACME gave no certificate; the log says why.
+    CertificateRefused "transport.certificate.refused" Warn {}
     /// A trunk sends faster than its messages are handled: its connection is not read for a while.
     TrunkHeldBack "edge.trunk.held_back" Warn {
         /// The trunk.
         trunk: TrunkName,
+    }
+    /// A key or token was sent in plaintext, to the port that only redirects: it is to be revoked.
+    KeyExposed "api.key_exposed" Warn {}
+    /// Somebody showed a key, a token or a password that does not hold.
+    LoginRefused "api.login.refused" Warn {
+        /// `bearer` or `digest`.
+        how: &'static str,
+        /// Whether it was not looked at, after too many wrong ones of its source.
+        is_held_back: bool,
+    }
+    /// A WebSocket of SIP ended for a reason of ours.
+    WebSocketClosed "api.websocket.closed" Info {
+        /// `unproved`, `flood`, `malformed`, `too_large`, `idle`, `expired`, `replaced`, `slow`,
+        /// `drain` or `local`.
+        cause: &'static str,
     }
     /// A queue was full and something was left out.
     QueueFull "edge.queue.full" Warn {

@@ -110,6 +110,10 @@ limits! {
     RELAY_PARCELS "relay.parcels" 16 "three frames of a late worker in packets of 10 ms, and keys",
     /// Longest press of a key that is made anew for another leg, in milliseconds.
     RELAY_PRESS_MS "relay.press_ms" 10_000 "menus ask to hold a key for some seconds at most; whoever holds one may go without a word",
+    /// DTLS datagrams of one session in a tenth of a second.
+    RELAY_DTLS_DATAGRAMS "relay.dtls_datagrams" 32 "a flight of ten records, one to a datagram, repeated twice; the thread of handshakes is everybody's",
+    /// Packets of one session that wait for the keys of its handshake.
+    RELAY_EARLY_PACKETS "relay.early_packets" 16 "a third of a second at 20 ms: our thread of handshakes takes some milliseconds longer than the peer",
     /// Ports tried before a reservation fails.
     RELAY_PORT_TRIES "relay.port_tries" 64 "taken ports stand alone; a worker may not scan for long",
     /// DTLS handshakes under way at one time.
@@ -203,6 +207,8 @@ limits! {
     TRANSPORT_HEALTH "transport.health" 16_384 "four servers of every trunk that a policy may hold",
     /// Incoming connections that may serve for requests of ours.
     TRANSPORT_ALIASES "transport.aliases" 8_192 "equal to transport.connections",
+    /// How long no certificate is asked for after a failure, in milliseconds.
+    ACME_RETRY_MS "acme.retry_ms" 3_600_000 "authorities allow about five failures an hour",
     /// Answers kept by the resolver.
     TRANSPORT_DNS_CACHE "transport.dns_cache" 8_192 "NAPTR, SRV and addresses of every trunk's servers; a few hundred bytes each",
     /// Records taken from one DNS answer.
@@ -232,10 +238,102 @@ limits! {
 
     /// Sources whose rates are counted apart.
     TRANSPORT_RATED_SOURCES "transport.rated_sources" 65_536 "4 MB; the rest share one place, which a spoofing flood fills for itself",
+
+    // api
+    /// Largest head of an HTTP request.
+    API_HEAD_BYTES "api.head_bytes" 16_384 "a browser with many cookies sends 4 KB; ours are told to send none",
+    /// Most header lines of an HTTP request.
+    API_HEADERS "api.headers" 64 "Chromium sends about 20",
+    /// Longest wait for the head of the next HTTP request, in milliseconds.
+    API_HEAD_MS "api.head_ms" 15_000 "a slow mobile link needs two seconds; whoever stays silent opens a new connection in one round trip",
+    /// Longest wait for the body of an HTTP request, in milliseconds.
+    API_BODY_MS "api.body_ms" 10_000 "32 KB at 100 kb/s take three seconds",
+    /// Requests on one HTTP connection, after which it is closed.
+    API_CONNECTION_REQUESTS "api.connection_requests" 1_000 "a page that asks each second opens a connection each quarter of an hour",
+    /// Wrong keys, tokens and passwords of one source per minute, after which none is looked at.
+    API_WRONG_TRIES "api.wrong_tries" 20 "a person mistypes a few; at this rate a password of eight letters lasts for ten thousand years",
+    /// Sources whose wrong tries are counted.
+    API_RATED_SOURCES "api.rated_sources" 16_384 "about one megabyte; the rest share one place",
+    /// Longest origin in the list of those that may call.
+    API_ORIGIN_BYTES "api.origin_bytes" 300 "a host name has 253 bytes at most",
+    /// Largest JSON body of a request about keys, tokens and accounts.
+    API_JSON_BYTES "api.json_bytes" 16_384 "their longest fields together are below 2 KB",
+    /// Keys whose requests are counted.
+    API_RATED_KEYS "api.rated_keys" 1_024 "more than vault.api_keys",
+    /// People signed in at the console.
+    API_CONSOLE_SESSIONS "api.console_sessions" 1_024 "everybody of a large owner, in several browsers",
+    /// How long one stays signed in, in milliseconds.
+    API_CONSOLE_SESSION_MS "api.console_session_ms" 43_200_000 "a working day of twelve hours",
+    /// Largest form that the console takes.
+    API_FORM_BYTES "api.form_bytes" 1_024 "an API key is 54 characters",
+    /// Pages that follow calls at one time.
+    API_LIVE_FOLLOWERS "api.live_followers" 512 "some people with several calls open each; one holds a connection",
+    /// What happened in a call that waits for one page.
+    API_LIVE_EVENTS "api.live_events" 64 "a minute of a lively conversation",
+    /// How often a page that follows a call hears that the edge is there, in milliseconds.
+    API_LIVE_ALIVE_MS "api.live_alive_ms" 15_000 "proxies close what is silent for 30 s or more",
+    /// Recordings that are being unsealed for the console at one time.
+    API_PLAYERS "api.players" 4 "an hour of recording is some 20 MB in memory and two seconds of CPU",
+    /// How long a page of the console waits for the vault's queue, in milliseconds.
+    API_SETTLE_MS "api.settle_ms" 1_000 "a batch takes some milliseconds; of a vault that fails, what is there is shown",
+    /// Calls on one page of the console.
+    API_CALLS_PER_PAGE "api.calls_per_page" 50 "what a person reads before looking for something else",
+    /// WHIP sessions at one time.
+    API_WHIP_SESSIONS "api.whip_sessions" 4_096 "more browser calls than one machine carries; each holds about 30 KB",
+    /// How long a WHIP POST waits for the answer of who is called, in milliseconds.
+    API_WHIP_ANSWER_MS "api.whip_answer_ms" 120_000 "browsers give a request up after five minutes, proxies after two; nobody lets it ring for longer",
+    /// How long a WHIP PATCH or DELETE waits for the calls, in milliseconds.
+    API_WHIP_STEP_MS "api.whip_step_ms" 10_000 "a step within the edge takes milliseconds",
+    /// Largest fragment of candidates in a WHIP PATCH.
+    API_FRAGMENT_BYTES "api.fragment_bytes" 16_384 "a hundred candidates of 120 bytes",
+    /// Most lines of such a fragment.
+    API_FRAGMENT_LINES "api.fragment_lines" 256 "a browser gathers some dozen candidates",
+    /// Browser tokens whose use is remembered until they expire.
+    API_TOKENS "api.tokens" 65_536 "about 10 MB; each belongs to a session that was opened",
+    /// Open WebSockets of SIP.
+    API_WEBSOCKETS "api.websockets" 8_192 "equal to transport.connections",
+    /// Longest silence of a WebSocket, in milliseconds; half of it later we ask for a pong.
+    API_WEBSOCKET_IDLE_MS "api.websocket_idle_ms" 120_000 "browsers cannot ping, but answer; NATs forget a silent TCP connection after some minutes",
+    /// How long a WebSocket may stay without proof of who is there, in milliseconds.
+    API_WEBSOCKET_PROOF_MS "api.websocket_proof_ms" 30_000 "SIP.js and JsSIP register at once",
+    /// Read buffer of a WebSocket, in bytes.
+    API_WEBSOCKET_BUFFER "api.websocket_buffer" 4_096 "a REGISTER is below 1 KB, an INVITE takes two reads; thousands are idle",
+    /// Messages of one WebSocket per second, over ten seconds.
+    API_WEBSOCKET_MESSAGES "api.websocket_messages" 50 "a person's client sends a dozen while a call begins",
+    /// Messages that cannot be read, after which a WebSocket is closed.
+    API_WEBSOCKET_FAULTS "api.websocket_faults" 8 "an honest client sends none",
+    /// How long a nonce is good, in milliseconds.
+    API_NONCE_MS "api.nonce_ms" 300_000 "a client that has one old registers in one round trip more",
+    /// Addresses that one account is registered with at one time.
+    API_BINDINGS_PER_ACCOUNT "api.bindings_per_account" 10 "a person has a few devices and tabs",
+    /// Registered addresses of all accounts.
+    API_BINDINGS "api.bindings" 16_384 "two for each WebSocket",
+    /// Shortest registration, in seconds.
+    API_REGISTER_MIN_S "api.register_min_s" 60 "the connection tells at once when the browser is gone; refreshes more often are load only",
+    /// Longest registration, in seconds.
+    API_REGISTER_MAX_S "api.register_max_s" 3_600 "RFC 3261 section 10.2.1.1 suggests an hour",
     /// Routes of one leg on which ICE checks were proved.
     ICE_PAIRS "ice.pairs" 16 "two families, UDP and TCP, before and after a change of network, twice",
+    /// Longest wait for the first ICE check of a plan's credentials, in milliseconds.
+    ICE_FIRST_CHECK_MS "ice.first_check_ms" 30_000 "a browser begins within a second of our answer; as long as ice.consent_ms",
     /// Longest time without an ICE check before the path is taken as lost, in milliseconds.
     ICE_CONSENT_MS "ice.consent_ms" 30_000 "RFC 7675 section 5.1",
+    /// Changes of the route that media takes in a second.
+    ICE_SELECTIONS_PER_SECOND "ice.selections_per_second" 8 "a browser that tries its candidates makes two or three; each costs a system call and an event",
+    /// Connections of ICE-TCP at one time.
+    ICE_TCP_CONNECTIONS "ice.tcp_connections" 1_024 "a quarter of relay.sessions: few networks block UDP",
+    /// Connections of ICE-TCP of one address, of IPv6 of one /64.
+    ICE_TCP_CONNECTIONS_PER_SOURCE "ice.tcp_connections_per_source" 64 "an office behind one address, each browser with one or two",
+    /// Connections of ICE-TCP of one session.
+    ICE_TCP_CONNECTIONS_PER_SESSION "ice.tcp_connections_per_session" 4 "two families, before and after a change of network",
+    /// Connections of ICE-TCP accepted in a second; more wait in the kernel.
+    ICE_TCP_ACCEPTS_PER_SECOND "ice.tcp_accepts_per_second" 200 "as many as handshakes; each asks all workers once",
+    /// How long a connection of ICE-TCP may take to prove whose it is, in milliseconds.
+    ICE_TCP_FIRST_MS "ice.tcp_first_ms" 5_000 "a browser checks as soon as it is connected; a lost segment takes three seconds at most",
+    /// Datagrams that wait to be sent on one connection of ICE-TCP.
+    ICE_TCP_QUEUE "ice.tcp_queue" 50 "a second of sound at 20 ms; older is of no use in a conversation",
+    /// Datagrams read from one connection of ICE-TCP in a tenth of a second.
+    ICE_TCP_DATAGRAMS "ice.tcp_datagrams" 40 "sound at 10 ms is ten, and a second that waited is worked off in two",
     /// Time for which a worse route is not taken although it is nominated, in milliseconds.
     ICE_RENOMINATION_MS "ice.renomination_ms" 1_000 "who nominates all routes repeats that within 50 ms; who has moved repeats it for the new one alone",
 
@@ -255,6 +353,10 @@ limits! {
     CALL_RESERVE_MS "call.reserve_ms" 5_000 "a relay worker answers within milliseconds; one that does not must not keep a caller waiting",
     /// Longest wait for a peer whose connection was lost between our 200 and its ACK, in milliseconds.
     CALL_FLOW_RETURN_MS "call.flow_return_ms" 5_000 "a peer that is still there opens another connection within a second or two; one that crashed holds ports meanwhile",
+    /// Longest wait of a BYE for a browser's connection that was lost, in milliseconds.
+    CALL_FLOW_WAIT_MS "call.flow_wait_ms" 32_000 "as long as a BYE is repeated; SIP.js and JsSIP open another connection within 2 to 30 s",
+    /// Pause between two looks for a browser's new connection, in milliseconds.
+    CALL_FLOW_LOOK_MS "call.flow_look_ms" 1_000 "a look is a search in a table of this process; nobody notices a second of a BYE",
     /// Session refreshes refused in a row after which none follows at once.
     CALL_REFRESH_TRIES "call.refresh_tries" 8 "glare is over after one or two; a peer that refuses each would be asked in a loop",
     /// Smallest session interval accepted, in milliseconds.
@@ -363,6 +465,19 @@ limits! {
     /// How often the vault looks for what has grown too old, in milliseconds.
     VAULT_SWEEP_MS "vault.sweep_ms" 3_600_000 "retention is in days; an hour late is little",
 
+    /// API keys of one workspace, revoked ones included.
+    VAULT_API_KEYS "vault.api_keys" 1_000 "one for each program of a large owner; all are compared in a few microseconds",
+    /// Accounts of people with a password.
+    VAULT_ACCOUNTS "vault.accounts" 16_384 "twice the browsers that stay signed in on one machine",
+    /// Browser tokens that hold at one time.
+    VAULT_TOKENS "vault.tokens" 16_384 "one for each browser of twice the calls of one machine",
+    /// Longest time that a browser token holds, in milliseconds.
+    VAULT_TOKEN_MS "vault.token_ms" 86_400_000 "a working day of a person at a page, and then the page asks anew",
+    /// Most characters of the name of a key, an account or a token's bearer.
+    VAULT_ACCESS_NAME "vault.access_name" 100 "what a list still shows in one line",
+    /// Longest password of an account.
+    VAULT_PASSWORD_BYTES "vault.password_bytes" 256 "several sentences",
+
     // telemetry
     /// Log lines of one event and its words in one minute; the rest is one line that counts them.
     TELEMETRY_LINES_PER_MINUTE "telemetry.lines_per_minute" 120 "two a second are more than a person reads; a flood must not fill the log's disk",
@@ -412,6 +527,8 @@ limits! {
     LOADGEN_SAMPLES "loadgen.samples" 1_200 "a point for each pixel of a plot; longer runs get coarser points",
     /// Most packets, calls or connections of one bad actor per second.
     LOADGEN_ACTOR_PER_SECOND "loadgen.actor_per_second" 10_000 "a flood that one thread can still send evenly",
+    /// Most people registered over WSS at one time.
+    LOADGEN_REGISTRATIONS "loadgen.registrations" 16_384 "a descriptor each stays below the 20,000 files that a process may open",
     /// Most attempts of one bad actor.
     LOADGEN_ATTEMPTS "loadgen.attempts" 100_000 "ten seconds of the fastest flood",
 }

@@ -147,6 +147,15 @@ outcomes! {
     /// ICE lost the peer, or never found it.
     PathLost "media.path_lost" 408 408 Peer "no ICE check came for 30 s: the peer's network is gone or blocks the media ports",
 
+    /// The peer's certificate is named by a hash function that does not prove it.
+    WeakFingerprint "media.weak_fingerprint" 488 488 Peer "a=fingerprint must be SHA-256, -384 or -512 (RFC 8122)",
+    /// A DTLS-SRTP line without ICE, or whose side waits to be found as this one does.
+    NoIce "media.no_ice" 488 488 Peer "DTLS-SRTP is answered with ICE only, by a peer that sends checks: no a=ice-ufrag, or a=ice-lite",
+    /// A DTLS-SRTP line that wants a port of its own for RTCP.
+    NoRtcpMux "media.no_rtcp_mux" 488 488 Peer "DTLS-SRTP wants a=rtcp-mux, as every browser offers it",
+    /// No browser or softphone of this account is there.
+    AccountNotRegistered "account.not_registered" 480 404 Peer "nobody has signed in to this account by SIP over WSS, or their connection is gone",
+
     // ends of calls
     /// The ACK of our answer never came.
     NoAck "call.no_ack" 408 408 Peer "our 200 was never acknowledged (RFC 3261 section 13.3.1.4)",

@@ -12,6 +12,7 @@ use crate::bridge::Call;
 use crate::desk::{ALLOW, Desk};
 use crate::dial::Failure;
 use crate::hold;
+use crate::ice;
 use crate::leg::{Leg, Stage};
 use crate::negotiate::{Agreed, LegMedia};
 
@@ -118,17 +119,32 @@ impl Call {
 }
 
 impl Leg {
+    /// Whether a browser is at its end.
+    pub(crate) fn is_browsers(&self) -> bool {
+        let dialled = || self.dial.as_ref().map(|dial| dial.transport());
+        let transport = self.peer.as_ref().map(|peer| peer.transport).or_else(dialled);
+        transport.is_some_and(policy::Transport::is_browsers)
+    }
+
     /// What the relay has to find for the caller's leg.
     pub(crate) fn need(&self, desk: &Desk<'_>) -> Option<Need> {
         let zone = self.zone().and_then(|name| desk.setup.policy.zone(name));
         let bind = zone.and_then(|zone| zone.media).or(self.peer.as_ref().map(|it| it.local.ip()));
         let offer = self.invite.as_ref().and_then(|it| hold::offer_of(&it.request).ok().flatten());
+        let is_any = |is: fn(&Session, &sdp::Media) -> bool| {
+            offer.as_ref().is_some_and(|offer| offer.media.iter().any(|line| is(offer, line)))
+        };
+        let dtls = match &offer {
+            Some(_) => {
+                is_any(|offer, line| ice::is_offered(offer, line) && ice::read(offer, line).is_ok())
+            }
+            None => self.is_browsers(),
+        };
         // Without rtcp-mux in the offer RTCP needs a port of its own (RFC 5761 section 5.1.1);
-        // where we are to offer, the peer may still refuse it.
-        let is_muxed = offer.is_some_and(|offer| {
-            offer.media.iter().filter(|media| media.is_open_audio()).all(sdp::Media::has_rtcp_mux)
-        });
-        Some(Need { bind: bind?, separate_rtcp: !is_muxed, dtls: false })
+        // where we are to offer, the peer may still refuse it. A browser may not.
+        let is_unmuxed = is_any(|_, line| line.is_open_audio() && !line.has_rtcp_mux());
+        let separate_rtcp = is_unmuxed || offer.is_none() && !dtls;
+        Some(Need { bind: bind?, separate_rtcp, dtls })
     }
 
     fn reserve(&mut self, desk: &mut Desk<'_>, reserved: Reserved) {
@@ -139,6 +155,9 @@ impl Leg {
         let mut media = LegMedia::new(self.id, terms, reserved, advertise, desk.random);
         if self.partner.is_some() {
             media.take_noise();
+        }
+        if self.is_browsers() {
+            media.offer_dtls();
         }
         self.media = Some(media);
     }

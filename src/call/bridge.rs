@@ -5,6 +5,7 @@
 use base::{CallId, Event, Instant, LegId, Reason};
 use media::{Bridge, KeyForm, Purpose, Rule};
 use policy::{Accepted, Destination, DtmfMethod};
+use rtp::Suite;
 use sip::DialogId;
 use sip::transaction::ServerKey;
 
@@ -12,7 +13,7 @@ use crate::contract::{Keep, Output, Record, Unrecorded};
 use crate::desk::Desk;
 use crate::dial::{Caller, Route};
 use crate::leg::{Leg, Stage};
-use crate::negotiate::{self, Agreed};
+use crate::negotiate::{self, Agreed, LegMedia};
 use crate::pass::Passing;
 use crate::transfer::Transfer;
 
@@ -235,7 +236,7 @@ impl Call {
         let Agreed { codec, protection, .. } = *agreed;
         let setup = desk.now.since(self.arrived);
         desk.event(Event::CallAnswered { call, setup, codec, protection });
-        let keys_exposed = self.keys_exposed && protection != "none";
+        let keys_exposed = self.keys_exposed && agreed.has_told_keys();
         if keys_exposed {
             desk.event(Event::KeysExposed { call });
         }
@@ -259,21 +260,46 @@ impl Call {
             return;
         }
         leg.stage = Stage::Talking;
-        let leg = leg.id;
-        match &self.accepted.destination {
-            Destination::Agent { name }
-                if self.legs[at].partner.is_none() && !self.is_agent_there =>
-            {
-                self.is_agent_there = true;
-                let (call, agent, keep) = (self.id, name.clone(), self.keep);
-                desk.output(Output::StartAgent { call, leg, agent, keep });
-            }
-            // What waited until both were up.
-            _ => {
-                self.legs[at].tell_pending(desk);
-                self.follow_tape(desk);
-            }
+        if self.awaits_agent(at) {
+            return self.start_agent(desk, at);
         }
+        // What waited until both were up.
+        self.legs[at].tell_pending(desk);
+        self.follow_tape(desk);
+    }
+
+    /// Whether a leg is up whose voice agent has not begun.
+    fn awaits_agent(&self, at: usize) -> bool {
+        let is_agents = matches!(self.accepted.destination, Destination::Agent { .. });
+        let leg = &self.legs[at];
+        let is_up = leg.stage == Stage::Talking && leg.partner.is_none();
+        is_agents && is_up && !self.is_agent_there && !self.is_target(leg.id.index)
+    }
+
+    /// Lets the voice agent begin, as soon as it is heard.
+    fn start_agent(&mut self, desk: &mut Desk<'_>, at: usize) {
+        let Destination::Agent { name } = &self.accepted.destination else { return };
+        let leg = &self.legs[at];
+        if leg.media.as_ref().is_some_and(LegMedia::is_heard) {
+            self.is_agent_there = true;
+            let (call, leg, agent, keep) = (self.id, leg.id, name.clone(), self.keep);
+            desk.output(Output::StartAgent { call, leg, agent, keep });
+        }
+    }
+
+    /// The handshake of a leg is complete: what is spoken there from now on is heard.
+    pub(crate) fn on_secured(&mut self, desk: &mut Desk<'_>, at: usize, suite: Suite) {
+        let Leg { id, media: Some(media), .. } = &mut self.legs[at] else { return };
+        media.secure(suite);
+        let (leg, suite) = (*id, suite.name());
+        desk.event(Event::MediaSecured { leg, suite });
+        if let Some(Agreed { protection, .. }) = media.agreed() {
+            desk.record(Record::Secured { leg, protection });
+        }
+        if self.awaits_agent(at) {
+            self.start_agent(desk, at);
+        }
+        self.target_is_secured(desk, at);
     }
 
     /// A leg of this call that is to be dialled.

@@ -109,8 +109,8 @@ impl Calls {
                     self.with_leg(leg, |call, at, desk| call.on_flow_closed(desk, at));
                 }
             }
-            Input::Connected { leg, peer } => {
-                self.with_leg(leg, |call, at, desk| call.on_connected(desk, at, peer));
+            Input::Connected { leg, peer, contact } => {
+                self.with_leg(leg, |call, at, desk| call.on_connected(desk, at, peer, contact));
             }
             Input::Unreachable { leg, reason } => {
                 self.with_leg(leg, |call, at, desk| call.on_unreachable(desk, at, reason));
@@ -212,7 +212,12 @@ impl Calls {
                     self.with_call(call, |call, desk| call.on_cancel(desk, &request));
                 }
             }
-            Received::Response { key, response } => self.on_response(key, Some(&response)),
+            Received::Response { key, response } => {
+                if peer.transport.is_browsers() {
+                    self.follow_flow(key, peer, trunk);
+                }
+                self.on_response(key, Some(&response));
+            }
             Received::Overloaded(request) => {
                 let response = self.desk().refusal(&request, Reason::EdgeCallLimit, true);
                 self.transactions.send(peer.flow, &Message::Response(response));
@@ -304,6 +309,18 @@ impl Calls {
         }
     }
 
+    /// A browser's answer may come over another connection than the request went by: what
+    /// belongs to its dialog goes there from now on (RFC 5626 section 5.3 in spirit).
+    fn follow_flow(&mut self, key: ClientKey, peer: &Arc<Peer>, trunk: &TrunkName) {
+        let Some(id) = self.requests.get(&key).copied() else { return };
+        let has_moved = |leg: &Leg| {
+            leg.trunk == *trunk && leg.peer.as_ref().is_some_and(|it| it.flow != peer.flow)
+        };
+        if self.leg(id).is_some_and(has_moved) {
+            self.with_leg(id, |call, at, desk| call.legs[at].heard_from(desk, peer));
+        }
+    }
+
     fn on_response(&mut self, key: ClientKey, response: Option<&Response>) {
         if let Some(leg) = self.requests.get(&key).copied() {
             self.with_leg(leg, |call, at, desk| call.on_response(desk, at, key, response));
@@ -324,12 +341,15 @@ impl Calls {
             MediaEvent::ReserveFailed { ports } => {
                 self.with_leg(leg, |call, at, desk| call.on_reserve_failed(desk, at, ports));
             }
-            MediaEvent::Secured { .. } => {}
-            MediaEvent::Unsecured { .. } => {
-                self.with_leg(leg, |call, _, desk| call.hang_up(desk, Reason::Unsecured));
+            MediaEvent::Secured { suite } => {
+                self.with_leg(leg, |call, at, desk| call.on_secured(desk, at, suite));
             }
+            MediaEvent::Unsecured { code } => self.with_leg(leg, |call, at, desk| {
+                desk.event(Event::MediaUnsecured { leg, code });
+                call.leg_lost(desk, at, Reason::Unsecured);
+            }),
             MediaEvent::PathLost => {
-                self.with_leg(leg, |call, _, desk| call.hang_up(desk, Reason::PathLost));
+                self.with_leg(leg, |call, at, desk| call.leg_lost(desk, at, Reason::PathLost));
             }
             MediaEvent::Inactive => {
                 self.with_leg(leg, |call, at, desk| call.on_media_inactive(desk, at));

@@ -51,6 +51,8 @@ pub enum Input {
         leg: LegId,
         /// The new flow.
         peer: Arc<Peer>,
+        /// The Contact that an account is registered under, which its INVITE is addressed to.
+        contact: Option<Personal<String>>,
     },
     /// The other answer to [`Output::Connect`]: the name leads nowhere, or nowhere else.
     Unreachable {
@@ -113,7 +115,9 @@ pub enum Output {
         bytes: Bytes,
     },
     /// Find a flow to a place (RFC 3263), for a leg that begins or whose flow is gone; answered
-    /// by [`Input::Connected`] or [`Input::Unreachable`].
+    /// by [`Input::Connected`] or [`Input::Unreachable`]. Over WSS nobody is dialled and no name
+    /// resolved: the place is an account (host [`policy::ACCOUNTS_HOST`]), whose registrations are
+    /// the addresses, or else the Contact of one, whose present flow is wanted.
     Connect {
         /// For which leg.
         leg: LegId,
@@ -309,7 +313,8 @@ pub enum Record {
         wall: WallTime,
         /// The codec's name.
         codec: &'static str,
-        /// The SRTP suite's name, `none` for exempted plain RTP.
+        /// The SRTP suite's name, `none` for exempted plain RTP, or `DTLS-SRTP` (with the suite's
+        /// name where the handshake is done).
         protection: &'static str,
         /// Whether its keys crossed exempted plaintext signalling.
         keys_exposed: bool,
@@ -326,6 +331,13 @@ pub enum Record {
         recording: bool,
         /// Why it is not, at least from some time on, where that was wanted.
         unrecorded: Option<Unrecorded>,
+    },
+    /// A leg's DTLS handshake is complete.
+    Secured {
+        /// Which leg; that of the caller has the index 0.
+        leg: LegId,
+        /// The word for its protection from now on, with the suite.
+        protection: &'static str,
     },
     /// It ended.
     Ended {

@@ -140,7 +140,7 @@ impl Desk<'_> {
         let uri = Uri::sip(user, &self.host(peer, zone), Some(peer.local.port()));
         match peer.transport {
             Transport::Udp => uri,
-            transport => uri.with_param("transport", Some(transport.word())),
+            transport => uri.with_param("transport", Some(on_the_wire(transport))),
         }
     }
 
@@ -297,7 +297,7 @@ impl Desk<'_> {
 
     fn via(&mut self, peer: &Peer, zone: Option<&str>) -> Via {
         let branch = ids::new_branch(self.shard, self.random);
-        let transport = peer.transport.word().to_ascii_uppercase();
+        let transport = on_the_wire(peer.transport).to_ascii_uppercase();
         let host = self.host(peer, zone);
         let mut via = Via::new(&transport, host, Some(peer.local.port()), &branch);
         via.params.set("rport", None); // RFC 3581 section 3
@@ -305,5 +305,14 @@ impl Desk<'_> {
             via.params.set("alias", None); // RFC 5923 section 5
         }
         via
+    }
+}
+
+/// A transport as messages name it; to one that comes by WHIP a message is SIP over WSS (RFC 7118
+/// section 5).
+const fn on_the_wire(transport: Transport) -> &'static str {
+    match transport {
+        Transport::Whip => Transport::Wss.word(),
+        other => other.word(),
     }
 }

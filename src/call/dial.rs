@@ -2,6 +2,7 @@
 //! nothing of the caller's side goes into our INVITE but the numbers and the name.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use base::{Event, Instant, LegId, Personal, Reason, limit};
@@ -22,7 +23,7 @@ use crate::desk::{ALLOW, Desk};
 use crate::hold;
 use crate::late::{self, Late};
 use crate::leg::{Leg, Pending, Stage};
-use crate::negotiate::Beyond;
+use crate::negotiate::{Beyond, LegMedia};
 
 /// Who waits for the callee.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,6 +91,8 @@ impl Failure {
 #[derive(Debug)]
 pub(crate) struct Dialling {
     attempt: Attempt,
+    /// The Contact of the account that is dialled, once its flow is there.
+    contact: Option<Personal<String>>,
     /// Whether an address of the URI took a connection, and whether it has said anything.
     is_reached: bool,
     is_served: bool,
@@ -114,6 +117,11 @@ pub(crate) struct Dialling {
 }
 
 impl Dialling {
+    /// What the INVITE goes over.
+    pub(crate) fn transport(&self) -> Transport {
+        transport_of(&self.attempt.uri)
+    }
+
     pub(crate) fn deadline(&self) -> Option<Instant> {
         [self.heard_by, self.answered_by].into_iter().flatten().min()
     }
@@ -251,6 +259,7 @@ impl Call {
         let (uri, after) = (attempt.uri.clone(), attempt.after);
         leg.dial = Some(Box::new(Dialling {
             attempt,
+            contact: None,
             is_reached: false,
             is_served: false,
             key: None,
@@ -267,13 +276,11 @@ impl Call {
         let zone = leg.zone().and_then(|name| desk.setup.policy.zone(name));
         // Where the zone names no address the relay takes the one of the way to the peer.
         let bind = zone.and_then(|zone| zone.media);
-        if let Some(bind) = bind {
-            desk.output(Output::Reserve {
-                leg: id,
-                need: Need { bind, separate_rtcp: true, dtls: false },
-            });
-        }
         let transport = transport_of(&uri);
+        if let Some(bind) = bind {
+            let need = leg.need_to_dial(bind);
+            desk.output(Output::Reserve { leg: id, need });
+        }
         let (uri, proved) = (Personal::new(uri), Arc::default());
         desk.output(Output::Connect { leg: id, trunk, uri, transport, proved, after });
         if let Some(route) = &mut self.route {
@@ -287,15 +294,21 @@ impl Call {
     }
 
     /// The callee's flow is there.
-    pub(crate) fn on_dialled(&mut self, desk: &mut Desk<'_>, at: usize, peer: Arc<Peer>) {
+    pub(crate) fn on_dialled(
+        &mut self,
+        desk: &mut Desk<'_>,
+        at: usize,
+        peer: Arc<Peer>,
+        contact: Option<Personal<String>>,
+    ) {
         let leg = &mut self.legs[at];
         let Some(dial) = &mut leg.dial else { return };
-        dial.is_reached = true;
+        (dial.is_reached, dial.contact) = (true, contact);
         let bind = peer.local.ip();
         leg.peer = Some(peer);
         let zone = leg.zone().and_then(|name| desk.setup.policy.zone(name));
         if zone.and_then(|zone| zone.media).is_none() && leg.reserved.is_none() {
-            let need = Need { bind, separate_rtcp: true, dtls: false };
+            let need = leg.need_to_dial(bind);
             desk.output(Output::Reserve { leg: leg.id, need });
         }
         self.invite(desk, at);
@@ -556,6 +569,13 @@ impl Call {
 }
 
 impl Leg {
+    /// What the relay has to find for a leg that offers.
+    pub(crate) fn need_to_dial(&self, bind: IpAddr) -> Need {
+        let negotiated = self.media.as_ref().map(LegMedia::is_dtls);
+        let dtls = negotiated.unwrap_or_else(|| self.is_browsers());
+        Need { bind, separate_rtcp: !dtls, dtls }
+    }
+
     /// Our INVITE without Via and Contact (RFC 3261 section 8.1.1).
     fn invitation(
         &self,
@@ -575,6 +595,10 @@ impl Leg {
         };
         for (name, value) in uri.params() {
             target = target.with_param(name, value);
+        }
+        // RFC 3261 section 10.3: what is registered takes the place of the address of record.
+        if let Some(contact) = &self.dial.as_ref()?.contact {
+            target = Uri::parse(contact.expose()).ok()?.without_headers();
         }
         let us = desk.host(peer, self.zone());
         let tag = ids::new_tag(desk.shard, desk.random);
@@ -600,8 +624,10 @@ impl Leg {
         headers.set(Name::MaxForwards, caller.hops.saturating_sub(1).to_string());
         headers.push_tokens(Name::Allow, ALLOW.iter().map(Method::as_str));
         headers.push_tokens(Name::Supported, SUPPORTED);
-        // RFC 3325 section 5: a trunk is a peer that both sides have agreed to trust.
-        if caller.is_asserted && !caller.number.is_empty() {
+        // RFC 3325 section 5: a trunk is a peer that both sides have agreed to trust. A browser is
+        // in a person's hands, who is not told what the caller wants hidden.
+        let is_told = !(self.is_browsers() && caller.is_anonymous());
+        if caller.is_asserted && !caller.number.is_empty() && is_told {
             let asserted = NameAddr::new(Uri::sip(Some(&caller.number), &us, None));
             headers.push(Name::PAssertedIdentity, asserted.to_string());
         }
@@ -703,6 +729,7 @@ fn transport_of(uri: &str) -> Transport {
     match uri.as_ref().and_then(|uri| uri.param("transport")) {
         Some(word) if word.eq_ignore_ascii_case("udp") => Transport::Udp,
         Some(word) if word.eq_ignore_ascii_case("tcp") => Transport::Tcp,
+        Some(word) if word.eq_ignore_ascii_case("wss") => Transport::Wss,
         _ => Transport::Tls,
     }
 }

@@ -1,6 +1,7 @@
 //! Hang up: BYE and CANCEL both ways, the deadlines that end a call, and what is stored of it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use base::{Event, Personal, Reason, limit};
 use policy::Transport;
@@ -88,10 +89,16 @@ impl Call {
     }
 
     /// A new flow is there for a leg, or a first one.
-    pub(crate) fn on_connected(&mut self, desk: &mut Desk<'_>, at: usize, peer: Arc<Peer>) {
+    pub(crate) fn on_connected(
+        &mut self,
+        desk: &mut Desk<'_>,
+        at: usize,
+        peer: Arc<Peer>,
+        contact: Option<Personal<String>>,
+    ) {
         let leg = &mut self.legs[at];
         if leg.stage == Stage::Inviting && leg.dial.is_some() && leg.peer.is_none() {
-            return self.on_dialled(desk, at, peer);
+            return self.on_dialled(desk, at, peer, contact);
         }
         leg.on_reconnected(desk, &peer);
     }
@@ -101,6 +108,8 @@ impl Call {
         let leg = &mut self.legs[at];
         match leg.stage {
             Stage::Inviting if leg.dial.is_some() => self.on_undialled(desk, at, reason),
+            // It comes back by itself, and what waits for it has a deadline.
+            _ if leg.is_browsers() => leg.look_at = Some(desk.now + FLOW_LOOK),
             Stage::Ending => leg.stage = Stage::Gone,
             _ => {
                 // The peer may still come back; the session's expiry decides.
@@ -109,7 +118,8 @@ impl Call {
         }
     }
 
-    /// A leg's flow is gone (RFC 3261 section 18.4). What is up goes on: media does not need it.
+    /// A leg's flow is gone (RFC 3261 section 18.4). What is up goes on: media does not need it,
+    /// and what a browser has still to be told waits for its next connection.
     /// A caller that has not got our 200 cannot get it any more, which is as if it had given up;
     /// one that has not acknowledged it may come back on another flow (RFC 5626), for a while.
     pub(crate) fn on_flow_closed(&mut self, desk: &mut Desk<'_>, at: usize) {
@@ -131,6 +141,11 @@ impl Call {
                 leg.credentials.forget(key);
                 leg.pending = None;
                 leg.try_refresh_later(desk, None);
+            }
+            Some(Pending::Bye(sent)) if sent == key && leg.is_browsers() => {
+                leg.credentials.forget(key);
+                (leg.pending, leg.flow_lost) = (None, true);
+                leg.await_flow(desk);
             }
             _ => self.on_response(desk, at, key, None),
         }
@@ -206,6 +221,9 @@ impl Call {
         if leg.forget_at.is_some_and(|at| at <= now) {
             leg.stage = Stage::Gone;
         }
+        if leg.look_at.take_if(|at| *at <= now).is_some() {
+            leg.look_for_flow(desk);
+        }
         if leg.is_over() {
             return;
         }
@@ -266,8 +284,8 @@ impl Leg {
                 self.acknowledge_late(desk);
                 if !self.flow_lost {
                     self.send_bye(desk);
-                } else if !self.reconnect(desk) {
-                    self.stage = Stage::Gone;
+                } else {
+                    self.await_flow(desk);
                 }
             }
             Stage::Ending | Stage::Moved | Stage::Gone => {}
@@ -317,13 +335,35 @@ impl Leg {
         }
     }
 
+    /// Asks for the flow that our BYE needs, which waits for it; where there is no place to ask
+    /// at, the peer is left alone.
+    fn await_flow(&mut self, desk: &mut Desk<'_>) {
+        if !self.reconnect(desk) {
+            self.stage = Stage::Gone;
+        } else if self.is_browsers() {
+            self.forget_at = Some(desk.now + limit::CALL_FLOW_WAIT_MS.millis());
+        }
+    }
+
+    /// Asks again whether a browser has come back, where something waits for it.
+    fn look_for_flow(&mut self, desk: &mut Desk<'_>) {
+        let is_ending = self.stage == Stage::Ending && self.pending.is_none();
+        if self.flow_lost && (is_ending || self.pending == Some(Pending::Reconnect)) {
+            self.reconnect(desk);
+        }
+    }
+
     /// Asks for a new flow; `false` without a place to go to, when the peer is left alone.
     pub(crate) fn reconnect(&self, desk: &mut Desk<'_>) -> bool {
         let (Some(peer), Some(dialog)) = (&self.peer, &self.dialog) else { return false };
-        let (uri, transport) = (dialog.next_hop(), peer.transport);
-        if uri.host().is_none()
-            || matches!(transport, Transport::Ws | Transport::Wss | Transport::Whip)
-        {
+        let (mut uri, transport) = (dialog.next_hop(), peer.transport);
+        if transport == Transport::Wss {
+            // A browser is where its registration says; its names lead nowhere (RFC 7118
+            // section 5).
+            uri = dialog.remote_target();
+        }
+        // A session of WHIP keeps its flow as long as it lives.
+        if uri.host().is_none() || matches!(transport, Transport::Ws | Transport::Whip) {
             return false;
         }
         let uri = Personal::new(uri.as_str().to_owned());
@@ -338,9 +378,9 @@ impl Leg {
         let known = self.peer.as_ref().map(|peer| peer.local);
         let local = known.filter(|_| peer.local.port() == 0).unwrap_or(peer.local);
         self.peer = Some(Arc::new(Peer { local, ..(**peer).clone() }));
-        self.flow_lost = false;
+        (self.flow_lost, self.look_at) = (false, None);
         if self.stage == Stage::Ending && self.pending.is_none() {
-            self.send_bye(desk);
+            self.say_goodbye(desk);
         } else if self.pending == Some(Pending::Reconnect) {
             self.pending = None;
             self.send_refresh(desk);
@@ -348,14 +388,23 @@ impl Leg {
     }
 
     /// The peer has spoken to us over this flow, which may be another one than before.
-    pub(crate) fn heard_from(&mut self, desk: &Desk<'_>, peer: &Arc<Peer>) {
+    pub(crate) fn heard_from(&mut self, desk: &mut Desk<'_>, peer: &Arc<Peer>) {
         if self.peer.as_ref().is_none_or(|known| known.flow != peer.flow) {
             self.peer = Some(Arc::clone(peer));
         }
-        (self.flow_lost, self.back_by) = (false, None);
+        let was_lost = std::mem::take(&mut self.flow_lost);
+        (self.back_by, self.look_at) = (None, None);
         if self.pending == Some(Pending::Reconnect) {
             (self.pending, self.retry_at) = (None, Some(desk.now));
+        } else if was_lost && self.stage == Stage::Ending && self.pending.is_none() {
+            self.say_goodbye(desk);
         }
+    }
+
+    /// Sends the BYE that has waited for a flow, which has as long as any for its answer.
+    fn say_goodbye(&mut self, desk: &mut Desk<'_>) {
+        self.forget_at = Some(desk.now + GIVE_UP);
+        self.send_bye(desk);
     }
 
     /// Repeats a 200 that waits for its ACK.
@@ -378,6 +427,9 @@ impl Leg {
         Ok(())
     }
 }
+
+/// How long after one look for a browser's flow the next one follows.
+const FLOW_LOOK: Duration = limit::CALL_FLOW_LOOK_MS.millis();
 
 /// Whether a failed refresh ends the dialog (RFC 3261 section 12.2.1.2).
 pub(crate) const fn ends_dialog(status: Status) -> bool {

@@ -139,6 +139,8 @@ pub(crate) struct Leg {
     pub(crate) refusals: u64,
     /// When a peer whose flow was lost before its ACK must be back.
     pub(crate) back_by: Option<Instant>,
+    /// When to look whether a browser whose flow was lost is back.
+    pub(crate) look_at: Option<Instant>,
     /// In [`Stage::Ending`] and [`Stage::Moved`]: when the dialog is forgotten.
     pub(crate) forget_at: Option<Instant>,
     /// The shard that it came from, and its stub there.
@@ -198,6 +200,7 @@ impl Leg {
             retry_at: None,
             refusals: 0,
             back_by: None,
+            look_at: None,
             forget_at: None,
             home: None,
             ended_by: None,
@@ -226,7 +229,7 @@ impl Leg {
     /// When this leg next needs time.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         if matches!(self.stage, Stage::Ending | Stage::Moved) {
-            return self.forget_at;
+            return [self.forget_at, self.look_at].into_iter().flatten().min();
         }
         let wait = self.invite.as_ref().and_then(|invite| invite.wait.as_ref());
         [
@@ -237,6 +240,7 @@ impl Leg {
             self.retry_at,
             self.reserved_by(),
             self.back_by,
+            self.look_at,
         ]
         .into_iter()
         .flatten()

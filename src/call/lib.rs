@@ -2,7 +2,7 @@
 //!
 //! [`Calls`] holds the calls of one shard behind four verbs: `handle_input`, `handle_timeout`,
 //! `poll_timeout`, `poll_output`; drain the outputs fully before the next input. The files stand
-//! in the order in which a call meets them: `arrive`, `admit`, `dial`, `early`, `negotiate`,
+//! in the order in which a call meets them: `arrive`, `admit`, `dial`, `early`, `negotiate`, `ice`,
 //! `answer`, `late`, `bridge`, `hold`, `transfer`,
 //! `pass`, `replaces`, `across`, `refresh`, `hangup`.
 //!
@@ -26,6 +26,7 @@ mod dial;
 mod early;
 mod hangup;
 mod hold;
+mod ice;
 mod keep;
 mod late;
 mod leg;

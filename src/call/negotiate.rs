@@ -1,22 +1,27 @@
 //! One leg's media as signalling sees it: descriptions in, descriptions and plans out.
 //!
 //! Everything lives in [`LegMedia`] from the first offer to the hang-up, so that a re-INVITE
-//! keeps the session id, our keys and our SSRC (RFC 3264 section 8, RFC 4568 section 7.1.4).
+//! keeps the session id, our keys and our SSRC (RFC 3264 section 8, RFC 4568 section 7.1.4), or
+//! our ICE credentials and our role in the DTLS handshake (RFC 8842 section 5.5).
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use audio::Codec;
 use base::{LegId, Random, Reason, limit};
 use media::{
-    ComfortNoise, Format, LegPlan, OpaqueFormat, Protection, Purpose, Reserved, SourceIdentity,
-    TelephoneEvent,
+    ComfortNoise, DtlsBackend, Format, Handshake, LegPlan, OpaqueFormat, Protection, Purpose,
+    Reserved, SourceIdentity, TelephoneEvent,
 };
 use policy::{DtmfMethod, Terms};
+use rtp::ice::Credentials;
 use rtp::sdes::{CryptoLine, Suite};
 use sdp::{
-    Direction, Keying, Local, Negotiated, Opaque, OpaqueCodec, OpusParameters, Protocol, Session,
+    Attribute, Direction, Keying, Local, Negotiated, Opaque, OpaqueCodec, OpusParameters, Protocol,
+    Session,
 };
+
+use crate::ice::{self, Ours};
 
 /// Milliseconds of audio per packet that we prefer.
 const PACKET_MS: u16 = 20;
@@ -40,9 +45,13 @@ pub(crate) struct LegMedia {
     takes_noise: bool,
     /// The peer's `a=crypto` line and ours, as last agreed.
     lines: Option<(CryptoLine, CryptoLine)>,
-    /// Our latest offer, with its lines. It stays: early answers come before the final one, and
-    /// each fork of a call has its own.
-    pending: Option<(Session, Vec<CryptoLine>)>,
+    /// Our latest offer. It stays: early answers come before the final one, and each fork of a
+    /// call has its own.
+    pending: Option<Pending>,
+    /// Whether first offers of ours are DTLS-SRTP.
+    offers_dtls: bool,
+    /// What the DTLS handshake came to.
+    secured: Option<Suite>,
     local: Option<Session>,
     plan: Option<LegPlan>,
     /// What was agreed on first, and what goes through, as the peer described it.
@@ -53,6 +62,27 @@ pub(crate) struct LegMedia {
     is_stale: bool,
     is_refitting: bool,
     refits: u64,
+}
+
+/// An offer of ours.
+#[derive(Clone, Debug)]
+struct Pending {
+    session: Session,
+    /// Its `a=crypto` lines.
+    lines: Vec<CryptoLine>,
+    /// The ICE credentials that it names.
+    ice: Option<Credentials>,
+}
+
+/// How what is agreed is protected.
+#[derive(Debug)]
+enum Keys {
+    /// By the peer's `a=crypto` line and ours.
+    Sdes(CryptoLine, CryptoLine),
+    /// By a handshake.
+    Dtls(Handshake),
+    /// Not at all.
+    Plain,
 }
 
 /// What the other leg's peer takes, as far as it matters here.
@@ -102,8 +132,15 @@ pub(crate) struct Agreed {
     pub(crate) plan: LegPlan,
     /// The codec's name.
     pub(crate) codec: &'static str,
-    /// The SRTP suite's name, or `none`.
+    /// The SRTP suite's name, `none`, or `DTLS-SRTP` (with the suite once it is known).
     pub(crate) protection: &'static str,
+}
+
+impl Agreed {
+    /// Whether its keys stand in the descriptions.
+    pub(crate) const fn has_told_keys(&self) -> bool {
+        matches!(self.plan.protection, Protection::Srtp { .. })
+    }
 }
 
 impl LegMedia {
@@ -127,6 +164,8 @@ impl LegMedia {
             takes_noise: false,
             lines: None,
             pending: None,
+            offers_dtls: false,
+            secured: None,
             local: None,
             plan: None,
             codec: "",
@@ -143,6 +182,7 @@ impl LegMedia {
         Self {
             source: self.source.clone(),
             takes_noise: self.takes_noise,
+            offers_dtls: self.offers_dtls,
             ..Self::new(leg, terms, self.reserved.clone(), Some(self.advertise), random)
         }
     }
@@ -153,9 +193,39 @@ impl LegMedia {
         let protection = match &plan.protection {
             Protection::Srtp { suite, .. } => suite.name(),
             Protection::Plain { .. } => "none",
-            Protection::Dtls(_) => "DTLS-SRTP",
+            Protection::Dtls(_) => self.secured.map_or("DTLS-SRTP", secured_word),
         };
         Some(Agreed { codec: self.codec, protection, plan })
+    }
+
+    /// Offers DTLS-SRTP first, as to a browser.
+    pub(crate) const fn offer_dtls(&mut self) {
+        self.offers_dtls = true;
+    }
+
+    /// Whether its keys come, or are to come, from a DTLS handshake.
+    pub(crate) fn is_dtls(&self) -> bool {
+        match &self.plan {
+            Some(plan) => matches!(plan.protection, Protection::Dtls(_)),
+            None => self.offers_dtls,
+        }
+    }
+
+    /// The keys of its handshake are there.
+    pub(crate) const fn secure(&mut self, suite: Suite) {
+        self.secured = Some(suite);
+    }
+
+    /// Whether what is spoken now is heard: what waits for a handshake is not.
+    pub(crate) fn is_heard(&self) -> bool {
+        self.secured.is_some() || !self.is_dtls()
+    }
+
+    fn handshake(&self) -> Option<&Handshake> {
+        match &self.plan.as_ref()?.protection {
+            Protection::Dtls(handshake) => Some(handshake),
+            _ => None,
+        }
     }
 
     /// Takes comfort noise from now on.
@@ -247,10 +317,20 @@ impl LegMedia {
 
     /// Our description in force as an offer, for a re-INVITE that changes nothing.
     pub(crate) fn repeat(&mut self) -> Option<Session> {
-        let session = self.local.clone()?;
-        let ours = self.lines.iter().map(|(_, ours)| ours.clone()).collect();
-        self.pending = Some((session.clone(), ours));
+        let local = self.local.as_ref()?;
+        let session = match local.media.iter().find(|media| media.is_open_audio()) {
+            Some(line) => sdp::with_direction(local, local.direction_of(line)),
+            None => local.clone(),
+        };
+        self.await_answer(&session);
         Some(session)
+    }
+
+    /// Our description with what is in force is on its way as an offer.
+    fn await_answer(&mut self, session: &Session) {
+        let lines = self.lines.iter().map(|(_, ours)| ours.clone()).collect();
+        let ice = self.handshake().map(|it| it.local.clone());
+        self.pending = Some(Pending { session: session.clone(), lines, ice });
     }
 
     /// Our description in force with another direction, as an offer that holds or resumes; anew
@@ -265,8 +345,7 @@ impl LegMedia {
             return Some(self.offer_towards(direction, random));
         }
         let session = sdp::with_direction(self.local.as_ref()?, direction);
-        let ours = self.lines.iter().map(|(_, ours)| ours.clone()).collect();
-        self.pending = Some((session.clone(), ours));
+        self.await_answer(&session);
         Some(session)
     }
 
@@ -292,11 +371,25 @@ impl LegMedia {
         }
         let mut want = self.local_wishes();
         want.crypto = ours.iter().map(|(index, it)| (*index, it.1.to_attribute())).collect();
-        let answer = sdp::answer(offer, &want).map_err(|error| refusal(&error))?;
+        let (mut handshakes, problem) = self.handshakes(offer, &mut want, random);
+        let answer = sdp::answer(offer, &want).map_err(|error| match (problem, &error) {
+            (
+                Some(problem),
+                sdp::AnswerError::NoCommonCrypto | sdp::AnswerError::PlaintextMedia,
+            ) => problem,
+            _ => refusal(&error),
+        })?;
         let negotiated = answer.negotiated;
         let lines = ours.remove(&negotiated.media_index);
-        let lines = lines.filter(|_| matches!(negotiated.keying, Keying::Sdes { .. }));
-        let agreed = self.agree(&negotiated, lines)?;
+        let keys = match (&negotiated.keying, lines) {
+            (Keying::Sdes { .. }, Some((theirs, ours))) => Keys::Sdes(theirs, ours),
+            (Keying::Dtls, _) => handshakes
+                .remove(&negotiated.media_index)
+                .map(Keys::Dtls)
+                .ok_or(Reason::Internal)?,
+            _ => Keys::Plain,
+        };
+        let agreed = self.agree(&negotiated, keys)?;
         let session = match &self.local {
             Some(previous) => sdp::follow(previous, answer.session),
             None => answer.session,
@@ -304,6 +397,55 @@ impl LegMedia {
         self.local = Some(session.clone());
         self.pending = None;
         Ok((session, agreed))
+    }
+
+    /// What each DTLS-SRTP line of an offer would be answered with, which is written into `want`
+    /// too; and what stands against the first one that cannot be.
+    fn handshakes(
+        &self,
+        offer: &Session,
+        want: &mut Local,
+        random: &mut dyn Random,
+    ) -> (BTreeMap<usize, Handshake>, Option<Reason>) {
+        let (mut handshakes, mut problem) = (BTreeMap::new(), None);
+        for (index, line) in offer.media.iter().enumerate() {
+            if !ice::is_offered(offer, line) {
+                continue;
+            }
+            let made = ice::read(offer, line).and_then(|theirs| {
+                let known = self.handshake();
+                // RFC 8839 section 4.4.1.1.1: other credentials of theirs restart ICE, and ask
+                // for other ones of ours.
+                let kept = known.filter(|known| known.remote == theirs.credentials);
+                let local = kept.map(|known| known.local.clone());
+                let handshake = Handshake {
+                    role: theirs.role_to_answer(known.map(|known| known.role)),
+                    peer: theirs.fingerprint,
+                    backend: DtlsBackend::default(),
+                    local: local.unwrap_or_else(|| Credentials::random(random)),
+                    remote: theirs.credentials,
+                };
+                let attributes = self.attributes(&handshake.local, Some(handshake.role));
+                Ok((handshake, attributes.ok_or(Reason::NoCommonCrypto)?))
+            });
+            match made {
+                Ok((handshake, attributes)) => {
+                    handshakes.insert(index, handshake);
+                    want.dtls.insert(index, attributes);
+                }
+                Err(reason) => problem = problem.or(Some(reason)),
+            }
+        }
+        (handshakes, problem)
+    }
+
+    fn attributes(
+        &self,
+        credentials: &Credentials,
+        role: Option<media::DtlsRole>,
+    ) -> Option<Vec<Attribute>> {
+        let (reserved, advertise, source) = (&self.reserved, self.advertise, &self.source);
+        Ours { reserved, advertise, credentials, source, role }.attributes()
     }
 
     /// Our offer, for an INVITE that came without one.
@@ -325,38 +467,64 @@ impl LegMedia {
             })
             .collect();
         let mut want = self.local_wishes();
+        let ice = self.is_dtls().then(|| self.local_credentials(random));
+        let dtls = ice.as_ref().and_then(|ice| self.attributes(ice, None));
         // Where plain RTP is allowed both are offered in one line (RFC 8643 section 4).
         let is_exempt = !self.terms.plain_media_from.is_empty();
-        want.offer_protocol = if is_exempt { Protocol::RtpAvp } else { Protocol::RtpSavp };
+        want.offer_protocol = match &dtls {
+            Some(_) => Protocol::UdpTlsRtpSavpf,
+            None if is_exempt => Protocol::RtpAvp,
+            None => Protocol::RtpSavp,
+        };
         want.direction = direction;
         want.offer_crypto = lines.iter().map(CryptoLine::to_attribute).collect();
+        want.offer_dtls = dtls.unwrap_or_default();
         let session = match &self.local {
             // Every line and payload number keeps its place (RFC 3264 section 8).
             Some(previous) => sdp::reoffer(previous, &want),
             None => sdp::offer(&want),
         };
-        self.pending = Some((session.clone(), lines));
+        self.pending = Some(Pending { session: session.clone(), lines, ice });
         session
+    }
+
+    /// The ICE credentials of the next offer: those in force, or those of an offer that waits.
+    fn local_credentials(&self, random: &mut dyn Random) -> Credentials {
+        let agreed = self.handshake().map(|it| it.local.clone());
+        let offered = || self.pending.as_ref().and_then(|it| it.ice.clone());
+        agreed.or_else(offered).unwrap_or_else(|| Credentials::random(random))
     }
 
     /// Takes the answer to our offer.
     pub(crate) fn accept(&mut self, answer: &Session) -> Result<Agreed, Reason> {
-        let (offer, offered) = self.pending.clone().ok_or(Reason::SdpMalformed)?;
+        let Pending { session: offer, lines, ice: local } =
+            self.pending.clone().ok_or(Reason::SdpMalformed)?;
         let negotiated = sdp::accept_answer(&offer, answer).map_err(|error| match error {
             sdp::AcceptError::NoCommonCrypto => Reason::NoCommonCrypto,
             sdp::AcceptError::NoCommonCodec => Reason::NoCommonCodec,
             sdp::AcceptError::Refused => Reason::NoAudio,
             _ => Reason::SdpMalformed,
         })?;
-        let lines = match &negotiated.keying {
+        let keys = match &negotiated.keying {
             Keying::Sdes { remote, local } => {
-                let ours = offered.into_iter().find(|line| line.to_attribute() == *local);
+                let ours = lines.into_iter().find(|line| line.to_attribute() == *local);
                 let theirs = CryptoLine::parse(remote.expose()).ok();
-                theirs.zip(ours)
+                theirs.zip(ours).map_or(Keys::Plain, |(theirs, ours)| Keys::Sdes(theirs, ours))
             }
-            Keying::Plain | Keying::Dtls => None,
+            Keying::Plain => Keys::Plain,
+            Keying::Dtls => {
+                let line = answer.media.get(negotiated.media_index).ok_or(Reason::Internal)?;
+                let theirs = ice::read(answer, line)?;
+                Keys::Dtls(Handshake {
+                    role: theirs.role_by_answer()?,
+                    peer: theirs.fingerprint,
+                    backend: DtlsBackend::default(),
+                    local: local.ok_or(Reason::Internal)?,
+                    remote: theirs.credentials,
+                })
+            }
         };
-        let agreed = self.agree(&negotiated, lines)?;
+        let agreed = self.agree(&negotiated, keys)?;
         self.local = Some(offer);
         Ok(agreed)
     }
@@ -413,25 +581,25 @@ impl LegMedia {
             ptime: self.beyond.packet_ms,
             plaintext: !self.terms.plain_media_from.is_empty(),
             crypto: BTreeMap::new(),
-            dtls: Vec::new(),
+            dtls: BTreeMap::new(),
             offer_protocol: Protocol::RtpSavp,
             offer_crypto: Vec::new(),
+            offer_dtls: Vec::new(),
         }
     }
 
-    fn agree(
-        &mut self,
-        negotiated: &Negotiated,
-        lines: Option<(CryptoLine, CryptoLine)>,
-    ) -> Result<Agreed, Reason> {
-        let protection = match &lines {
-            Some((theirs, ours)) => Protection::Srtp {
-                suite: ours.key.suite(),
-                send: ours.key.clone(),
-                receive: theirs.key.clone(),
-            },
-            None if self.terms.plain_media_from.is_empty() => return Err(Reason::PlaintextMedia),
-            None => Protection::Plain { from: self.terms.plain_media_from.clone() },
+    fn agree(&mut self, negotiated: &Negotiated, keys: Keys) -> Result<Agreed, Reason> {
+        let (protection, lines) = match keys {
+            Keys::Sdes(theirs, ours) => {
+                let (suite, send) = (ours.key.suite(), ours.key.clone());
+                let receive = theirs.key.clone();
+                (Protection::Srtp { suite, send, receive }, Some((theirs, ours)))
+            }
+            Keys::Dtls(handshake) => (Protection::Dtls(Box::new(handshake)), None),
+            Keys::Plain if self.terms.plain_media_from.is_empty() => {
+                return Err(Reason::PlaintextMedia);
+            }
+            Keys::Plain => (Protection::Plain { from: self.terms.plain_media_from.clone() }, None),
         };
         let formats = |payload_type: fn(&sdp::NegotiatedCodec) -> u8| -> Vec<Format> {
             let formats = negotiated.codecs.iter();
@@ -445,13 +613,21 @@ impl LegMedia {
             send: it.payload_type,
             receive: it.receive_payload_type,
         });
+        // Where ICE finds the peer no address is known, and 0.0.0.0 holds nothing.
+        let is_found = matches!(protection, Protection::Dtls(_));
+        let nowhere = match self.advertise {
+            IpAddr::V4(_) => IpAddr::from([0; 4]),
+            IpAddr::V6(_) => IpAddr::from([0; 16]),
+        };
+        let nowhere = is_found.then(|| SocketAddr::new(nowhere, 0));
         // Held by 0.0.0.0 (RFC 2543): nothing is sent, and the address stays for the resumption.
-        let remote = negotiated.remote.or_else(|| self.plan.as_ref().map(|plan| plan.remote));
-        let held = negotiated.remote.is_none();
+        let known = || self.plan.as_ref().map(|plan| plan.remote);
+        let remote = nowhere.or(negotiated.remote).or_else(known);
+        let held = !is_found && negotiated.remote.is_none();
         let plan = LegPlan {
             leg: self.leg,
             remote: remote.ok_or(Reason::SdpMalformed)?,
-            remote_rtcp: negotiated.remote_rtcp,
+            remote_rtcp: negotiated.remote_rtcp.filter(|_| !is_found),
             direction: media::Direction {
                 send: !held && sends(negotiated.direction),
                 receive: receives(negotiated.direction),
@@ -475,12 +651,29 @@ impl LegMedia {
             // Filled in when the leg is joined with what it talks to.
             purpose: Purpose::Bridge(None),
         };
+        let is_other = |known: &Handshake| match &plan.protection {
+            Protection::Dtls(handshake) => handshake.peer != known.peer,
+            _ => true,
+        };
+        if self.handshake().is_some_and(is_other) {
+            self.secured = None;
+        }
         let first = negotiated.codecs.first().and_then(|it| known_name(&it.name));
         self.codec = first.ok_or(Reason::NoCommonCodec)?;
         self.opaque = passing().map(|(it, codec)| described(it, codec)).collect();
         (self.is_stale, self.is_refitting, self.lines) = (false, false, lines);
         self.plan = Some(plan);
         self.agreed().ok_or(Reason::Internal)
+    }
+}
+
+/// The word for a leg whose handshake came to a suite.
+const fn secured_word(suite: Suite) -> &'static str {
+    match suite {
+        Suite::AeadAes256Gcm => "DTLS-SRTP AEAD_AES_256_GCM",
+        Suite::AeadAes128Gcm => "DTLS-SRTP AEAD_AES_128_GCM",
+        Suite::AesCm128HmacSha1_80 => "DTLS-SRTP AES_CM_128_HMAC_SHA1_80",
+        Suite::AesCm128HmacSha1_32 => "DTLS-SRTP AES_CM_128_HMAC_SHA1_32",
     }
 }
 

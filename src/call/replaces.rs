@@ -204,7 +204,7 @@ impl Call {
         self.legs[at + 1].hang_up(desk, Reason::Transferred);
         if let Some(agreed) = agreed {
             let keys_exposed =
-                agreed.protection != "none" && self.legs[at].peer.as_ref().is_some_and(is_readable);
+                agreed.has_told_keys() && self.legs[at].peer.as_ref().is_some_and(is_readable);
             if keys_exposed {
                 desk.event(Event::KeysExposed { call: self.id });
             }
@@ -272,7 +272,9 @@ impl Call {
 /// Whether media can go to where an offer wants it from this address of ours.
 fn is_reachable(invite: &Request, ours: IpAddr) -> bool {
     let Some(offer) = hold::offer_of(invite).ok().flatten() else { return true };
-    let lines = offer.media.iter().filter(|media| media.is_open_audio());
+    // Where ICE finds the peer, the address of its line means nothing.
+    let is_named = |line: &&sdp::Media| offer.attribute_of(line, "ice-ufrag").is_none();
+    let lines = offer.media.iter().filter(|media| media.is_open_audio()).filter(is_named);
     let mut places = lines.filter_map(|media| offer.connection_of(media));
     places.all(|place| match place.host {
         sdp::Host::Ip(theirs) => theirs.is_ipv4() == ours.is_ipv4(),

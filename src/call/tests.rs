@@ -4,6 +4,10 @@
 mod answering;
 mod any_order;
 mod bridging;
+mod browsers;
+mod browsers_called;
+mod browsers_reconnecting;
+mod browsers_transferring;
 mod changing;
 mod credentials;
 mod ending;

@@ -7,7 +7,6 @@
 //! the call is as it was, and who asked is told.
 
 use base::{Event, Instant, LegId, Reason};
-use media::Need;
 use policy::{Attempt, Destination, Offer, Verdict};
 use sip::transaction::ServerKey;
 use sip::{Name, Request, Status, Uri};
@@ -18,6 +17,7 @@ use crate::contract::Output;
 use crate::desk::{Desk, Join, Joined};
 use crate::dial::{Failure, Waiting};
 use crate::leg::{Leg, Stage};
+use crate::negotiate::LegMedia;
 use crate::pass::{self, Passing};
 use crate::replaces::Replaces;
 
@@ -149,12 +149,28 @@ impl Call {
             Some(transfer) if transfer.is_announced => {
                 transfer.target = Some(leg.id.index);
                 leg.partner = None;
-                let leg = leg.id;
                 self.join(desk, at);
                 self.ring(desk, false);
-                desk.output(Output::TargetReached { leg });
+                self.reach_target(desk, at);
             }
             _ => self.transferred(desk, at),
+        }
+    }
+
+    /// Lets the voice agent speak with the new party of an announced transfer, once it is heard.
+    fn reach_target(&mut self, desk: &mut Desk<'_>, at: usize) {
+        let leg = &self.legs[at];
+        if leg.media.as_ref().is_some_and(LegMedia::is_heard) {
+            desk.output(Output::TargetReached { leg: leg.id });
+        }
+    }
+
+    /// The new party of an announced transfer is heard from now on.
+    pub(crate) fn target_is_secured(&mut self, desk: &mut Desk<'_>, at: usize) {
+        let leg = &self.legs[at];
+        let is_announced = self.transfer.as_ref().is_some_and(|transfer| transfer.is_announced);
+        if is_announced && leg.stage == Stage::Talking && self.is_target(leg.id.index) {
+            self.reach_target(desk, at);
         }
     }
 
@@ -324,16 +340,16 @@ impl Call {
             let joined_by = Some(across::patience(desk.now));
             (transfer.target, transfer.joined_by) = (Some(id.index), joined_by);
         }
-        let bind = leg.media.as_ref().map(|media| media.bind());
-        self.legs.push(leg);
-        match bind {
+        match leg.media.as_ref().map(|media| media.bind()) {
             Some(bind) => {
-                desk.output(Output::Reserve {
-                    leg: id,
-                    need: Need { bind, separate_rtcp: true, dtls: false },
-                });
+                let need = leg.need_to_dial(bind);
+                self.legs.push(leg);
+                desk.output(Output::Reserve { leg: id, need });
             }
-            None => self.hang_up(desk, Reason::Internal),
+            None => {
+                self.legs.push(leg);
+                self.hang_up(desk, Reason::Internal);
+            }
         }
     }
 
@@ -344,13 +360,17 @@ impl Call {
         self.ending.is_none() && self.transfer.as_ref().is_some_and(waits)
     }
 
-    /// Where the far end of a leg stands that is to be replaced, if it can leave this call.
+    /// Where the far end of a leg stands that is to be replaced, if it can leave this call. A
+    /// browser cannot: it would send to the new session under keys that only the old one has, as
+    /// it takes the same certificate for the same association (RFC 8842 section 5.1).
     pub(crate) fn far_end(&self, replaced: u8) -> Option<usize> {
         let at = self.place(replaced)?;
         let far = self.partner(at)?;
         let is_up = |at: usize| self.legs[at].stage == Stage::Talking;
         let is_asked = self.passing.as_ref().is_some_and(Passing::is_asked);
-        (is_up(at) && is_up(far) && self.transfer.is_none() && !is_asked).then_some(far)
+        let is_tied = self.legs[far].media.as_ref().is_some_and(LegMedia::is_dtls);
+        let is_free = self.transfer.is_none() && !is_asked && !is_tied;
+        (is_up(at) && is_up(far) && is_free).then_some(far)
     }
 
     /// The ports of a leg that was taken in are there: its peer is told, and all are joined.

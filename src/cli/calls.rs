@@ -7,7 +7,7 @@ use std::process::{ExitCode, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use base::{CallId, Personal, Reason, WallTime};
+use base::{CallId, Personal, Reason};
 use clap::Subcommand;
 use edge::Config;
 use edge::boot::vault_config;
@@ -105,8 +105,8 @@ pub(crate) fn detail(config: &Config, call: CallId) -> anyhow::Result<CallDetail
 }
 
 fn list(config: &Config, count: u32, number: Option<String>, json: bool) -> anyhow::Result<()> {
-    let filter =
-        CallFilter { count, since: WallTime::default(), number: number.map(Personal::new) };
+    let number = number.map(Personal::new);
+    let filter = CallFilter { count, number, ..CallFilter::default() };
     let calls = block_on(async { reader(config).await?.calls(&filter).await })??;
     if json {
         let rows: Vec<_> = calls.iter().map(row).collect();

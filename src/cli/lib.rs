@@ -9,6 +9,7 @@ mod calls;
 mod certs;
 mod check;
 mod explain;
+mod keys;
 mod load;
 mod options;
 mod serve;
@@ -46,6 +47,9 @@ enum Command {
     /// The audit log: verify, list, and the key that verifies it.
     #[command(subcommand)]
     Audit(audit::Command),
+    /// API keys for the API and the console, and accounts of people: create, list, revoke, account.
+    #[command(subcommand)]
+    Keys(keys::Command),
     /// Make development certificates, or show the ones in use.
     Certs(certs::Options),
     /// Print the version.
@@ -78,6 +82,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Load(options) => load::run(&options),
         Command::Calls(command) => calls::run(&config()?, command),
         Command::Audit(command) => audit::run(&config()?, command),
+        Command::Keys(command) => keys::run(&config()?, command),
         Command::Certs(options) => certs::run(&config()?, &options),
         Command::Version => {
             println!("callgate {}", env!("CARGO_PKG_VERSION"));

@@ -1,6 +1,8 @@
 //! `callgate load`: places calls, draws progress, ends with a table and, where asked, JSON. With a
-//! scenario it does what the scenario says (`load/scenario.rs`).
+//! scenario it does what the scenario says (`load/scenario.rs`), with `--wss` it only registers
+//! (`load/registrations.rs`).
 
+mod registrations;
 mod scenario;
 
 use std::path::PathBuf;
@@ -9,9 +11,12 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use audio::Codec;
+use base::Secret;
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use loadgen::{Authorities, Config, Identity, Load, OfferMode, Protection, Script, Step, Target};
+use loadgen::{
+    Authorities, Config, Identity, Load, OfferMode, Protection, Script, Step, Target, Tls,
+};
 use rtp::sdes::Suite;
 
 use crate::speak;
@@ -20,8 +25,28 @@ use crate::speak;
 #[derive(Args)]
 pub(crate) struct Options {
     /// Whom to call, such as 'sip:reception@127.0.0.1:5061;transport=tls'.
-    #[arg(long, value_name = "URI", required_unless_present_any = ["scenario", "answer"])]
+    #[arg(long, value_name = "URI", required_unless_present_any = ["scenario", "answer", "whip", "wss"])]
     to: Option<String>,
+    /// Call as browsers do, at this WHIP endpoint: https://127.0.0.1:8443/whip/reception.
+    #[arg(long, value_name = "URL", conflicts_with = "to")]
+    whip: Option<String>,
+    /// What browsers prove themselves with: an API key or a browser token. Everybody on this
+    /// machine sees arguments: better by the environment or --token-file.
+    #[arg(long, env = "CALLGATE_TOKEN", hide_env_values = true, value_name = "TOKEN")]
+    token: Option<String>,
+    /// A file that holds the token.
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// Register by SIP over WebSockets and do nothing else: wss://127.0.0.1:8443/sip. Takes --rate,
+    /// --hold, --ca, --json and --report as well.
+    #[arg(long, value_name = "URL", conflicts_with_all = ["to", "whip", "scenario", "answer"])]
+    wss: Option<String>,
+    /// How many WebSockets register.
+    #[arg(long, default_value_t = 1, requires = "wss", value_name = "N")]
+    registrations: u32,
+    /// Who registers, in turns: a user, a blank and a password in each line of this file.
+    #[arg(long, requires = "wss", value_name = "FILE")]
+    logins: Option<PathBuf>,
     /// Run a scenario: callers, callees and bad actors of several kinds (benches/scenarios). Of the
     /// options below it takes --to, --from, --answer, --set, --ca, --certificate, --key, --json,
     /// --report and --html.
@@ -140,6 +165,9 @@ enum Media {
 }
 
 pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
+    if options.wss.is_some() {
+        return registrations::run(options);
+    }
     if options.scenario.is_some() || options.answer.is_some() {
         return scenario::run(options);
     }
@@ -179,7 +207,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
 }
 
 fn configured(options: &Options) -> anyhow::Result<Config> {
-    let to = options.to.as_deref().context("--to is missing")?;
+    let to = options.to.as_deref().or(options.whip.as_deref()).context("--to is missing")?;
     let mut config = Config::new(Target::parse(to)?);
     if let Some(from) = &options.from {
         config = config.with_caller(from)?;
@@ -213,17 +241,33 @@ fn configured(options: &Options) -> anyhow::Result<Config> {
         Media::Plain => Protection::Plain,
     };
     config.offer = if options.late_offer { OfferMode::Late } else { OfferMode::Early };
-    config.tls.authorities = if options.danger_accept_any_certificate {
+    config.tls = tls(options);
+    config.token = token(options)?;
+    config.save.clone_from(&options.save);
+    config.script = script(options)?;
+    Ok(config)
+}
+
+fn tls(options: &Options) -> Tls {
+    let authorities = if options.danger_accept_any_certificate {
         Authorities::DangerAcceptAnyCertificate
     } else {
         Authorities::File(options.ca.clone().unwrap_or_else(|| CA.into()))
     };
-    if let (Some(certificate), Some(key)) = (&options.certificate, &options.key) {
-        config.tls.identity = Some(Identity { certificate: certificate.clone(), key: key.clone() });
-    }
-    config.save.clone_from(&options.save);
-    config.script = script(options)?;
-    Ok(config)
+    let identity = options.certificate.clone().zip(options.key.clone());
+    let identity = identity.map(|(certificate, key)| Identity { certificate, key });
+    Tls { authorities, identity, server_name: None }
+}
+
+fn token(options: &Options) -> anyhow::Result<Option<Secret<String>>> {
+    let token = match &options.token_file {
+        Some(path) => {
+            let text = std::fs::read_to_string(path);
+            Some(text.with_context(|| format!("cannot read {}", path.display()))?)
+        }
+        None => options.token.clone(),
+    };
+    Ok(token.map(|it| Secret::new(it.trim().to_owned())))
 }
 
 /// What a caller does who was told nothing: a whole conversation with the shipped voice agent.

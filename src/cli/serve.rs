@@ -91,7 +91,15 @@ fn greet(edge: &Edge, authority: &std::path::Path) {
             secure = secure.or(Some(address));
         }
     }
+    for address in edge.browsers().addresses() {
+        println!("HTTPS         https://{address}/console   (WHIP at /whip/NAME, SIP over WSS at /sip)");
+    }
     println!("metrics       http://{}/metrics   (and /health)", edge.metrics());
+    if let Some(key) = edge.browsers().first_key() {
+        println!();
+        println!("The workspace's first API key. It signs in to the console, and is not shown again:");
+        println!("  {}", key.expose());
+    }
     let Some(address) = secure else { return };
     println!();
     println!("First call, from another terminal:");

@@ -126,6 +126,16 @@ impl Archive {
                 record.unrecorded = unrecorded.map_or("", Unrecorded::word);
                 self.write(call);
             }
+            Record::Secured { leg, protection } => {
+                // What is said of the call is said of its caller.
+                let open = self.open.get_mut(&leg.call).filter(|_| leg.index == 0);
+                let Some(open) = open else { return };
+                // Until the answer it stays in memory: that writes it.
+                open.record.protection = protection;
+                if open.record.answered.is_some() {
+                    self.write(leg.call);
+                }
+            }
             Record::Recorded { call, recording, unrecorded } => {
                 self.recorded(call, recording, unrecorded);
             }

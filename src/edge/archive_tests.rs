@@ -151,7 +151,7 @@ impl Kept {
             self.vault.handle().flush().await.unwrap();
             let reader = Reader::open(&config(self.folder.path())).await.unwrap();
             let (since, number) = (WallTime::default(), None);
-            reader.calls(&CallFilter { count: 10_000, since, number }).await.unwrap()
+            reader.calls(&CallFilter { count: 10_000, since, number, ..CallFilter::default() }).await.unwrap()
         })
     }
 

@@ -25,6 +25,7 @@ use vault::{AuditDetails, AuditEntry, Vault, VaultConfig, VaultHandle};
 
 use crate::acme::{self, Challenges};
 use crate::archive::Archive;
+use crate::browsers::{Browsers, BrowsersError, Ground};
 use crate::certificates::CertificateWatch;
 use crate::clock::{OsClock, OsRandom};
 use crate::config::{Config, Listen, SocketDriver};
@@ -51,6 +52,9 @@ pub enum BootError {
     /// A listener or a certificate.
     #[error("signalling: {0}")]
     Transport(#[from] transport::StartError),
+    /// HTTPS.
+    #[error("browsers: {0}")]
+    Browsers(#[from] BrowsersError),
     /// The store.
     #[error("the store: {0}")]
     Vault(#[from] vault::OpenError),
@@ -83,6 +87,7 @@ pub struct Edge {
     /// Whether there are any, for the health page.
     is_deaf: Arc<AtomicBool>,
     transport: TransportHandle,
+    browsers: Browsers,
     relay: Option<Relay>,
     ear: Option<Ear>,
     vault: Option<Vault>,
@@ -140,6 +145,17 @@ impl Edge {
         ));
         let transport = start_transport(&config, &front).await?;
         front.connect(transport.clone());
+        let challenges = Challenges::default();
+        let ground = Ground {
+            config: &config,
+            transport: &transport,
+            vault: &vault.handle(),
+            telemetry: &telemetry,
+            setup: &setup,
+            shards: &shards,
+            challenges: &challenges,
+        };
+        let browsers = Browsers::prepare(ground).await?;
         let mut edge = Self {
             seen: policies::stamp(&config),
             config,
@@ -148,6 +164,7 @@ impl Edge {
             closed: BTreeSet::new(),
             is_deaf: Arc::default(),
             transport,
+            browsers,
             relay: Some(relay),
             ear: Some(ear),
             vault: Some(vault),
@@ -160,7 +177,7 @@ impl Edge {
             tasks: Vec::new(),
             version: 1,
             told: None,
-            challenges: Challenges::default(),
+            challenges,
             renewed: None,
         };
         edge.ledger.watch(edge.transport.health());
@@ -169,6 +186,7 @@ impl Edge {
         edge.start_metrics().await?;
         edge.start_control()?;
         edge.listen();
+        edge.browsers.listen(&edge.config)?;
         edge.start_acme();
         edge.tell_loaded(&loaded);
         Ok(edge)
@@ -179,6 +197,12 @@ impl Edge {
     pub fn listeners(&self) -> Vec<(Transport, SocketAddr)> {
         let listeners = self.transport.local_addresses();
         listeners.iter().map(|it| (crate::front::word(it.transport), it.address)).collect()
+    }
+
+    /// What browsers reach.
+    #[must_use]
+    pub const fn browsers(&self) -> &Browsers {
+        &self.browsers
     }
 
     /// Where metrics are.
@@ -257,6 +281,7 @@ impl Edge {
         }
         self.cut().await;
         self.audit("edge.stopped", String::new());
+        self.browsers.drain(Duration::from_secs(1)).await;
         self.transport.drain(Duration::from_secs(1)).await;
         self.refusals.close();
         self.tasks.iter().for_each(JoinHandle::abort);
@@ -314,7 +339,8 @@ impl Edge {
                 Box::new(OsRandom),
             );
             let shard = Shard::new(number, count, calls, Arc::clone(&loaded.agents));
-            let dials = Dials::new(queue.clone(), Arc::clone(&self.telemetry));
+            let accounts = self.browsers.accounts();
+            let dials = Dials::new(queue.clone(), Arc::clone(&self.telemetry), accounts);
             let (queue, telemetry) = (queue.clone(), Arc::clone(&self.telemetry));
             let sink: Arc<dyn ProviderSink> = Arc::new(ToShard { shard: queue, telemetry });
             let host = Host {
@@ -332,6 +358,8 @@ impl Edge {
                 telemetry: Arc::clone(&self.telemetry),
                 dials,
                 shards: Arc::clone(&self.shards),
+                onlookers: self.browsers.onlookers(),
+                number: usize::from(number),
             };
             self.shard_tasks.push(tokio::spawn(host::run(shard, host, inputs)));
         }
@@ -546,6 +574,7 @@ fn start_relay(
             SocketDriver::IoUring => DriverChoice::IoUring,
             SocketDriver::Epoll => DriverChoice::Epoll,
         },
+        ice_tcp: config.browsers.ice_tcp.parse().ok(),
     };
     let relay = Relay::start(&relay_config, |_| {
         let (shards, telemetry) = (Arc::clone(shards), Arc::clone(telemetry));

@@ -77,12 +77,10 @@ sections! {
     browsers: Browsers / BrowsersFile {
         /// Origins of pages that may use WHIP and WSS, beside the edge's own.
         origins: Vec<String>,
-        /// The realm of passwords.
-        realm: String,
         /// Servers that browsers may find their way with.
         ice_servers: Vec<IceServer>,
         /// Where ICE over TCP is listened for; empty for nowhere.
-        ice_tcp: Vec<SocketAddr>,
+        ice_tcp: String,
     }
     /// Certificates.
     tls: Tls / TlsFile {
@@ -307,6 +305,12 @@ impl Config {
             let text = format!("media = \"{media}\"");
             let message = "advertise.media wants an address, such as \"203.0.113.5\"";
             return Err(error("callgate.toml", &text, 8..text.len(), message));
+        }
+        let ice_tcp = &self.browsers.ice_tcp;
+        if !ice_tcp.is_empty() && ice_tcp.parse::<SocketAddr>().is_err() {
+            let text = format!("ice_tcp = \"{ice_tcp}\"");
+            let message = "browsers.ice_tcp wants an address and port, such as \"203.0.113.5:8444\"";
+            return Err(error("callgate.toml", &text, 10..text.len(), message));
         }
         if !self.acme.domains.is_empty() && !self.acme.agree {
             let text = "agree = false";

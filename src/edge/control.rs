@@ -21,10 +21,12 @@ use vault::{EraseError, Erasure, OpenError, Retention, Vault, VaultConfig, Vault
 use crate::boot::vault_config;
 use crate::clock::OsClock;
 use crate::config::Config;
+use crate::keys;
 
 const NAME: &str = "control.sock";
-/// A request or an answer is below 200 bytes.
-const LINE_BYTES: u64 = 1_024;
+/// A request or an answer is below 200 bytes, with a password of many characters that JSON escapes
+/// below 2 KB.
+const LINE_BYTES: u64 = 4_096;
 /// How long one asks; an erasure waits for the vault's queue.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How long a reader waits for what is still on its way to the disk.
@@ -32,11 +34,13 @@ const SETTLING: Duration = Duration::from_secs(2);
 
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum Request {
+pub(crate) enum Request {
     /// Erase this call.
     Erase(String),
     /// Bring to the disk what has happened so far.
     Settle,
+    /// Change who may come in.
+    Access(keys::Wish),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -88,17 +92,9 @@ pub async fn erase(config: &Config, call: CallId) -> Result<Erasure, EraseCallEr
     let answer = match connect(&vault.data).await {
         Ok(stream) => {
             let request = Request::Erase(call.to_string());
-            let asked = tokio::time::timeout(PATIENCE, ask(stream, &request)).await;
-            asked.unwrap_or_else(|late| Err(late.into())).map_err(EraseCallError::Silent)?
+            ask(stream, &request).await.map_err(EraseCallError::Silent)?
         }
-        Err(error)
-            if matches!(
-                error.kind(),
-                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
-            ) =>
-        {
-            erase_directly(vault, call).await?
-        }
+        Err(error) if is_alone(&error) => erase_directly(vault, call).await?,
         Err(error) => return Err(EraseCallError::Silent(error)),
     };
     match answer {
@@ -115,19 +111,28 @@ pub async fn erase(config: &Config, call: CallId) -> Result<Erasure, EraseCallEr
 /// the disk is all there is to see.
 pub async fn settle(config: &Config) {
     if let Ok(stream) = connect(&vault_config(config).data).await {
-        let _ = tokio::time::timeout(SETTLING, ask(stream, &Request::Settle)).await;
+        let _ = tokio::time::timeout(SETTLING, ask::<Answer>(stream, &Request::Settle)).await;
     }
 }
 
 async fn erase_directly(config: VaultConfig, call: CallId) -> Result<Answer, EraseCallError> {
-    // Sweeping is the edge's business.
-    let config = VaultConfig { retention: Retention::default(), ..config };
-    let opened = Vault::open(config, OsClock, Box::new(|_| {}))?;
-    let actor = operator(rustix::process::getuid().as_raw(), Some("self".to_owned()));
-    let erased = answer_of(opened.handle().erase(call, actor).await);
+    let opened = open(config)?;
+    let erased = answer_of(opened.handle().erase(call, own_operator()).await);
     // Signs the head over what was done.
     let _ = tokio::task::spawn_blocking(move || opened.close()).await;
     Ok(erased)
+}
+
+/// Opens a vault that no edge runs on.
+pub(crate) fn open(config: VaultConfig) -> Result<Vault, OpenError> {
+    // Sweeping is the edge's business.
+    let config = VaultConfig { retention: Retention::default(), ..config };
+    Vault::open(config, OsClock, Box::new(|_| {}))
+}
+
+/// Who runs this process, as the audit log names him.
+pub(crate) fn own_operator() -> String {
+    operator(rustix::process::getuid().as_raw(), Some("self".to_owned()))
 }
 
 fn answer_of(erased: Result<Erasure, EraseError>) -> Answer {
@@ -178,12 +183,14 @@ async fn answer(mut stream: UnixStream, vault: &VaultHandle) -> io::Result<()> {
     if peer.uid() != own && peer.uid() != 0 {
         return Ok(());
     }
+    let actor = || operator(peer.uid(), peer.pid().map(|pid| pid.to_string()));
     let answer = match receive::<Request>(&mut stream).await {
+        Ok(Request::Access(wish)) => {
+            let answer = keys::grant(&vault.keys(), wish, actor()).await;
+            return send(&mut stream, &answer).await;
+        }
         Ok(Request::Erase(call)) => match call.parse() {
-            Ok(call) => {
-                let actor = operator(peer.uid(), peer.pid().map(|pid| pid.to_string()));
-                answer_of(vault.erase(call, actor).await)
-            }
+            Ok(call) => answer_of(vault.erase(call, actor()).await),
             Err(_) => Answer::BadRequest,
         },
         Ok(Request::Settle) => vault.flush().await.map_or(Answer::Failed, |()| Answer::Settled),
@@ -192,14 +199,26 @@ async fn answer(mut stream: UnixStream, vault: &VaultHandle) -> io::Result<()> {
     send(&mut stream, &answer).await
 }
 
-async fn connect(data: &Path) -> io::Result<UnixStream> {
+pub(crate) async fn connect(data: &Path) -> io::Result<UnixStream> {
     let (_folder, path) = short_path(data)?;
     UnixStream::connect(path).await
 }
 
-async fn ask(mut stream: UnixStream, request: &Request) -> io::Result<Answer> {
-    send(&mut stream, request).await?;
-    receive(&mut stream).await
+/// Asks the edge that runs, which answers within a minute or not at all.
+pub(crate) async fn ask<T: for<'a> Deserialize<'a>>(
+    mut stream: UnixStream,
+    request: &Request,
+) -> io::Result<T> {
+    let asked = async {
+        send(&mut stream, request).await?;
+        receive(&mut stream).await
+    };
+    tokio::time::timeout(PATIENCE, asked).await.unwrap_or_else(|late| Err(late.into()))
+}
+
+/// Whether nobody answers because no edge runs.
+pub(crate) fn is_alone(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
 }
 
 async fn send(stream: &mut UnixStream, what: &impl Serialize) -> io::Result<()> {

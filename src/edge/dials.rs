@@ -1,5 +1,7 @@
 //! Flows that legs wait for: each wish becomes a dial of the transport, whose answer goes back to
 //! the shard. A dial is kept until its flow serves, since the next address may be wanted.
+//!
+//! Over WSS nobody is dialled: an account's registrations are its addresses, the newest first.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -13,6 +15,7 @@ use telemetry::Telemetry;
 use tokio::sync::mpsc;
 use transport::{Dial, DialError, Dialling, Failure, Reached, TransportHandle};
 
+use crate::browsers::{Accounts, Way};
 use crate::clock::OsClock;
 use crate::front::word;
 use crate::shard::{Input, Wish};
@@ -21,7 +24,10 @@ use crate::shard::{Input, Wish};
 pub struct Dials {
     shard: mpsc::Sender<Input>,
     telemetry: Arc<Telemetry>,
+    accounts: Accounts,
     open: BTreeMap<LegId, Open>,
+    /// Ways to accounts that were not tried yet.
+    ways: BTreeMap<LegId, VecDeque<Way>>,
     /// By age, so that what nobody asks for again is forgotten.
     ages: VecDeque<(Instant, LegId)>,
 }
@@ -35,13 +41,27 @@ struct Open {
 impl Dials {
     /// None yet; answers go to `shard`.
     #[must_use]
-    pub const fn new(shard: mpsc::Sender<Input>, telemetry: Arc<Telemetry>) -> Self {
-        Self { shard, telemetry, open: BTreeMap::new(), ages: VecDeque::new() }
+    pub const fn new(
+        shard: mpsc::Sender<Input>,
+        telemetry: Arc<Telemetry>,
+        accounts: Accounts,
+    ) -> Self {
+        Self {
+            shard,
+            telemetry,
+            accounts,
+            open: BTreeMap::new(),
+            ways: BTreeMap::new(),
+            ages: VecDeque::new(),
+        }
     }
 
     /// Begins a dial, or goes on with one.
     pub(crate) fn begin(&mut self, transport: &TransportHandle, wish: Wish) {
         self.forget_old();
+        if wish.transport == Transport::Wss {
+            return self.begin_account(&wish);
+        }
         if let Some((before, how)) = wish.after
             && let Some(open) = self.open.remove(&before)
         {
@@ -66,8 +86,32 @@ impl Dials {
         self.keep(wish.leg, Open { dialling, leg });
     }
 
+    /// Gives the next way to an account, or to the client behind a Contact.
+    fn begin_account(&mut self, wish: &Wish) {
+        let waiting = wish.after.and_then(|(before, _)| self.ways.remove(&before));
+        let mut ways = waiting.unwrap_or_else(|| self.accounts.ways_of(wish.uri.expose()).into());
+        let next = ways.pop_front();
+        if !ways.is_empty() {
+            self.ways.insert(wish.leg, ways);
+            self.ages.push_back((OsClock.now(), wish.leg));
+        }
+        let input = match next {
+            Some(Way { flow, contact }) => call::Input::Connected {
+                leg: wish.leg,
+                peer: peer_of(&flow),
+                contact: Some(contact),
+            },
+            None => {
+                let reason = Reason::AccountNotRegistered;
+                call::Input::Unreachable { leg: wish.leg, reason }
+            }
+        };
+        tell(&self.shard, &self.telemetry, input);
+    }
+
     /// The flow that a leg got has served: no other is wanted.
     pub(crate) fn served(&mut self, leg: LegId) {
+        self.ways.remove(&leg);
         if let Some(open) = self.open.remove(&leg) {
             open.dialling.worked();
         }
@@ -82,6 +126,7 @@ impl Dials {
         let (now, most) = (OsClock.now(), 2 * limit::CALL_RING_MS.millis());
         while let Some((_, leg)) = self.ages.pop_front_if(|(at, _)| now.since(*at) >= most) {
             self.open.remove(&leg);
+            self.ways.remove(&leg);
         }
     }
 }
@@ -91,7 +136,7 @@ fn dial_of(wish: &Wish) -> Option<Dial> {
         Transport::Udp => transport::Transport::Udp,
         Transport::Tcp => transport::Transport::Tcp,
         Transport::Tls => transport::Transport::Tls,
-        Transport::Ws | Transport::Wss | Transport::Whip => return None, // browsers cannot be called back
+        Transport::Ws | Transport::Wss | Transport::Whip => return None, // carried, not dialled
     };
     let uri = Uri::parse(wish.uri.expose()).ok()?;
     let proved = Arc::clone(&wish.proved);
@@ -101,18 +146,21 @@ fn dial_of(wish: &Wish) -> Option<Dial> {
 fn input_of(leg: LegId, answer: Result<Reached, DialError>) -> call::Input {
     match answer {
         Ok(Reached { flow, .. }) => {
-            let peer = Arc::new(Peer {
-                flow: flow.id,
-                transport: word(flow.transport),
-                source: flow.source,
-                local: flow.local,
-                certificates: Arc::clone(&flow.certificates),
-                alias: flow.reusable,
-            });
-            call::Input::Connected { leg, peer }
+            call::Input::Connected { leg, peer: peer_of(&flow), contact: None }
         }
         Err(error) => call::Input::Unreachable { leg, reason: error.reason() },
     }
+}
+
+fn peer_of(flow: &transport::Flow) -> Arc<Peer> {
+    Arc::new(Peer {
+        flow: flow.id,
+        transport: word(flow.transport),
+        source: flow.source,
+        local: flow.local,
+        certificates: Arc::clone(&flow.certificates),
+        alias: flow.reusable,
+    })
 }
 
 fn tell(shard: &mpsc::Sender<Input>, telemetry: &Telemetry, input: call::Input) {

@@ -25,6 +25,7 @@ use crate::clock::OsClock;
 use crate::dials::Dials;
 use crate::ear::{EarCommand, EarHandle, Opened, Tape};
 use crate::front::Shards;
+use crate::onlook::Onlookers;
 use crate::shard::{Driver, Input, Shard, Wish};
 
 /// The voice agents' providers.
@@ -60,6 +61,10 @@ pub struct Host {
     pub dials: Dials,
     /// All shards, this one too.
     pub shards: Shards,
+    /// Pages that look on.
+    pub onlookers: Onlookers,
+    /// The number of the shard.
+    pub number: usize,
 }
 
 impl Driver for Host {
@@ -166,10 +171,16 @@ impl Driver for Host {
     }
 
     fn store(&mut self, record: Record) {
+        self.onlookers.record(self.number, &record);
         self.archive.store(OsClock.now(), record);
     }
 
+    fn media(&mut self, leg: LegId, event: &MediaEvent) {
+        self.onlookers.media(leg, event);
+    }
+
     fn turn(&mut self, call: CallId, turn: agent::Turn) {
+        self.onlookers.turn(call, &turn);
         self.archive.turn(call, turn);
     }
 

@@ -108,6 +108,10 @@ pub trait Driver {
     ) -> Result<(), ProviderError>;
     /// Stores something about a call.
     fn store(&mut self, record: Record);
+    /// A call's media, for whoever looks on.
+    fn media(&mut self, leg: LegId, event: &MediaEvent) {
+        let _ = (leg, event);
+    }
     /// Stores a finished turn.
     fn turn(&mut self, call: CallId, turn: Turn);
     /// Tells the calls of another shard.
@@ -262,6 +266,7 @@ impl Shard {
         if let MediaEvent::Report { last: true, .. } = &event {
             self.forget(session);
         }
+        driver.media(leg, &event);
         let talk = self.talks.get(&leg.call);
         if talk.is_some_and(|talk| talk.target == Some(leg)) {
             if let Some(input) = of_target(&event) {

@@ -6,11 +6,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use audio::Codec;
-use base::Limit;
 use base::limit::{
     CALL_DURATION_MS, LOADGEN_AUDIO_MS, LOADGEN_CALLS, LOADGEN_CALLS_PER_SECOND,
     LOADGEN_CONCURRENT, LOADGEN_CONNECTIONS, LOADGEN_SCRIPT_STEPS, LOADGEN_SETUP_MS,
 };
+use base::{Limit, Secret};
 use rtp::{Digit, Suite};
 use sip::{Host, NameAddr, Scheme, Uri};
 
@@ -26,6 +26,10 @@ pub enum Transport {
     Tcp,
     /// In a stream, protected.
     Tls,
+    /// Not SIP: a browser's offer and answer over HTTPS (RFC 9725).
+    Whip,
+    /// In a WebSocket, protected; for registrations alone.
+    Wss,
 }
 
 impl Transport {
@@ -36,6 +40,8 @@ impl Transport {
             Self::Udp => "udp",
             Self::Tcp => "tcp",
             Self::Tls => "tls",
+            Self::Whip => "whip",
+            Self::Wss => "wss",
         }
     }
 
@@ -44,7 +50,8 @@ impl Transport {
         match self {
             Self::Udp => "UDP",
             Self::Tcp => "TCP",
-            Self::Tls => "TLS",
+            Self::Tls | Self::Whip => "TLS",
+            Self::Wss => "WSS",
         }
     }
 
@@ -57,6 +64,7 @@ impl Transport {
         match self {
             Self::Udp | Self::Tcp => 5060,
             Self::Tls => 5061,
+            Self::Whip | Self::Wss => 443,
         }
     }
 }
@@ -78,16 +86,26 @@ pub struct Target {
     pub host: Host,
     /// The port to connect to.
     pub port: u16,
+    /// Of [`Transport::Whip`], the path that offers are posted to, of [`Transport::Wss`] that of the
+    /// WebSocket; otherwise empty.
+    pub path: String,
 }
 
 impl Target {
     /// Reads `sip:reception@127.0.0.1:5061;transport=tls`. Without `transport` it is TLS; without
-    /// a port it is the transport's own (5061 or 5060).
+    /// a port it is the transport's own (5061 or 5060). `https://127.0.0.1:8443/whip/reception` is
+    /// where browsers call,
+    /// `wss://127.0.0.1:8443/sip` where they register.
     ///
     /// # Errors
     /// The text is no SIP URI, or names a transport that is not spoken here.
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
         let wrong = |why: String| ConfigError::Target { target: text.to_owned(), why };
+        for (scheme, transport) in [("https://", Transport::Whip), ("wss://", Transport::Wss)] {
+            if let Some(rest) = text.strip_prefix(scheme) {
+                return Self::parse_web(rest, transport).map_err(wrong);
+            }
+        }
         let uri = Uri::parse(text).map_err(|error| wrong(error.to_string()))?;
         if !matches!(uri.scheme(), Scheme::Sip | Scheme::Sips) {
             return Err(wrong("only sip: and sips: URIs can be called".into()));
@@ -101,7 +119,21 @@ impl Target {
         };
         let host = uri.host().cloned().ok_or_else(|| wrong("it names no host".into()))?;
         let port = uri.port().unwrap_or(transport.default_port());
-        Ok(Self { uri, transport, host, port })
+        Ok(Self { uri, transport, host, port, path: String::new() })
+    }
+
+    /// What follows `https://` or `wss://`. Of the first the last part is who is called.
+    fn parse_web(rest: &str, transport: Transport) -> Result<Self, String> {
+        let is_plain = |it: char| it.is_ascii_graphic() && !matches!(it, '?' | '#' | '@');
+        if !rest.chars().all(is_plain) {
+            return Err("it has more than a host and a path".into());
+        }
+        let (host, path) = rest.split_once('/').ok_or("it names nobody behind the host")?;
+        let user = path.rsplit('/').next().unwrap_or_default();
+        let uri = Uri::parse(&format!("sip:{user}@{host}")).map_err(|error| error.to_string())?;
+        let host = uri.host().cloned().ok_or("it names no host")?;
+        let port = uri.port().unwrap_or(transport.default_port());
+        Ok(Self { uri, transport, host, port, path: format!("/{path}") })
     }
 }
 
@@ -156,6 +188,8 @@ pub enum Protection {
     Opportunistic,
     /// Plain RTP.
     Plain,
+    /// SRTP with the keys of a DTLS handshake, as browsers have it.
+    Dtls,
 }
 
 /// What to place, how often, and with what.
@@ -190,6 +224,8 @@ pub struct Config {
     pub rtcp_mux: bool,
     /// How TLS connections are made.
     pub tls: Tls,
+    /// What browsers prove themselves with: an API key or a browser token.
+    pub token: Option<Secret<String>>,
     /// Our address for media; by default the one that signalling uses.
     pub media_address: Option<IpAddr>,
     /// What each caller does after the answer.
@@ -225,6 +261,7 @@ impl Config {
                 identity: None,
                 server_name: None,
             },
+            token: None,
             media_address: None,
             script: Script::tone(440),
             save: None,
@@ -254,6 +291,10 @@ impl Config {
 
     /// Refuses what cannot be placed or would never end.
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
+        if self.target.transport == Transport::Wss {
+            let why = "nobody is called by a WebSocket here; it is for registrations".to_owned();
+            return Err(ConfigError::Target { target: self.target.path.clone(), why });
+        }
         within("calls", f64::from(self.calls), 1.0, &LOADGEN_CALLS)?;
         within("rate", self.rate, f64::MIN_POSITIVE, &LOADGEN_CALLS_PER_SECOND)?;
         within("concurrency", f64::from(self.concurrency), 1.0, &LOADGEN_CONCURRENT)?;
@@ -299,7 +340,12 @@ fn millis(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1000.0
 }
 
-fn within(what: &'static str, value: f64, least: f64, most: &Limit) -> Result<(), ConfigError> {
+pub(crate) fn within(
+    what: &'static str,
+    value: f64,
+    least: f64,
+    most: &Limit,
+) -> Result<(), ConfigError> {
     // Written so that not-a-number is refused.
     if value >= least && value <= most.value as f64 {
         return Ok(());
@@ -369,7 +415,18 @@ mod tests {
             let target = Target::parse(text).unwrap();
             assert_eq!((target.transport, target.port), (transport, port), "{text}");
         }
-        for wrong in ["tel:+15550100", "sip:a@h;transport=sctp", "sips:a@h;transport=udp", "a@h"] {
+        let target = Target::parse("https://edge.example:8443/whip/reception").unwrap();
+        assert_eq!((target.transport, target.port), (Transport::Whip, 8443));
+        assert_eq!((target.uri.user(), &*target.path), (Some("reception"), "/whip/reception"));
+        for wrong in [
+            "tel:+15550100",
+            "sip:a@h;transport=sctp",
+            "sips:a@h;transport=udp",
+            "a@h",
+            "https://edge.example",
+            "https://edge.example/whip/a?b",
+            "http://edge.example/whip/a",
+        ] {
             let error = Target::parse(wrong).unwrap_err();
             assert!(error.to_string().starts_with(&format!("`{wrong}` cannot be called")));
         }

@@ -2,7 +2,7 @@
 //! or plain RTP, speaks, presses keys, listens, and measures what a caller would notice.
 //!
 //! It is the far end of callgate and shares nothing with it above tier 1: its user agent,
-//! its media and its SRTP (`webrtc-srtp`) are its own, so that a bug in one shows in the other.
+//! its media, its SRTP (`webrtc-srtp`) and its DTLS (`webrtc-dtls`) are its own, so that a bug in one shows in the other.
 //!
 //! The path of a scenario: a file -> [`Scenario::read`] (`scenario/`) -> [`ScenarioRun`] (`run/`):
 //! callers, callees (`listen.rs`) and bad actors, with one task per call for signalling only, which
@@ -13,19 +13,28 @@
 //! [`Report`]. Its caller has a [`Script`] (`talk.rs`), so that the media threads encode and decode
 //! for it.
 //!
-//! Not here: registering, digest, ICE, DTLS, video; requests go to the target's own address on
-//! the connection opened for them, whatever Contact or Route says (as through an outbound proxy).
+//! A caller whose target is `https://..` is a browser: it posts its offer to a WHIP endpoint
+//! (`http.rs`, `run/browser.rs`), checks the path and shakes hands by `webrtc-dtls` ([`browser`]);
+//! its media then flows as everybody's.
+//!
+//! [`Registrations`] are people who are registered by SIP over WSS (`websocket.rs`) and do nothing.
+//!
+//! Not here: trickle ICE, TURN, video; requests go to the target's own address on the connection
+//! opened for them, whatever Contact or Route says (as through an outbound proxy).
 
 #![forbid(unsafe_code)]
 
+pub mod browser;
 mod config;
 mod engine;
 mod html;
+mod http;
 mod line;
 mod listen;
 mod load;
 mod os;
 mod progress;
+mod registrations;
 mod report;
 mod run;
 mod scenario;
@@ -35,6 +44,7 @@ mod talk;
 mod tls;
 mod user_agent;
 pub mod wav;
+mod websocket;
 
 pub use config::{
     Authorities, Config, ConfigError, Identity, OfferMode, Protection, Target, Tls, Transport,
@@ -42,6 +52,7 @@ pub use config::{
 pub use html::html;
 pub use load::{Cancellation, Load, LoadError};
 pub use progress::Progress;
+pub use registrations::{Held, Registrations, RegistrationsConfig, RegistrationsReport};
 pub use report::{CallOutcome, CallReport, Ending, MediaTotals, Report, Saturation, Spread};
 pub use run::{
     ActorReport, Judged, KindTotals, OwnLoad, RunReport, Sample, ScenarioRun, ScenarioSummary,

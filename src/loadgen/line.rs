@@ -19,6 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 use crate::config::Transport;
 
@@ -33,6 +34,37 @@ pub(crate) struct Far {
     pub(crate) address: SocketAddr,
     pub(crate) transport: Transport,
     pub(crate) tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
+}
+
+impl Far {
+    /// A connection without TLS yet, and our address on it.
+    async fn connect(&self) -> Result<(TcpStream, SocketAddr), OpenError> {
+        let connecting = timeout(TRANSPORT_HANDSHAKE_MS.millis(), TcpStream::connect(self.address));
+        let connecting = connecting.await.map_err(|_| OpenError("connect.timeout"))?;
+        let socket = connecting.map_err(|error| OpenError::of(&error))?;
+        let local = socket.local_addr().map_err(|error| OpenError::of(&error))?;
+        // Only a matter of speed.
+        let _ = socket.set_nodelay(true);
+        Ok((socket, local))
+    }
+
+    /// A connection with TLS, and our address on it.
+    pub(crate) async fn open(&self) -> Result<(TlsStream<TcpStream>, SocketAddr), OpenError> {
+        let (config, name) = self.tls.as_ref().ok_or(OpenError("connect.tls_failed"))?;
+        let (socket, local) = self.connect().await?;
+        Ok((secure(socket, config, name).await?, local))
+    }
+}
+
+async fn secure(
+    socket: TcpStream,
+    config: &Arc<ClientConfig>,
+    name: &ServerName<'static>,
+) -> Result<TlsStream<TcpStream>, OpenError> {
+    let handshake = TlsConnector::from(Arc::clone(config)).connect(name.clone(), socket);
+    let stream = timeout(TRANSPORT_HANDSHAKE_MS.millis(), handshake).await;
+    let stream = stream.map_err(|_| OpenError("connect.timeout"))?;
+    stream.map_err(|error| OpenError::of_tls(&error))
 }
 
 /// The stable code of why no connection came about; the report counts by it.
@@ -131,21 +163,11 @@ impl Line {
         if far.transport == Transport::Udp {
             return Self::open_udp(far.address).await.map_err(|error| OpenError::of(&error));
         }
-        let late = |_| OpenError("connect.timeout");
-        let patience = TRANSPORT_HANDSHAKE_MS.millis();
-        let connecting = timeout(patience, TcpStream::connect(far.address)).await.map_err(late)?;
-        let socket = connecting.map_err(|error| OpenError::of(&error))?;
-        let local = socket.local_addr().map_err(|error| OpenError::of(&error))?;
-        // Only a matter of speed.
-        let _ = socket.set_nodelay(true);
+        let (socket, local) = far.connect().await?;
         let Some((config, name)) = &far.tls else {
             return Ok(Self::run(socket, local, far.address));
         };
-        let connector = TlsConnector::from(Arc::clone(config));
-        let handshake = connector.connect(name.clone(), socket);
-        let stream = timeout(patience, handshake).await.map_err(late)?;
-        let stream = stream.map_err(|error| OpenError::of_tls(&error))?;
-        Ok(Self::run(stream, local, far.address))
+        Ok(Self::run(secure(socket, config, name).await?, local, far.address))
     }
 
     async fn open_udp(address: SocketAddr) -> io::Result<Self> {

@@ -96,7 +96,7 @@ impl Load {
     /// An absurd configuration, or certificates that cannot be used.
     pub fn new(config: Config) -> Result<Self, LoadError> {
         config.check()?;
-        if config.target.transport == Transport::Tls {
+        if matches!(config.target.transport, Transport::Tls | Transport::Whip) {
             tls::client(&config.tls)?;
         }
         Ok(Self(ScenarioRun::new(scenario(config), Vec::new())))
@@ -165,6 +165,7 @@ fn scenario(config: Config) -> Scenario {
             from: config.from.map(|it| it.to_string()),
             tls: config.tls,
             connections: config.connections,
+            token: config.token,
             media_address: config.media_address,
         }),
         limits: Limits {
@@ -236,6 +237,11 @@ pub(crate) struct Lines {
 impl Lines {
     pub(crate) fn new(far: Far, count: u32) -> Arc<Self> {
         Arc::new(Self { far, lines: (0..count).map(|_| Mutex::new(None)).collect() })
+    }
+
+    /// Where they lead.
+    pub(crate) const fn far(&self) -> &Far {
+        &self.far
     }
 
     /// The line of call `index`.

@@ -70,6 +70,8 @@ pub struct CallReport {
     pub ending: Option<Ending>,
     /// From the INVITE to the 200.
     pub setup_ms: Option<f64>,
+    /// Of a browser, from the answer to the keys of its handshake: ICE and DTLS.
+    pub secured_ms: Option<f64>,
     /// From the 200 to the first media packet that proved to be the far end's.
     pub first_audio_ms: Option<f64>,
     /// From the 200 to the first audio above -50 dBFS that was played.
@@ -230,6 +232,8 @@ pub struct Report {
     pub codecs: BTreeMap<String, u32>,
     /// From the INVITE to the 200.
     pub setup_ms: Option<Spread>,
+    /// Of browsers, from the answer to the keys of the handshake.
+    pub secured_ms: Option<Spread>,
     /// From the 200 to the first media packet.
     pub first_audio_ms: Option<Spread>,
     /// From the 200 to the first audible sound.
@@ -268,6 +272,7 @@ pub(crate) struct Tally {
     endings: BTreeMap<String, u32>,
     codecs: BTreeMap<String, u32>,
     setup: Vec<f64>,
+    secured: Vec<f64>,
     first_audio: Vec<f64>,
     first_sound: Vec<f64>,
     duration: Vec<f64>,
@@ -312,6 +317,7 @@ impl Tally {
         }
         for (all, one) in [
             (&mut self.setup, call.setup_ms),
+            (&mut self.secured, call.secured_ms),
             (&mut self.first_audio, call.first_audio_ms),
             (&mut self.first_sound, call.first_sound_ms),
             (&mut self.duration, call.duration_ms),
@@ -352,6 +358,7 @@ impl Tally {
             endings: self.endings,
             codecs: self.codecs,
             setup_ms: Spread::of(self.setup),
+            secured_ms: Spread::of(self.secured),
             first_audio_ms: Spread::of(self.first_audio),
             first_sound_ms: Spread::of(self.first_sound),
             duration_ms: Spread::of(self.duration),
@@ -396,6 +403,7 @@ impl fmt::Display for Report {
         writeln!(f, "{:<21}{:>9}{:>9}{:>9}{:>9}", "", "p50", "p95", "p99", "max")?;
         for (title, spread) in [
             ("set-up, ms", self.setup_ms),
+            ("ICE and DTLS, ms", self.secured_ms),
             ("first packet, ms", self.first_audio_ms),
             ("first sound, ms", self.first_sound_ms),
             ("duration, ms", self.duration_ms),

@@ -51,8 +51,10 @@ pub fn load(
     let callees = names.iter().zip(&trunks).map(|(name, trunk)| route::Callee {
         name: name.as_str(),
         can_be_dialled: trunk.as_ref().is_none_or(|trunk| !trunk.send_to.is_empty()),
+        is_browsers: trunk.as_ref().is_some_and(|trunk| trunk.is_browsers),
     });
-    let callees: Vec<_> = callees.collect();
+    let mut callees: Vec<_> = callees.collect();
+    trunk::check_browsers(&mut report, &read.trunks, &mut callees);
     let routes: Vec<_> =
         read.routes.iter().map(|item| route::compile(&mut report, item, &callees)).collect();
     drop(callees);

@@ -11,6 +11,7 @@ use crate::decision::{
 use crate::identify::{Shown, identify};
 use crate::matching::{Candidate, Party};
 use crate::policy::{Action, Peer, Policy, Route, Share, Trunk, fnv};
+use crate::statuses::Statuses;
 use crate::words::{Codec, Protection, RefusalManner, Transport};
 
 /// Seconds after which a caller may try again where calls must end first.
@@ -93,7 +94,8 @@ fn verdict(
     let (number, route) = find_route(policy, &call).ok_or(Refusal::known(Reason::NoRoute))?;
     decision.route = Some(number);
     decision.route_name.clone_from(&route.name);
-    let destination = destination(policy, route, attempt, observed)?;
+    let called = &call.called.normalised;
+    let destination = destination(policy, route, called, attempt, observed)?;
     Ok(Accepted {
         trunk: trunk.name.clone(),
         destination,
@@ -180,6 +182,7 @@ fn find_route<'p>(policy: &'p Policy, call: &Candidate<'_>) -> Option<(u32, &'p 
 fn destination(
     policy: &Policy,
     route: &Route,
+    called: &str,
     attempt: &Attempt,
     observed: &Observed,
 ) -> Result<Destination, Refusal> {
@@ -193,7 +196,50 @@ fn destination(
             targets.iter_mut().for_each(|target| target.failover.clone_from(&route.failover));
             Ok(Destination::Trunk { targets })
         }
+        Action::Account { trunk, name } => {
+            let name = name.as_deref().unwrap_or(called);
+            let target = account(policy, *trunk, name, observed).map_err(Refusal::known)?;
+            Ok(Destination::Trunk { targets: vec![target] })
+        }
     }
+}
+
+/// An account of the browsers' trunk as a target.
+fn account(
+    policy: &Policy,
+    trunk: usize,
+    name: &str,
+    observed: &Observed,
+) -> Result<Target, Reason> {
+    let trunk = policy.trunks.get(trunk).ok_or(Reason::NoRoute)?;
+    check_room(trunk, observed)?;
+    if name.is_empty() {
+        return Err(Reason::AccountNotRegistered);
+    }
+    Ok(Target {
+        trunk: trunk.name.clone(),
+        plaintext: false,
+        failover: Statuses::USUAL.to_vec(),
+        send_to: vec![account_uri(name)],
+        terms: trunk.terms(observed.wall),
+    })
+}
+
+/// The host of URIs that name an account of this edge; no name server knows it (RFC 2606).
+pub const ACCOUNTS_HOST: &str = "accounts.invalid";
+
+/// How an account is dialled.
+fn account_uri(name: &str) -> String {
+    let mut uri = String::from("sip:");
+    for byte in name.bytes() {
+        // RFC 3261 section 25.1: what is not unreserved may be escaped.
+        if byte.is_ascii_alphanumeric() || b"-_.!~*'()+".contains(&byte) {
+            uri.push(char::from(byte));
+        } else {
+            uri.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    format!("{uri}@{ACCOUNTS_HOST};transport={}", Transport::Wss)
 }
 
 /// The trunks to try, best first: weighted ones as drawn, then those for failover in the order of

@@ -156,13 +156,14 @@ pub enum Destination {
 }
 
 /// A trunk to dial.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Target {
     /// The trunk.
     #[serde(with = "wire::trunk")]
     pub trunk: TrunkName,
-    /// SIP URIs to dial in this order; a transport whose exemption has ended is left out.
+    /// SIP URIs to dial in this order; a transport whose exemption has ended is left out. Of an
+    /// account it names a person.
     pub send_to: Vec<String>,
     /// Whether some of them are dialled over exempted plaintext.
     pub plaintext: bool,
@@ -171,6 +172,16 @@ pub struct Target {
     pub failover: Vec<Statuses>,
     /// The terms of that leg.
     pub terms: Terms,
+}
+
+impl fmt::Debug for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Target")
+            .field("trunk", &self.trunk)
+            .field("plaintext", &self.plaintext)
+            .field("terms", &self.terms)
+            .finish_non_exhaustive()
+    }
 }
 
 /// The terms of one leg.

@@ -192,6 +192,9 @@ fn peer_mismatch(trunk: &Trunk, shown: &Shown, why: PeerMismatch) -> String {
             let domains = clean(&joined(&shown.domains));
             format!("from.certificates = {certificates}; the peer showed {domains}")
         }
+        PeerMismatch::NotAlike => {
+            format!("from.browsers = {}; the message came over {transport}", trunk.is_browsers)
+        }
         PeerMismatch::Transport => {
             let transports = joined(&trunk.transports);
             format!("transports = {transports}; the message came over {transport}")
@@ -250,15 +253,16 @@ fn room(trunk: &Trunk, observed: &Observed) -> String {
 
 /// What keeps the trunks of a route from taking the call; nothing for other routes.
 fn destination(policy: &Policy, route: &Route, observed: &Observed) -> Option<Step> {
-    let Action::Trunks(shares) = &route.action else { return None };
+    let is_dialled = matches!(route.action, Action::Trunks(_));
+    route.action.trunks().next()?;
     let (mut passes, mut reason) = (false, Reason::TrunkUnreachable);
     let mut why = Vec::new();
-    for trunk in shares.iter().filter_map(|share| policy.trunks.get(share.trunk)) {
+    for trunk in route.action.trunks().filter_map(|index| policy.trunks.get(index)) {
         let mut text = room(trunk, observed);
         if let Err(full) = check_room(trunk, observed) {
             reason = full;
             text += " (no room)";
-        } else if open_peers(trunk, observed.wall).is_empty() {
+        } else if is_dialled && open_peers(trunk, observed.wall).is_empty() {
             reason = Reason::ExemptionExpired;
             text += " (its exemption has ended)";
         } else {
@@ -314,10 +318,14 @@ fn act(policy: &Policy, action: &Action) -> String {
     match action {
         Action::Agent(name) => format!("matches: to voice agent {}", clean(name.as_str())),
         Action::Refuse(status) => format!("matches: refuses with {status}"),
-        Action::Trunks(shares) => {
-            let names = shares.iter().filter_map(|share| policy.trunks.get(share.trunk));
+        Action::Trunks(_) => {
+            let names = action.trunks().filter_map(|index| policy.trunks.get(index));
             format!("matches: to trunk {}", joined(names.map(|trunk| &trunk.name)))
         }
+        Action::Account { name: Some(name), .. } => {
+            format!("matches: to account {}", clean(name))
+        }
+        Action::Account { name: None, .. } => "matches: to the account that is called".to_owned(),
     }
 }
 
@@ -359,6 +367,7 @@ fn advice(decision: &Decision, policy: &Policy, shown: &Shown) -> Option<String>
         Reason::PlaintextMedia => "have the peer offer SRTP, which needs no exemption".to_owned(),
         Reason::NoAudio => "have the peer offer audio; no policy admits a call without".to_owned(),
         Reason::NoCommonCodec => "have the peer offer one of the trunk's codecs".to_owned(),
+        Reason::AccountNotRegistered => "have the caller name an account".to_owned(),
         Reason::Draining | Reason::EdgeCallLimit | Reason::TrunkUnreachable => {
             format!("no change of the policy admits it: {}", reason.hint())
         }

@@ -129,7 +129,7 @@ pub struct TrunkFile {
     pub tls: Option<At<TrunkTlsFile>>,
     /// What we show where it asks for a user and a password.
     pub digest: Option<At<DigestFile>>,
-    /// Transports it may use; `["tls"]` unless said otherwise.
+    /// Transports it may use; `["tls"]` unless said otherwise, of browsers `["wss", "whip"]`.
     pub transports: Option<At<Vec<At<Transport>>>>,
     /// Whether media must be SRTP.
     pub srtp: Option<SrtpFile>,
@@ -166,7 +166,7 @@ pub struct TrunkFile {
     pub numbers: Option<NumbersFile>,
 }
 
-/// Who may be a trunk; where both are given, both must hold.
+/// Who may be a trunk; all that is given must hold.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FromFile {
@@ -174,6 +174,9 @@ pub struct FromFile {
     pub networks: Option<At<Vec<At<Network>>>>,
     /// Subject alternative names of the client certificate.
     pub certificates: Option<At<Vec<At<String>>>>,
+    /// Browsers and softphones that have shown this edge a key, a token or a password, over
+    /// `wss` and `whip`; one trunk at most.
+    pub browsers: Option<At<bool>>,
 }
 
 /// Who proves what on the TLS connections that we open to a trunk.
@@ -380,6 +383,10 @@ pub struct SendToFile {
     pub trunk: Option<At<String>>,
     /// Several trunks that share the calls or fail over.
     pub trunks: Option<At<Vec<At<ShareFile>>>>,
+    /// A browser or softphone that has registered under this account of the edge.
+    pub account: Option<At<String>>,
+    /// The account that the call is for: its name is the called number or user.
+    pub accounts: Option<At<bool>>,
 }
 
 /// One of several trunks.

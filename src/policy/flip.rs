@@ -96,11 +96,8 @@ impl Case<'_> {
 
     /// The trunks that the deciding route names.
     fn callees(&self) -> impl Iterator<Item = &Trunk> {
-        let shares = match self.deciding_route().map(|route| &route.action) {
-            Some(Action::Trunks(shares)) => shares.as_slice(),
-            _ => &[],
-        };
-        shares.iter().filter_map(|share| self.policy.trunks.get(share.trunk))
+        let trunks = self.deciding_route().into_iter().flat_map(|route| route.action.trunks());
+        trunks.filter_map(|index| self.policy.trunks.get(index))
     }
 
     /// A route in front of the one that accepts.
@@ -138,6 +135,8 @@ impl Case<'_> {
             Action::Trunks(shares) => {
                 Some(format!("trunk = {}", quoted(trunk(shares.first()?.trunk)?)))
             }
+            Action::Account { name: Some(name), .. } => Some(format!("account = {}", quoted(name))),
+            Action::Account { name: None, .. } => Some("accounts = true".to_owned()),
             Action::Refuse(_) => None,
         });
         let place = place.unwrap_or_else(|| "agent = \"reception\"".to_owned());
@@ -146,7 +145,9 @@ impl Case<'_> {
 
     /// Makes a stranger known: as the trunk that is nearly it, else as a new one.
     fn introduce(&self, draft: &mut Draft, shown: &Shown) -> Option<()> {
-        let near = self.policy.trunks.iter().filter_map(|trunk| {
+        // A browser is nobody else's, wherever it comes from.
+        let is_of_kind = |trunk: &&Trunk| trunk.is_browsers == shown.transport.is_browsers();
+        let near = self.policy.trunks.iter().filter(is_of_kind).filter_map(|trunk| {
             let (kind, closeness) = nearness(trunk, shown)?;
             Some((trunk, kind, closeness))
         });
@@ -172,6 +173,11 @@ impl Case<'_> {
     fn new_trunk(&self, draft: &mut Draft, shown: &Shown) -> Option<()> {
         let is_free = |name: &String| self.policy.trunk(name).is_none();
         let name = (1..).map(|number| format!("new-{number}")).find(is_free)?;
+        let last = draft.sources.len().checked_sub(1)?;
+        if shown.transport.is_browsers() {
+            let toml = format!("[trunk.{}]\nfrom = {{ browsers = true }}", key(&name));
+            return draft.append(last, &toml);
+        }
         let networks = list([IpNet::from(shown.source)]);
         let word = shown.transport.word();
         let mut toml = format!(
@@ -184,7 +190,6 @@ impl Case<'_> {
         if shown.transport.is_plaintext() {
             toml += &format!("\nexempt.signalling = {}", exemption(shown.wall, ""));
         }
-        let last = draft.sources.len().checked_sub(1)?;
         draft.append(last, &toml)
     }
 
@@ -287,7 +292,11 @@ fn nearness(trunk: &Trunk, shown: &Shown) -> Option<(Near, u8)> {
                 return None;
             }
             let shared = |net: &IpNet| shared_bits(net.addr(), shown.source);
-            let enough = if shown.source.is_ipv4() { 16 } else { 32 };
+            let enough = match shown.source {
+                _ if trunk.is_browsers => 0, // there is no other trunk that it could be
+                IpAddr::V4(_) => 16,
+                IpAddr::V6(_) => 32,
+            };
             let most = trunk.networks.iter().map(shared).max().filter(|bits| *bits >= enough)?;
             Some((Near::Network, most))
         }

@@ -75,6 +75,8 @@ pub(crate) enum PeerMismatch {
     NoCertificate,
     /// A certificate was shown, of somebody else.
     OtherCertificate,
+    /// One of both, trunk and message, is a browser's, and the other is not.
+    NotAlike,
     /// The peer is this trunk, but may not use this transport.
     Transport,
     /// It might, until this date.
@@ -145,8 +147,11 @@ pub(crate) fn identify<'p>(
 
 /// Whether the peer is this trunk and may use its transport.
 pub(crate) fn check(trunk: &Trunk, shown: &Shown) -> Result<(), PeerMismatch> {
-    if trunk.networks.is_empty() && trunk.certificates.is_empty() {
+    if !trunk.has_from() {
         return Err(PeerMismatch::NoFrom);
+    }
+    if trunk.is_browsers != shown.transport.is_browsers() {
+        return Err(PeerMismatch::NotAlike);
     }
     if shown.side != Side::Unknown && shown.side != Side::of(trunk) {
         return Err(PeerMismatch::Zone);
@@ -173,6 +178,13 @@ pub(crate) fn check(trunk: &Trunk, shown: &Shown) -> Result<(), PeerMismatch> {
         };
     }
     Ok(())
+}
+
+impl Trunk {
+    /// Whether anybody may be it.
+    pub(crate) fn has_from(&self) -> bool {
+        !self.networks.is_empty() || !self.certificates.is_empty() || self.is_browsers
+    }
 }
 
 /// The domain that a subject alternative name stands for, in lower case. A `sip:` URI counts where

@@ -32,7 +32,7 @@ pub use attempt::{Attempt, Observed, Offer, TrunkObserved};
 pub use base::diagnostic::{Errors, Warning};
 pub use change::Change;
 pub use compile::load;
-pub use decide::{admit, decide};
+pub use decide::{ACCOUNTS_HOST, admit, decide};
 pub use decision::{
     Accepted, Admission, Decision, Destination, Note, Refusal, Target, Terms, Verdict,
 };

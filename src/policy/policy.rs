@@ -72,6 +72,8 @@ pub(crate) struct Trunk {
     pub(crate) networks: Vec<IpNet>,
     /// In lower case.
     pub(crate) certificates: Vec<String>,
+    /// Whether it is the browsers that have proved who they are.
+    pub(crate) is_browsers: bool,
     pub(crate) send_to: Vec<Peer>,
     pub(crate) media_from: Vec<IpNet>,
     pub(crate) zone: Option<String>,
@@ -197,7 +199,24 @@ pub(crate) enum Action {
     Agent(VoiceAgentName),
     /// Trunks to share calls and to fail over to.
     Trunks(Vec<Share>),
+    /// A registered account of the browsers' trunk; `None` is the one that the call names.
+    Account {
+        trunk: usize,
+        name: Option<String>,
+    },
     Refuse(u16),
+}
+
+impl Action {
+    /// The trunks that calls go to, by their places.
+    pub(crate) fn trunks(&self) -> impl Iterator<Item = usize> {
+        let (shares, account) = match self {
+            Self::Trunks(shares) => (shares.as_slice(), None),
+            Self::Account { trunk, .. } => (&[][..], Some(*trunk)),
+            Self::Agent(_) | Self::Refuse(_) => (&[][..], None),
+        };
+        shares.iter().map(|share| share.trunk).chain(account)
+    }
 }
 
 /// One trunk of a route's `send_to`.
@@ -310,7 +329,7 @@ impl Policy {
             .iter()
             .filter_map(|route| match &route.action {
                 Action::Agent(name) => Some(name),
-                Action::Trunks(_) | Action::Refuse(_) => None,
+                Action::Trunks(_) | Action::Account { .. } | Action::Refuse(_) => None,
             })
             .collect()
     }
@@ -367,6 +386,20 @@ impl Policy {
             warnings.push(Warning(Diagnostic::new(name, text, span, message, help)));
         }
         warnings
+    }
+
+    /// The accounts that routes name, for who knows which there are.
+    pub fn accounts(&self) -> impl Iterator<Item = &str> {
+        self.routes.iter().filter_map(|route| match &route.action {
+            Action::Account { name, .. } => name.as_deref(),
+            Action::Agent(_) | Action::Trunks(_) | Action::Refuse(_) => None,
+        })
+    }
+
+    /// Whether there is a trunk that browsers may be.
+    #[must_use]
+    pub fn takes_browsers(&self) -> bool {
+        self.trunks.iter().any(|trunk| trunk.is_browsers)
     }
 
     /// The trunk of this name.

@@ -151,6 +151,12 @@ impl Codec {
 }
 
 impl Transport {
+    /// Whether it is the edge's own HTTPS port, where everybody has proved who they are.
+    #[must_use]
+    pub const fn is_browsers(self) -> bool {
+        matches!(self, Self::Wss | Self::Whip)
+    }
+
     /// Whether anybody on the way can read it.
     #[must_use]
     pub const fn is_plaintext(self) -> bool {

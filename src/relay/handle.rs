@@ -1,19 +1,24 @@
 //! The relay as the rest of the process sees it: start, commands, counts, drain.
 
 use std::io;
+use std::net::SocketAddr;
 use std::ops::RangeInclusive;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, OnceLock, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use base::{SessionId, limit};
+use base::{SeededRandom, SessionId, limit};
 
 use crate::driver::epoll::Epoll;
 use crate::driver::files::Files;
 use crate::driver::uring::Uring;
-use crate::driver::{DriverChoice, Refusal, Waker};
+use crate::driver::{DriverChoice, Refusal, Waker, now, wall};
+use crate::dtls::{
+    DtlsCounters, DtlsCounts, DtlsSink, HandshakeId, Handshakes, Identities, Identity, News,
+};
+use crate::ice_tcp::{self, Claim, IceTcp, IceTcpCounters, IceTcpCounts, Word};
 use crate::path::counters::{Published, Tally};
 use crate::worker::{Command, EventSink, Message, Setup, Worker};
 
@@ -28,6 +33,8 @@ pub struct RelayConfig {
     pub seed: u64,
     /// How the workers reach their sockets.
     pub driver: DriverChoice,
+    /// Where to listen for ICE-TCP, for browsers that UDP is blocked for; port 0 is any.
+    pub ice_tcp: Option<SocketAddr>,
 }
 
 /// The command was not taken: the worker's queue is full (`relay.commands`) or it has ended.
@@ -38,17 +45,24 @@ pub struct Full;
 /// Counts of all workers, a fraction of a second old.
 pub type RelayCounters = Tally;
 
-/// The workers. Dropping it (and every handle) lets them say goodbye on all sessions and end.
+/// The workers, and the thread of their DTLS handshakes. Dropping it (and every handle) lets them
+/// say goodbye on all sessions and end.
 #[derive(Debug)]
 pub struct Relay {
     handle: RelayHandle,
     threads: Vec<JoinHandle<()>>,
+    handshakes: Handshakes,
+    ice_tcp: Option<IceTcp>,
     refusal: Option<Refusal>,
 }
 
 /// Sends commands to the workers.
 #[derive(Clone, Debug)]
-pub struct RelayHandle(Arc<[WorkerHandle]>);
+pub struct RelayHandle {
+    workers: Arc<[WorkerHandle]>,
+    dtls: DtlsCounts,
+    ice_tcp: IceTcpCounts,
+}
 
 struct WorkerHandle {
     commands: SyncSender<Message>,
@@ -65,16 +79,26 @@ impl std::fmt::Debug for WorkerHandle {
 }
 
 impl Relay {
-    /// Starts the workers; `sink` makes each one's event sink, by its number.
+    /// Starts the workers and the thread of handshakes; `sink` makes each worker's event sink, by
+    /// its number.
     ///
     /// # Errors
-    /// Where the system refuses a thread or a poll, or io_uring where that is asked for.
+    /// Where the system refuses a thread or a poll, or io_uring where that is asked for; where no
+    /// certificate can be made.
     pub fn start(
         config: &RelayConfig,
         mut sink: impl FnMut(usize) -> Box<dyn EventSink>,
     ) -> io::Result<Self> {
         let workers = config.workers.max(1);
         let files = Files::share(workers);
+        let mut random = SeededRandom::new(config.seed);
+        let identities = Identities::new(&mut random, now(), wall()).map_err(io::Error::other)?;
+        let identity = identities.present();
+        let known = Arc::new(OnceLock::new());
+        let to_workers = ToWorkers(known.clone());
+        let handshakes = Handshakes::start(Box::new(to_workers.clone()), identities, config.seed)?;
+        let listen = |address| IceTcp::start(address, Arc::new(to_workers.clone()));
+        let ice_tcp = config.ice_tcp.map(listen).transpose()?;
         let (mut handles, mut threads, mut refusal) = (Vec::new(), Vec::new(), None);
         for number in 0..workers {
             let (sender, commands) = sync_channel(limit::RELAY_COMMANDS.get());
@@ -87,6 +111,8 @@ impl Relay {
                 worker: number,
                 workers,
                 seed: config.seed.wrapping_add(number as u64),
+                dtls: Some((handshakes.handle(), identity.clone())),
+                ice_tcp: ice_tcp.as_ref().map(IceTcp::address),
             };
             let (files, driver) = (files.clone(), config.driver);
             let (ready, is_ready) = sync_channel(1);
@@ -98,7 +124,15 @@ impl Relay {
             let is_owed = AtomicBool::new(false);
             handles.push(WorkerHandle { commands: sender, waker, is_owed, published });
         }
-        Ok(Self { handle: RelayHandle(handles.into()), threads, refusal })
+        let workers: Arc<[WorkerHandle]> = handles.into();
+        // It was empty, and nobody else fills it.
+        let _ = known.set(Arc::downgrade(&workers));
+        let handle = RelayHandle {
+            workers,
+            dtls: handshakes.handle().counts(),
+            ice_tcp: ice_tcp.as_ref().map(IceTcp::counts).unwrap_or_default(),
+        };
+        Ok(Self { handle, threads, handshakes, ice_tcp, refusal })
     }
 
     /// Why a worker uses epoll; `None` where all use io_uring.
@@ -116,7 +150,7 @@ impl Relay {
     /// Takes no more sessions, waits until the present ones are released or `within` has passed,
     /// says goodbye on the rest, and ends the workers. Blocks.
     pub fn drain(self, within: Duration) {
-        for worker in self.handle.0.iter() {
+        for worker in self.handle.workers.iter() {
             // A full queue is being worked off; a worker that has ended takes nothing.
             let _ = worker.commands.send(Message::Drain(within));
             worker.waker.wake();
@@ -125,7 +159,74 @@ impl Relay {
             // A worker that panicked has ended all the same.
             let _ = thread.join();
         }
+        self.ice_tcp.into_iter().for_each(IceTcp::stop);
+        self.handshakes.join();
     }
+}
+
+/// The way from the threads beside them to the workers, which it keeps from their end no more than
+/// while it posts something: they, too, have a handle to the thread of handshakes.
+#[derive(Clone)]
+struct ToWorkers(Arc<OnceLock<Weak<[WorkerHandle]>>>);
+
+impl ToWorkers {
+    /// `None` where no worker is there any more, and so no session.
+    fn workers(&self) -> Option<Arc<[WorkerHandle]>> {
+        self.0.get()?.upgrade()
+    }
+}
+
+impl DtlsSink for ToWorkers {
+    fn deliver(&mut self, of: HandshakeId, news: News) -> Result<(), News> {
+        let Some(workers) = self.workers() else { return Ok(()) };
+        let Some(worker) = worker_of(&workers, of.session) else { return Ok(()) };
+        match worker.commands.try_send(Message::Handshake(of, news)) {
+            Ok(()) => worker.waker.wake(),
+            Err(TrySendError::Full(Message::Handshake(_, news))) => return Err(news),
+            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {}
+        }
+        Ok(())
+    }
+
+    fn rotated(&mut self, identity: &Identity) -> bool {
+        let Some(workers) = self.workers() else { return true };
+        // Those that have been told hear it again where another one has no room.
+        let told = workers.iter().map(|worker| {
+            let message = Message::Identity(identity.clone());
+            let is_told = worker.commands.try_send(message).is_ok();
+            worker.waker.wake();
+            is_told
+        });
+        told.fold(true, |all, one| all & one)
+    }
+}
+
+impl ice_tcp::Workers for ToWorkers {
+    fn tell_all(&self, claim: &Claim) {
+        for worker in self.workers().iter().flat_map(|workers| workers.iter()) {
+            // It is checked again, or the browser connects again.
+            let word = Word::Claim(Box::new(claim.clone()));
+            let _ = worker.commands.try_send(Message::Stream(word));
+            worker.waker.wake();
+        }
+    }
+
+    fn tell(&self, session: SessionId, word: Word) -> Result<(), Word> {
+        let Some(workers) = self.workers() else { return Ok(()) };
+        let Some(worker) = worker_of(&workers, session) else { return Ok(()) };
+        match worker.commands.try_send(Message::Stream(word)) {
+            Ok(()) => worker.waker.wake(),
+            Err(TrySendError::Full(Message::Stream(word))) => return Err(word),
+            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {}
+        }
+        Ok(())
+    }
+}
+
+/// Calls that follow each other go to different workers; all legs of one go to the same.
+fn worker_of(workers: &[WorkerHandle], session: SessionId) -> Option<&WorkerHandle> {
+    let at = session.stem().checked_rem(workers.len() as u64)?;
+    workers.get(usize::try_from(at).ok()?)
 }
 
 /// How a worker says that it has begun: by whom it is woken, and why it uses epoll.
@@ -174,7 +275,7 @@ impl RelayHandle {
     /// # Errors
     /// As [`RelayHandle::command`].
     pub fn post(&self, session: SessionId, command: Command) -> Result<(), Full> {
-        let worker = self.worker(session).ok_or(Full)?;
+        let worker = worker_of(&self.workers, session).ok_or(Full)?;
         let message = Message::Session(session, command);
         worker.commands.try_send(message).map_err(|error| match error {
             TrySendError::Full(_) | TrySendError::Disconnected(_) => Full,
@@ -185,7 +286,7 @@ impl RelayHandle {
 
     /// Wakes the workers that were posted something.
     pub fn wake(&self) {
-        for worker in self.0.iter() {
+        for worker in self.workers.iter() {
             if worker.is_owed.swap(false, Ordering::AcqRel) {
                 worker.waker.wake();
             }
@@ -196,17 +297,26 @@ impl RelayHandle {
     #[must_use]
     pub fn counters(&self) -> RelayCounters {
         let mut sum = Tally::default();
-        self.0.iter().for_each(|worker| sum.add(&worker.published.load()));
+        self.workers.iter().for_each(|worker| sum.add(&worker.published.load()));
         sum
     }
 
-    /// Calls that follow each other go to different workers; all legs of one go to the same.
-    fn worker(&self, session: SessionId) -> Option<&WorkerHandle> {
-        let at = session.stem().checked_rem(self.0.len() as u64)?;
-        self.0.get(usize::try_from(at).ok()?)
+    /// Counts of ICE-TCP, of now; all zero where it is not listened for.
+    #[must_use]
+    pub fn ice_tcp_counters(&self) -> IceTcpCounters {
+        self.ice_tcp.read()
+    }
+
+    /// Counts of DTLS handshakes, of now.
+    #[must_use]
+    pub fn dtls_counters(&self) -> DtlsCounters {
+        self.dtls.read()
     }
 }
 
 #[cfg(test)]
 #[path = "handle_tests.rs"]
 mod handle_tests;
+#[cfg(test)]
+#[path = "secure_sockets_tests.rs"]
+mod secure_sockets_tests;

@@ -4,8 +4,9 @@
 //! The path of a packet is the list of files in [`path`]: receive, demux, unprotect, latch,
 //! transform, tap, protect, send. A [`path::Session`] is a synchronous step function over a
 //! [`path::Driver`], so that tests and the simulated world run what production runs. A [`Relay`]
-//! is a set of worker threads that own sessions and sockets. Nothing here writes a live audio
-//! frame to a disk or a log.
+//! is a set of worker threads that own sessions and sockets; beside them one thread runs DTLS
+//! handshakes ([`dtls`]) and one carries browsers that have TCP only (`ice_tcp`). Nothing here
+//! writes a live audio frame to a disk or a log.
 
 #![deny(unsafe_code)]
 
@@ -16,12 +17,14 @@ pub mod path;
 pub mod srtp;
 
 mod handle;
+mod ice_tcp;
 mod late;
 mod ports;
 mod socket;
 mod worker;
 
 pub use handle::{Full, Relay, RelayConfig, RelayCounters, RelayHandle};
+pub use ice_tcp::IceTcpCounters;
 pub use worker::{Command, EventSink};
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 //! A fault in one session ends that session only.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -15,14 +15,16 @@ use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::Duration;
 
 use base::{Instant, Random, SeededRandom, SessionId, limit};
-use media::{LegPlan, MediaEvent, Need, Reserved, TapFrame, TapPacket};
+use media::{LegPlan, MediaEvent, Need, Protection, Reserved, TapFrame, TapPacket};
 use rtrb::Producer;
 
 use crate::driver::ahead::{Depth, prefetch};
 use crate::driver::{Network, Token};
+use crate::dtls::{DtlsHandle, HandshakeId, Identity, News};
+use crate::ice_tcp::{Claim, Out, Outgoing, Word};
 use crate::path::counters::{DropReason, Meter, Published, Tally};
 use crate::path::receive::BUFFER_BYTES;
-use crate::path::{Driver, Outbox, PHASES, Passing, Port, Session};
+use crate::path::{Ask, Driver, Outbox, PHASES, Passing, Port, Session};
 use crate::ports::Ports;
 
 /// What a session is told.
@@ -92,6 +94,12 @@ pub trait EventSink: Send {
 pub(crate) enum Message {
     /// To one session.
     Session(SessionId, Command),
+    /// The thread of handshakes has news for a session.
+    Handshake(HandshakeId, News),
+    /// The certificate of new sessions.
+    Identity(Identity),
+    /// Of a connection of ICE-TCP.
+    Stream(Word),
     /// Take no more sessions, and end when the last one has gone or this much time has passed.
     Drain(Duration),
 }
@@ -118,6 +126,19 @@ struct Entry {
     due: Option<Instant>,
     /// The session that it handed something to last, and its place.
     partner: Option<(SessionId, usize)>,
+    /// Of a browser's leg.
+    ties: Option<Box<Ties>>,
+}
+
+/// What ties a session to the threads beside the workers.
+#[derive(Default)]
+struct Ties {
+    /// The number of its latest handshake, which has to be ended with it.
+    handshake: Option<u32>,
+    /// What its connections of ICE-TCP are sent, by number.
+    streams: Vec<(u32, Out)>,
+    /// Its ICE user name fragments: the present one and, until another follows, the one before.
+    ufrags: [Option<String>; 2],
 }
 
 /// See the module.
@@ -131,6 +152,9 @@ pub(crate) struct Worker<N> {
     random: SeededRandom,
     sessions: Vec<Option<Entry>>,
     places: HashMap<SessionId, usize>,
+    /// Where ICE-TCP is listened for, and the sessions by user name fragment.
+    ice_tcp: Option<SocketAddr>,
+    ufrags: HashMap<String, SessionId>,
     vacant: Vec<usize>,
     timers: BinaryHeap<Reverse<(Instant, usize)>>,
     ready: Vec<Token>,
@@ -138,6 +162,10 @@ pub(crate) struct Worker<N> {
     buffer: Vec<u8>,
     /// Taken out while in use.
     outbox: Outbox,
+    /// The thread of handshakes, and the certificate of new sessions.
+    dtls: Option<(DtlsHandle, Identity)>,
+    /// Handshakes that are over, of which the thread had no room to hear.
+    over: VecDeque<HandshakeId>,
     publish_at: Instant,
     /// Set while draining: when to give up waiting.
     drain_until: Option<Instant>,
@@ -152,6 +180,8 @@ pub(crate) struct Setup {
     pub(crate) worker: usize,
     pub(crate) workers: usize,
     pub(crate) seed: u64,
+    pub(crate) dtls: Option<(DtlsHandle, Identity)>,
+    pub(crate) ice_tcp: Option<SocketAddr>,
 }
 
 impl<N: Network> Worker<N> {
@@ -167,11 +197,15 @@ impl<N: Network> Worker<N> {
             random: SeededRandom::new(setup.seed),
             sessions: Vec::new(),
             places: HashMap::new(),
+            ice_tcp: setup.ice_tcp,
+            ufrags: HashMap::new(),
             vacant: Vec::new(),
             timers: BinaryHeap::new(),
             ready: Vec::new(),
             buffer: vec![0; BUFFER_BYTES],
             outbox: Outbox::new(),
+            dtls: setup.dtls,
+            over: VecDeque::new(),
             drain_until: None,
         }
     }
@@ -196,6 +230,7 @@ impl<N: Network> Worker<N> {
             self.publish_at = now + PUBLISH_EVERY;
             self.tally.sessions = self.places.len() as u64;
             self.published.store(&self.tally);
+            (0..self.over.len()).for_each(|_| self.end_again());
         }
         let due = self.timers.peek().map_or(WAIT_MAX, |Reverse((due, _))| due.since(now));
         let mut ready = std::mem::take(&mut self.ready);
@@ -223,6 +258,11 @@ impl<N: Network> Worker<N> {
         for _ in 0..COMMANDS {
             match self.commands.try_recv() {
                 Ok(Message::Session(id, command)) => self.command(id, command),
+                Ok(Message::Stream(word)) => self.on_stream(word),
+                Ok(Message::Handshake(of, news)) => self.on_handshake(of, news),
+                Ok(Message::Identity(identity)) => {
+                    self.dtls.iter_mut().for_each(|(_, present)| *present = identity.clone());
+                }
                 Ok(Message::Drain(within)) => {
                     self.drain_until = Some(self.network.now() + within);
                 }
@@ -235,6 +275,9 @@ impl<N: Network> Worker<N> {
 
     fn command(&mut self, id: SessionId, command: Command) {
         let place = self.places.get(&id).copied();
+        if let (Command::Apply { plan, .. }, Some(place)) = (&command, place) {
+            self.name(place, plan);
+        }
         match (command, place) {
             (Command::Reserve(need), None) => self.reserve(id, need),
             (Command::Release, Some(place)) => self.release(place),
@@ -278,9 +321,87 @@ impl<N: Network> Worker<N> {
         }
     }
 
+    /// News of a session that has gone are nobody's.
+    fn on_handshake(&mut self, of: HandshakeId, news: News) {
+        if let Some(place) = self.places.get(&of.session).copied() {
+            self.step(place, |session, now, driver| {
+                session.on_handshake(now, of.number, news, driver).is_ok()
+            });
+        }
+    }
+
+    /// Keeps a session's user name fragments, by which connections find it.
+    fn name(&mut self, place: usize, plan: &LegPlan) {
+        let Protection::Dtls(handshake) = &plan.protection else { return };
+        let entry = self.sessions.get_mut(place).and_then(Option::as_mut);
+        let Some(entry) = entry.filter(|_| self.ice_tcp.is_some()) else { return };
+        let (ufrag, ties) = (&handshake.local.ufrag, entry.ties.get_or_insert_default());
+        if ties.ufrags[0].as_ref() == Some(ufrag) {
+            return;
+        }
+        ties.ufrags.swap(0, 1);
+        if let Some(former) = ties.ufrags[0].replace(ufrag.clone()) {
+            self.ufrags.remove(&former);
+        }
+        self.ufrags.insert(ufrag.clone(), entry.id);
+    }
+
+    fn on_stream(&mut self, word: Word) {
+        match word {
+            Word::Claim(claim) => self.claim(*claim),
+            Word::Datagram(id, number, peer, mut datagram) => {
+                if let Some(place) = self.places.get(&id).copied() {
+                    self.step(place, |session, now, driver| {
+                        let port = Port::Stream(number);
+                        session.on_datagram(now, port, peer, &mut datagram, driver);
+                        true
+                    });
+                }
+            }
+            Word::Closed(id, number) => {
+                if let Some(place) = self.places.get(&id).copied() {
+                    self.close_stream(place, number);
+                }
+            }
+        }
+    }
+
+    /// A connection looks for its session, by a check that has still to be proved.
+    fn claim(&mut self, mut claim: Claim) {
+        let Some(id) = self.ufrags.get(&claim.ufrag).copied() else { return };
+        let Some(place) = self.places.get(&id).copied() else { return };
+        let Some(Some(entry)) = self.sessions.get_mut(place) else { return };
+        let streams = &mut entry.ties.get_or_insert_default().streams;
+        if streams.len() >= limit::ICE_TCP_CONNECTIONS_PER_SESSION.get() {
+            return;
+        }
+        streams.push((claim.number, claim.out.clone()));
+        let port = Port::Stream(claim.number);
+        self.step(place, |session, now, driver| {
+            session.on_datagram(now, port, claim.peer, &mut claim.check, driver);
+            true
+        });
+        let entry = self.sessions.get(place).and_then(Option::as_ref);
+        let is_proved = entry.is_some_and(|entry| entry.session.is_proved(port, claim.peer));
+        if !is_proved || claim.out.try_send(Outgoing::Claimed(id)).is_err() {
+            self.close_stream(place, claim.number);
+        }
+    }
+
+    fn close_stream(&mut self, place: usize, number: u32) {
+        if let Some(Some(Entry { ties: Some(ties), .. })) = self.sessions.get_mut(place) {
+            ties.streams.retain(|(known, _)| *known != number);
+        }
+        self.step(place, |session, _, driver| {
+            session.close_stream(number, driver);
+            true
+        });
+    }
+
     fn reserve(&mut self, id: SessionId, need: Need) {
         let room = self.places.len() < limit::RELAY_SESSIONS.get() && self.drain_until.is_none();
-        if !room {
+        let identity = self.dtls.as_ref().filter(|_| need.dtls).map(|(_, it)| it.clone());
+        if !room || identity.is_some() != need.dtls {
             return self.sink.deliver(id, MediaEvent::ReserveFailed { ports: false });
         }
         let place = self.vacant.pop().unwrap_or(self.sessions.len());
@@ -297,15 +418,18 @@ impl<N: Network> Worker<N> {
         // the caches, and so does the other's own frame after it.
         let phase = (id.stem().wrapping_mul(SPREAD) >> 32) % PHASES;
         let seed = self.random.u64() / PHASES * PHASES + phase;
+        let fingerprint = identity.as_ref().map(|identity| identity.fingerprint().clone());
         let session = Session::new(now, self.network.wall(), seed, need.separate_rtcp);
-        self.sessions[place] = Some(Entry { id, session, port, due: None, partner: None });
+        let session = session.with_identity(identity);
+        self.sessions[place] =
+            Some(Entry { id, session, port, due: None, partner: None, ties: None });
         self.places.insert(id, place);
         let rtcp = need.separate_rtcp.then(|| SocketAddr::new(need.bind, port + 1));
         let reserved = Reserved {
             rtp: SocketAddr::new(need.bind, port),
             rtcp,
-            ice_tcp: None,
-            fingerprint: None,
+            ice_tcp: self.ice_tcp.filter(|_| need.dtls),
+            fingerprint,
         };
         self.sink.deliver(id, MediaEvent::Reserved(reserved));
     }
@@ -328,6 +452,30 @@ impl<N: Network> Worker<N> {
         self.network.close(place * 2);
         self.network.close(place * 2 + 1);
         self.ports.give_back(self.network.now(), entry.port);
+        let Some(ties) = entry.ties else { return };
+        for ufrag in ties.ufrags.iter().flatten() {
+            self.ufrags.remove(ufrag);
+        }
+        if let Some(number) = ties.handshake {
+            self.end_handshake(HandshakeId { session: entry.id, number });
+        }
+    }
+
+    /// Tells the thread of handshakes that one is over; where it has no room, again later.
+    fn end_handshake(&mut self, id: HandshakeId) {
+        let Some((dtls, _)) = &self.dtls else { return };
+        if dtls.end(id).is_err() {
+            if self.over.len() >= limit::RELAY_SESSIONS.get() {
+                self.over.pop_front();
+            }
+            self.over.push_back(id);
+        }
+    }
+
+    fn end_again(&mut self) {
+        if let Some(id) = self.over.pop_front() {
+            self.end_handshake(id);
+        }
     }
 
     /// Runs sessions that are due, the oldest first, until the budget is spent.
@@ -450,6 +598,8 @@ impl<N: Network> Worker<N> {
             sink: &mut *self.sink,
             tally: &mut self.tally,
             outbox: &mut self.outbox,
+            dtls: self.dtls.as_ref().map(|(handle, _)| handle),
+            ties: &mut entry.ties,
             place,
             id: entry.id,
         };
@@ -492,21 +642,56 @@ struct Acting<'a, N> {
     sink: &'a mut dyn EventSink,
     tally: &'a mut Tally,
     outbox: &'a mut Outbox,
+    dtls: Option<&'a DtlsHandle>,
+    ties: &'a mut Option<Box<Ties>>,
     place: usize,
     id: SessionId,
 }
 
 impl<N: Network> Driver for Acting<'_, N> {
     fn send(&mut self, port: Port, to: SocketAddr, datagram: &[u8]) -> bool {
-        let token = self.place * 2 + usize::from(port == Port::Rtcp);
+        let token = match port {
+            Port::Rtp => self.place * 2,
+            Port::Rtcp => self.place * 2 + 1,
+            Port::Stream(number) => {
+                let streams = self.ties.iter().flat_map(|ties| &ties.streams);
+                let stream = streams.into_iter().find(|(known, _)| *known == number);
+                let outgoing = || Outgoing::Datagram(datagram.to_vec());
+                return stream.is_some_and(|(_, out)| out.try_send(outgoing()).is_ok());
+            }
+        };
         self.network.send(token, to, datagram)
     }
 
     fn event(&mut self, event: MediaEvent) {
-        if let MediaEvent::Latched { source, .. } = event {
-            self.network.connect(self.place * 2, source);
-        }
         self.sink.deliver(self.id, event);
+    }
+
+    fn connect(&mut self, source: SocketAddr) {
+        self.network.connect(self.place * 2, source);
+    }
+
+    fn handshake(&mut self, number: u32, ask: Ask<'_>) -> bool {
+        let Some(dtls) = self.dtls else { return false };
+        let id = HandshakeId { session: self.id, number };
+        match ask {
+            Ask::Begin(setup) => {
+                let has_begun = dtls.begin(id, *setup).is_ok();
+                if has_begun {
+                    self.ties.get_or_insert_default().handshake = Some(number);
+                }
+                has_begun
+            }
+            Ask::Datagram(bytes) => dtls.datagram(self.id, bytes).is_ok(),
+            Ask::End => {
+                // It is kept in mind where there is no room, and ended with the session.
+                let is_ended = dtls.end(id).is_ok();
+                if let Some(ties) = self.ties.as_mut().filter(|_| is_ended) {
+                    ties.handshake = None;
+                }
+                is_ended
+            }
+        }
     }
 
     fn tally(&mut self) -> &mut Tally {

@@ -106,6 +106,8 @@ fn rig(ports: RangeInclusive<u16>) -> Rig {
         worker: 0,
         workers: 1,
         seed: 1,
+        dtls: None,
+        ice_tcp: None,
     };
     Rig { worker: Worker::new(net.clone(), setup), net, events, commands }
 }
@@ -254,6 +256,17 @@ fn a_drained_worker_takes_no_session_and_ends_with_the_last_one() {
     assert!(rig.worker.round());
     rig.tell(1, Command::Release);
     assert!(!rig.worker.round());
+}
+
+#[test]
+fn a_browsers_leg_finds_no_place_where_no_handshake_can_be_done() {
+    let mut rig = rig(10_000..=10_099);
+    let need = Need { bind: IpAddr::from([127, 0, 0, 1]), separate_rtcp: false, dtls: true };
+    rig.tell(1, Command::Reserve(need));
+    rig.worker.round();
+    let failed = MediaEvent::ReserveFailed { ports: false };
+    assert_eq!(rig.events.0.lock().unwrap().last().unwrap().1, Some(failed));
+    assert!(matches!(rig.reserve(2), MediaEvent::Reserved(_)));
 }
 
 #[test]

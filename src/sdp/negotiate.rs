@@ -48,13 +48,15 @@ pub struct Local {
     pub plaintext: bool,
     /// For [`answer`]: the `a=crypto` value accepted for the media line of that index.
     pub crypto: BTreeMap<usize, Secret<String>>,
-    /// For [`answer`]: what a DTLS-SRTP line is answered with (`fingerprint`, `setup`, ICE
-    /// attributes); empty refuses such lines.
-    pub dtls: Vec<Attribute>,
+    /// For [`answer`]: what the DTLS-SRTP line of that index is answered with (`fingerprint`,
+    /// `setup`, ICE attributes); others are refused.
+    pub dtls: BTreeMap<usize, Vec<Attribute>>,
     /// For [`offer`]: the transport to offer.
     pub offer_protocol: Protocol,
     /// For [`offer`]: the `a=crypto` values, the best first.
     pub offer_crypto: Vec<Secret<String>>,
+    /// For [`offer`] of a DTLS-SRTP line: its `fingerprint`, `setup` and ICE attributes.
+    pub offer_dtls: Vec<Attribute>,
 }
 
 /// How media of the negotiated line is protected.
@@ -236,25 +238,34 @@ pub fn answer(offer: &Session, want: &Local) -> Result<Answer, AnswerError> {
 /// An offer of one audio line, for an INVITE or for the answer to an INVITE without one.
 #[must_use]
 pub fn offer(want: &Local) -> Session {
-    new_session(want, [line::offer_audio(want, &[])].into())
+    let mut audio = line::offer_audio(want, &[]);
+    if want.offer_protocol.is_dtls() {
+        // Browsers tell lines apart by it (RFC 9429 section 5.2.1).
+        audio.attributes.insert(0, Attribute::new("mid", "0"));
+    }
+    offer_session(want, [audio].into())
 }
 
 /// A new offer in a dialog where `previous` was our last description: its media lines stay in
-/// their places, payload type numbers keep their meaning, and the version goes up where anything
-/// changed (RFC 3264 section 8).
+/// their places and keep their names, payload type numbers keep their meaning, and the version
+/// goes up where anything changed (RFC 3264 section 8).
 #[must_use]
 pub fn reoffer(previous: &Session, want: &Local) -> Session {
     let index = previous.media.iter().position(Media::is_open_audio);
     let known = index.map(|index| previous.media[index].payload_formats()).unwrap_or_default();
-    let audio = line::offer_audio(want, &known);
+    let mut audio = line::offer_audio(want, &known);
     let mut media: Vec<Media> = previous.media.iter().map(line::closed).collect();
     // RFC 3264 section 8.1: a line that was switched off may be used again, so the lines do not
     // grow without end.
     match index.or_else(|| media.iter().position(|line| line.port == 0)) {
-        Some(index) => media[index] = audio,
+        Some(index) => {
+            // What `closed` keeps of a line: its `mid`.
+            audio.attributes.splice(0..0, core::mem::take(&mut media[index].attributes));
+            media[index] = audio;
+        }
         None => media.push(audio),
     }
-    follow(previous, new_session(want, media))
+    follow(previous, offer_session(want, media))
 }
 
 /// The re-offer that holds or resumes: `previous`, our last description, with `direction` on its
@@ -264,6 +275,10 @@ pub fn with_direction(previous: &Session, direction: Direction) -> Session {
     let mut next = previous.clone();
     next.media.iter_mut().filter(|it| it.is_open_audio()).for_each(|it| {
         it.set_direction(direction);
+        // RFC 8842 section 5.5: an answer said which role we have; an offer leaves it open again.
+        for setup in it.attributes.iter_mut().filter(|it| it.name == "setup") {
+            setup.value = Some("actpass".into());
+        }
     });
     follow(previous, next)
 }
@@ -365,8 +380,27 @@ fn answer_session(
     {
         session.attributes.push(Attribute::new("group", format!("BUNDLE {mid}")));
     }
+    if negotiated.keying == Keying::Dtls {
+        session.attributes.push(Attribute::flag(ICE_LITE));
+    }
     session
 }
+
+/// An offer with these lines.
+fn offer_session(want: &Local, media: Vec<Media>) -> Session {
+    let mut session = new_session(want, media);
+    if want.offer_protocol.is_dtls() {
+        let open = session.media.iter().find(|media| media.is_open_audio());
+        let group = open.and_then(Media::mid).map(|mid| format!("BUNDLE {mid}"));
+        session.attributes.extend(group.map(|group| Attribute::new("group", group)));
+        session.attributes.push(Attribute::flag(ICE_LITE));
+    }
+    session
+}
+
+/// What every description of ours with a DTLS-SRTP line says: we are found, and search for nobody
+/// (RFC 8839 section 5.3).
+const ICE_LITE: &str = "ice-lite";
 
 fn new_session(want: &Local, media: Vec<Media>) -> Session {
     let host = Host::Ip(want.address);
@@ -394,3 +428,7 @@ fn new_session(want: &Local, media: Vec<Media>) -> Session {
 #[cfg(test)]
 #[path = "negotiate_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "browser_tests.rs"]
+mod browser_tests;

@@ -111,9 +111,10 @@ fn want() -> Local {
         ptime: 20,
         plaintext: false,
         crypto: BTreeMap::new(),
-        dtls: Vec::new(),
+        dtls: BTreeMap::new(),
         offer_protocol: Protocol::RtpSavp,
         offer_crypto: vec![Secret::new(CRYPTO_1.into())],
+        offer_dtls: Vec::new(),
     }
 }
 
@@ -411,8 +412,9 @@ fn a_browser_is_answered_where_dtls_is_at_hand() {
         m=audio 9 UDP/TLS/RTP/SAVPF 111\r\nc=IN IP4 192.0.2.9\r\na=mid:0\r\na=rtcp-mux\r\n\
         a=rtpmap:111 opus/48000/2\r\nm=video 9 UDP/TLS/RTP/SAVPF 96\r\na=mid:1\r\n";
     assert_eq!(answer(&parse(offer), &want_plain()), Err(AnswerError::NoCommonCrypto));
-    let dtls =
+    let ours =
         vec![Attribute::new("fingerprint", "sha-256 CC:DD"), Attribute::new("setup", "passive")];
+    let dtls = [(0, ours)].into();
     let Answer { session, negotiated } = answer(&parse(offer), &Local { dtls, ..want() }).unwrap();
     assert_eq!(negotiated.keying, Keying::Dtls);
     assert!(session.bundle().eq(["0"]));
@@ -428,7 +430,7 @@ fn the_address_of_a_browser_that_is_found_by_ice_means_nothing() {
              m=audio 9 UDP/TLS/RTP/SAVPF 111\r\nc=IN {host}\r\na=ice-ufrag:abcd\r\n\
              a=rtcp-mux\r\na=rtpmap:111 opus/48000/2\r\n"
         );
-        let dtls = vec![Attribute::new("fingerprint", "sha-256 CC:DD")];
+        let dtls = [(0, vec![Attribute::new("fingerprint", "sha-256 CC:DD")])].into();
         let negotiated = answer(&parse(&offer), &Local { dtls, ..want() }).expect(host).negotiated;
         assert_eq!((negotiated.remote, negotiated.remote_rtcp), (None, None), "{host}");
         assert_eq!(negotiated.direction, Direction::SendRecv, "{host}");

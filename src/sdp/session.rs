@@ -212,6 +212,17 @@ impl Session {
         self.attribute_of(media, "fingerprint")?.trim().split_once(' ')
     }
 
+    /// Every `a=fingerprint` of `media`, or else of the session, each split in the same way: a
+    /// peer may name its certificate by several hash functions.
+    pub fn fingerprints_of<'a>(
+        &'a self,
+        media: &'a Media,
+    ) -> impl Iterator<Item = (&'a str, &'a str)> {
+        let own = media.attribute("fingerprint").is_some();
+        let named = if own { &media.attributes } else { &self.attributes };
+        values_in(named, "fingerprint").filter_map(|value| value.trim().split_once(' '))
+    }
+
     /// The `mid`s of the first `a=group:BUNDLE` (RFC 9143).
     pub fn bundle(&self) -> impl Iterator<Item = &str> {
         values_in(&self.attributes, "group")

@@ -1,8 +1,10 @@
 //! Digest credentials of a client (RFC 3261 section 22, RFC 7616, RFC 8760): what a challenge
 //! asks for, and the field that answers it.
 //!
-//! Whom to answer, and how often, is the owner's decision. Nothing here checks the credentials of
-//! others, and `auth-int` and hashed user names are not offered.
+//! Whom to answer, and how often, is the owner's decision; `auth-int` and hashed user names are not
+//! offered. Credentials of others are checked in [`server`].
+
+pub mod server;
 
 use std::fmt;
 

@@ -343,6 +343,11 @@ impl Connections {
         table.connections.values().for_each(|connection| connection.stop(Cause::Drain));
     }
 
+    /// Whether the transport drains.
+    pub(crate) fn is_draining(&self) -> bool {
+        *self.ending.borrow()
+    }
+
     /// Waits until the transport drains.
     pub(crate) async fn draining(&self) {
         // The sender is in `self`, so that waiting cannot fail.

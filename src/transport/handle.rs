@@ -24,6 +24,7 @@ use crate::resolve::Resolver;
 use crate::task::Tasks;
 use crate::tls::{CertificatesError, TlsStore};
 use crate::udp::{UdpIngress, UdpSockets, is_datagram};
+use crate::web::WebListener;
 
 /// Why a message was not sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -49,6 +50,9 @@ pub enum OpenError {
     /// The transport was drained.
     #[error("the transport has ended")]
     Ended,
+    /// The source, or all together, have as many connections as they may.
+    #[error("there are too many connections")]
+    Full,
     /// The operating system refused.
     #[error("{0}")]
     Socket(#[from] io::Error),
@@ -92,6 +96,7 @@ pub async fn start(
         lines: ArcSwap::default(),
         tls,
         listeners: Mutex::default(),
+        web: Mutex::default(),
         tasks: Tasks::new(Handle::current()),
         nobody: Arc::default(),
     });
@@ -121,6 +126,10 @@ impl TransportHandle {
             return self.shared.udp.send(flow, &message);
         }
         self.shared.connections.find(flow).ok_or(SendError::Gone)?.send(message)
+    }
+
+    pub(crate) const fn shared(&self) -> &Arc<Shared> {
+        &self.shared
     }
 
     /// Dials a trunk. `answer` is called with the first target that takes a connection, and after
@@ -245,6 +254,7 @@ impl TransportHandle {
         for listener in listeners {
             listener.close(&self.shared);
         }
+        self.shared.web_listeners().drain(..).for_each(|web| web.task.abort());
         self.shared.connections.drain();
         self.shared.tasks.end(deadline).await;
     }
@@ -265,11 +275,16 @@ pub(crate) struct Shared {
     /// The names of a peer without a certificate.
     pub(crate) nobody: Arc<[String]>,
     listeners: Mutex<Vec<OpenListener>>,
+    web: Mutex<Vec<WebListener>>,
 }
 
 impl Shared {
     fn listeners(&self) -> std::sync::MutexGuard<'_, Vec<OpenListener>> {
         self.listeners.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn web_listeners(&self) -> std::sync::MutexGuard<'_, Vec<WebListener>> {
+        self.web.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Reports a connection that ended before it had a flow, for a reason of the peer's.

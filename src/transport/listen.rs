@@ -6,10 +6,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use base::{Event, limit};
+use rustls::ServerConfig;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::time::{Duration, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
 use crate::config::Ingress;
 use crate::connection::Cause;
@@ -20,7 +22,7 @@ use crate::stream::{self, Peer};
 use crate::task::{contained, contained_call};
 
 /// Pause after a failed accept: the usual cause, no free file, does not pass at once.
-const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(20);
+pub(crate) const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(20);
 
 /// Opens a listener and starts its task.
 pub(crate) fn open(shared: &Arc<Shared>, ingress: Ingress) -> Result<OpenListener, OpenError> {
@@ -55,7 +57,7 @@ pub(crate) fn tune(stream: &TcpStream) -> io::Result<()> {
     SockRef::from(stream).set_tcp_user_timeout(Some(unacknowledged))
 }
 
-fn bind(transport: Transport, address: SocketAddr) -> io::Result<Socket> {
+pub(crate) fn bind(transport: Transport, address: SocketAddr) -> io::Result<Socket> {
     let (kind, protocol) = match transport {
         Transport::Udp => (Type::DGRAM, Protocol::UDP),
         _ => (Type::STREAM, Protocol::TCP),
@@ -115,7 +117,7 @@ fn admit(shared: &Arc<Shared>, stream: TcpStream, source: SocketAddr, transport:
 }
 
 /// Closes without leaving anything behind: no TIME_WAIT, no unsent bytes.
-fn reset(stream: TcpStream) {
+pub(crate) fn reset(stream: TcpStream) {
     // Where it fails, the close is merely a polite one.
     let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
 }
@@ -154,26 +156,9 @@ async fn accepted_tls(
         return shared.refused(Transport::Tls, Cause::Error);
     };
     let tls = store.current();
-    let accepting = TlsAcceptor::from(Arc::clone(&tls.server)).accept(stream);
-    // A panic inside must be counted like any other failure of a handshake.
-    let accepting = contained(timeout(shared.bounds.handshake, accepting));
-    let accepted = tokio::select! {
-        accepted = accepting => accepted,
-        () = shared.connections.draining() => return shared.refused(Transport::Tls, Cause::Drain),
-    };
-    let stream = match accepted {
-        Some(Ok(Ok(stream))) => stream,
-        Some(Err(_)) => {
-            return shared.turned_away(source, Transport::Tls, Cause::HandshakeTimeout);
-        }
-        // A peer that leaves by itself, as what probes a port does, was not turned away.
-        Some(Ok(Err(error))) if error.kind() != io::ErrorKind::InvalidData => {
-            return shared.refused(Transport::Tls, Cause::HandshakeFailed);
-        }
-        Some(Ok(Err(_))) => {
-            return shared.turned_away(source, Transport::Tls, Cause::HandshakeFailed);
-        }
-        None => return shared.refused(Transport::Tls, Cause::Panic),
+    let config = Arc::clone(&tls.server);
+    let Some(stream) = secured(&shared, config, stream, source, Transport::Tls).await else {
+        return;
     };
     let Some(certificates) = tls.client_names(stream.get_ref().1.peer_certificates()) else {
         return shared.turned_away(source, Transport::Tls, Cause::HandshakeFailed);
@@ -188,6 +173,37 @@ async fn accepted_tls(
         reusable: false,
     };
     serve(shared, stream, peer, place).await;
+}
+
+/// The stream under TLS; `None`, and told, where the handshake failed or took too long.
+pub(crate) async fn secured(
+    shared: &Shared,
+    config: Arc<ServerConfig>,
+    stream: TcpStream,
+    source: SocketAddr,
+    transport: Transport,
+) -> Option<TlsStream<TcpStream>> {
+    let accepting = TlsAcceptor::from(config).accept(stream);
+    // A panic inside must be counted like any other failure of a handshake.
+    let accepting = contained(timeout(shared.bounds.handshake, accepting));
+    let accepted = tokio::select! {
+        accepted = accepting => accepted,
+        () = shared.connections.draining() => {
+            shared.refused(transport, Cause::Drain);
+            return None;
+        }
+    };
+    match accepted {
+        Some(Ok(Ok(stream))) => return Some(stream),
+        Some(Err(_)) => shared.turned_away(source, transport, Cause::HandshakeTimeout),
+        // A peer that leaves by itself, as what probes a port does, was not turned away.
+        Some(Ok(Err(error))) if error.kind() != io::ErrorKind::InvalidData => {
+            shared.refused(transport, Cause::HandshakeFailed);
+        }
+        Some(Ok(Err(_))) => shared.turned_away(source, transport, Cause::HandshakeFailed),
+        None => shared.refused(transport, Cause::Panic),
+    }
+    None
 }
 
 async fn serve<S>(shared: Arc<Shared>, stream: S, peer: Peer, place: Place)

@@ -79,6 +79,8 @@ impl TlsStore {
 #[derive(Debug)]
 pub(crate) struct Tls {
     pub(crate) server: Arc<ServerConfig>,
+    /// For browsers: no client certificate is asked for.
+    pub(crate) web: Arc<ServerConfig>,
     /// For connections that we open; absent where nobody would be believed.
     pub(crate) client: Option<Client>,
     /// Who vouches for servers of which nothing else is said.
@@ -108,23 +110,28 @@ impl Tls {
             (Some(clients), Untrusted::Refuse) => Arc::clone(clients),
             (Some(clients), Untrusted::Ignore) => Arc::new(Tolerant(Arc::clone(clients))),
         };
-        let mut server = ServerConfig::builder_with_provider(Arc::clone(&provider))
-            .with_protocol_versions(&[&version::TLS13, &version::TLS12])
-            .map_err(unusable(&files.certificate))?
-            .with_client_cert_verifier(asked)
-            .with_single_cert(chain, key)
-            .map_err(unusable(&files.key))?;
-        server.ticketer = aws_lc_rs::Ticketer::new().map_err(unusable(&files.key))?;
-        server.max_early_data_size = 0;
-        // Most SIP clients offer no protocol. One that offers others only was led here by an
-        // attacker (cross-protocol, RFC 7301 section 3.2), so it is refused.
-        server.alpn_protocols = ALPN.map(<[u8]>::to_vec).into();
+        let config = |asked, protocols: &[&[u8]]| -> Result<_, rustls::Error> {
+            let mut server = ServerConfig::builder_with_provider(Arc::clone(&provider))
+                .with_protocol_versions(&[&version::TLS13, &version::TLS12])?
+                .with_client_cert_verifier(asked)
+                .with_single_cert(chain.clone(), key.clone_key())?;
+            server.ticketer = aws_lc_rs::Ticketer::new()?;
+            server.max_early_data_size = 0;
+            // Most SIP clients offer no protocol. One that offers others only was led here by an
+            // attacker (cross-protocol, RFC 7301 section 3.2), so it is refused.
+            server.alpn_protocols = protocols.iter().map(|it| it.to_vec()).collect();
+            Ok(Arc::new(server))
+        };
+        let server = config(asked, &ALPN).map_err(unusable(&files.key))?;
+        // A session of one port is never resumed at the other: each has a ticketer of its own.
+        let web = config(WebPkiClientVerifier::no_client_auth(), &WEB_ALPN);
+        let web = web.map_err(unusable(&files.key))?;
         let identity = Arc::new(identity.map_err(unusable(&files.certificate))?);
         let trust = Trust::Authorities(vouching(roots, files.system));
         let client = Client::new(&provider, trust.clone(), Some(&identity));
         let client = client.map_err(unusable(&files.certificate))?;
         let untrusted = files.untrusted;
-        Ok(Self { server: Arc::new(server), client, trust, identity, clients, untrusted })
+        Ok(Self { server, web, client, trust, identity, clients, untrusted })
     }
 
     /// The names of a client that showed `chain`; `None` where the connection must end. Checked
@@ -229,6 +236,9 @@ pub(crate) fn server_verifier(
 
 /// The registered id and the one in use before it was.
 const ALPN: [&[u8]; 2] = [b"sip/2", b"sip"];
+
+/// What is spoken to browsers; WebSockets need no other.
+const WEB_ALPN: [&[u8]; 1] = [b"http/1.1"];
 
 fn is_plain(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_graphic())

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use base::{CallId, WallTime, limit};
 
+use crate::access::Plan;
 use crate::audit::{AuditDetails, AuditEntry, ChainTip};
 use crate::key::DataKey;
 use crate::key::ring::Workspace;
@@ -140,6 +141,33 @@ impl Ledger {
         let actor = actor.to_owned();
         let entry = AuditEntry { actor, ..own_entry("call.erased", Some(call), details) };
         self.scribe.append_audit(&mut transaction, &entry, wall).await?;
+        self.scribe.write_out(&mut transaction).await?;
+        transaction.commit().await?;
+        Ok(())
+    }
+
+    /// Writes who may come in, with what the audit log is told of it.
+    pub(crate) async fn write_access(
+        &mut self,
+        plan: &Plan,
+        wall: WallTime,
+    ) -> Result<(), StoreError> {
+        self.ready().await?;
+        let before = self.scribe.chain();
+        let written = self.try_write_access(plan, wall).await;
+        if written.is_err() {
+            self.scribe.rolled_back(before);
+        }
+        self.database.judge(written).await
+    }
+
+    async fn try_write_access(&mut self, plan: &Plan, wall: WallTime) -> Result<(), StoreError> {
+        let mut transaction = self.database.begin().await?;
+        let workspace = self.scribe.workspace();
+        store::access::write(&mut transaction, workspace, &plan.rows).await?;
+        for entry in &plan.audit {
+            self.scribe.append_audit(&mut transaction, entry, wall).await?;
+        }
         self.scribe.write_out(&mut transaction).await?;
         transaction.commit().await?;
         Ok(())

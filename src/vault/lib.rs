@@ -4,6 +4,7 @@
 //! - [`Vault::open`] starts it, [`VaultHandle::submit`] takes [`Record`]s without ever waiting,
 //!   [`VaultHandle::flush`] waits until they are on the disk.
 //! - [`VaultHandle::record`] gives a [`RecordingWriter`] that takes audio without ever waiting.
+//! - [`VaultHandle::keys`] knows who may come in: API keys, accounts, browser tokens.
 //! - [`Reader`] reads next to a running edge; [`audit::verify`] proves the audit log offline.
 //!
 //! **What survives.** `kill -9`: every acknowledged record, and audio to the last second. A power
@@ -19,6 +20,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod access;
 pub mod audit;
 mod blind;
 mod files;
@@ -40,6 +42,10 @@ mod transcript;
 mod vault;
 mod writer;
 
+pub use access::{
+    AccessError, Account, ApiKey, Hashes, KeyId, KeyTerms, Keys, NewKey, NewToken, Token, TokenId,
+    TokenTerms,
+};
 pub use audit::{AuditDetails, AuditEntry};
 pub use object::ObjectError;
 pub use read::{
@@ -47,7 +53,7 @@ pub use read::{
     RecordingSummary, database_path,
 };
 pub use record::{CallPersonal, CallRecord, Direction, LadderEntry, Record};
-pub use recording::play::PlayError;
+pub use recording::play::{Peaks, PlayError};
 pub use recording::{
     Channel, PushError, RecordingId, RecordingState, RecordingWriter, SAMPLE_RATE,
 };

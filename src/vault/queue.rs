@@ -8,6 +8,7 @@ use base::limit::VAULT_GATHER_MS;
 use base::{CallId, WallTime, limit};
 use tokio::sync::oneshot;
 
+use crate::access::{AccessError, Change, Done};
 use crate::record::Record;
 use crate::recording::{RecordingId, Track};
 use crate::{EraseError, Erasure};
@@ -32,6 +33,13 @@ pub(crate) enum Op {
     RecordingLeft { id: RecordingId },
     /// Erase a call.
     Erase { call: CallId, actor: String, done: oneshot::Sender<Result<Erasure, EraseError>> },
+    /// Change who may come in; where nobody waits for it, it was only used.
+    Access {
+        change: Box<Change>,
+        actor: String,
+        wall: WallTime,
+        done: Option<oneshot::Sender<Result<Done, AccessError>>>,
+    },
 }
 
 impl Op {
@@ -41,6 +49,7 @@ impl Op {
         match self {
             Self::Record(record, _) => matches!(record, Record::Turn { .. }),
             Self::RecordingNoted { .. } => false,
+            Self::Access { done, .. } => done.is_some(),
             Self::RecordingOpened { .. }
             | Self::RecordingComplete { .. }
             | Self::RecordingLeft { .. }
@@ -61,6 +70,7 @@ impl Op {
         match self {
             Self::Record(record, _) => record.what(),
             Self::Erase { .. } => "call",
+            Self::Access { .. } => "access",
             Self::RecordingOpened { .. }
             | Self::RecordingNoted { .. }
             | Self::RecordingComplete { .. }

@@ -12,13 +12,14 @@ use tokio::sync::Mutex;
 use zeroize::Zeroizing;
 
 use crate::VaultConfig;
+use crate::access::{self, Account, ApiKey};
 use crate::audit::AuditRow;
 use crate::key::ring::Workspace;
 use crate::key::{DataKey, KeyFileError, KmsError, LocalKms};
 use crate::object::{ObjectError, Objects};
 use crate::record::{CallPersonal, Direction, LadderEntry, StoredLadder, StoredPersonal};
 use crate::recording::part;
-use crate::recording::play::{self, PlayError};
+use crate::recording::play::{self, Peaks, PlayError};
 use crate::recording::{RecordingId, RecordingState};
 use crate::seal::{self, UnsealError};
 use crate::store::read::{CallRow, StoredKey, Which};
@@ -148,7 +149,7 @@ pub struct CallDetail {
 }
 
 /// Which calls to list.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct CallFilter {
     /// At most this many, newest first.
     pub count: u32,
@@ -156,6 +157,14 @@ pub struct CallFilter {
     pub since: WallTime,
     /// Only those from or to this number, in any spelling.
     pub number: Option<Personal<String>>,
+    /// Only those of this trunk.
+    pub trunk: Option<String>,
+    /// Only those of this voice agent.
+    pub voice_agent: Option<String>,
+    /// Only those that go on.
+    pub in_progress: bool,
+    /// Only those that come after this one in the list: the last of the page before.
+    pub after: Option<(WallTime, CallId)>,
 }
 
 /// A recording's audio.
@@ -225,7 +234,7 @@ impl Reader {
             },
         };
         let mut connection = self.connection.lock().await;
-        let rows = store::read::calls(&mut connection, filter.since, number, filter.count).await?;
+        let rows = store::read::calls(&mut connection, filter, number).await?;
         let mut calls = Vec::with_capacity(rows.len());
         for row in rows {
             let key = self.call_key(&mut connection, row.0.id).await?;
@@ -308,6 +317,24 @@ impl Reader {
             play::write_wav(&audio.ogg, out)?;
         }
         Ok(audio.state)
+    }
+
+    /// How loud a recording is over its whole length, in `count` steps, and how it stands. It is
+    /// decoded for that: some 2 s of CPU for an hour.
+    pub async fn peaks(
+        &self,
+        id: RecordingId,
+        count: usize,
+    ) -> Result<(Peaks, RecordingState), ReadError> {
+        let audio = self.recording(id).await?;
+        Ok((play::peaks(&audio.ogg, count)?, audio.state))
+    }
+
+    /// API keys, the newest first, and accounts, by name, as they are on the disk.
+    pub async fn access(&self) -> Result<(Vec<ApiKey>, Vec<Account>), ReadError> {
+        let mut connection = self.connection.lock().await;
+        let (held, _) = access::load(&mut connection, &self.workspace).await?;
+        Ok((held.shown_keys(), held.shown_accounts()))
     }
 
     /// Audit records after number `after`, oldest first, at most `count`.

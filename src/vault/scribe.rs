@@ -159,8 +159,8 @@ impl Scribe {
                 };
                 self.note_closed(connection, *id, *call, closed, *wall).await
             }
-            // These two are no part of a batch: see `Writer::process`.
-            Op::RecordingLeft { .. } | Op::Erase { .. } => Ok(()),
+            // These are no part of a batch: see `Writer::process`.
+            Op::RecordingLeft { .. } | Op::Erase { .. } | Op::Access { .. } => Ok(()),
         }
     }
 
@@ -327,7 +327,8 @@ fn sealed_for(op: &Op) -> Option<CallId> {
         Op::RecordingNoted { .. }
         | Op::RecordingComplete { .. }
         | Op::RecordingLeft { .. }
-        | Op::Erase { .. } => None,
+        | Op::Erase { .. }
+        | Op::Access { .. } => None,
     }
 }
 

@@ -13,6 +13,7 @@ use base::{CallId, Clock, Event, Instant, WorkspaceId, limit};
 use thiserror::Error;
 use tokio::sync::oneshot;
 
+use crate::access::{self, Keys};
 use crate::audit::{ChainTip, HeadFile, genesis};
 use crate::files;
 use crate::key::ring::Workspace;
@@ -161,6 +162,7 @@ pub struct VaultHandle {
     shared: Arc<Shared>,
     desks: Arc<[Desk]>,
     next_desk: Arc<AtomicUsize>,
+    keys: Keys,
 }
 
 impl std::fmt::Debug for Vault {
@@ -204,7 +206,7 @@ impl Vault {
             match opened {
                 Ok((writer, lock)) => {
                     // The opener waits for this; were it gone, so would be the handle.
-                    let _ = send.send(Ok(()));
+                    let _ = send.send(Ok(writer.keys.clone()));
                     let shared = writer.shared.clone();
                     // A panic must show as an unhealthy vault, not as one that never flushes.
                     let _ = catch_unwind(AssertUnwindSafe(|| writer.run()));
@@ -216,12 +218,13 @@ impl Vault {
                 }
             }
         })?;
-        receive.recv().map_err(|_| OpenError::Thread(io::Error::other("it stopped")))??;
+        let stopped = |_| OpenError::Thread(io::Error::other("it stopped"));
+        let keys = receive.recv().map_err(stopped)??;
 
         let count = std::thread::available_parallelism().map_or(1, |cores| cores.get() / 2);
         let desks: Arc<[Desk]> =
             (0..count.clamp(1, RECORDERS_MAX)).map(|_| Desk::default()).collect();
-        let handle = VaultHandle { shared, desks, next_desk: Arc::default() };
+        let handle = VaultHandle { shared, desks, next_desk: Arc::default(), keys };
         let mut vault = Self { handle, writer: Some(writer), recorders: Vec::new(), head_key };
         for index in 0..vault.handle.desks.len() {
             let (desks, shared) = (vault.handle.desks.clone(), vault.handle.shared.clone());
@@ -309,6 +312,12 @@ impl VaultHandle {
         Ok(RecordingWriter::new(track))
     }
 
+    /// Who may come in: API keys, accounts and browser tokens.
+    #[must_use]
+    pub fn keys(&self) -> Keys {
+        self.keys.clone()
+    }
+
     /// Whether the vault can write. While it cannot, refuse calls that must be kept
     /// (`Reason::VaultUnavailable`).
     #[must_use]
@@ -355,7 +364,7 @@ fn open_writer(
     let runtime =
         tokio::runtime::Builder::new_current_thread().build().map_err(OpenError::Thread)?;
     let wall = shared.clock.wall();
-    let (ledger, edge, signed) = runtime.block_on(async {
+    let (ledger, edge, signed, keys) = runtime.block_on(async {
         let mut connection = store::open(&database_path(&config.data)).await?;
         let mut new_edge = [0; EDGE_BYTES];
         aws_lc_rs::rand::fill(&mut new_edge).map_err(|_| SealError)?;
@@ -371,12 +380,19 @@ fn open_writer(
         };
         let start = ChainTip { seq: 0, hash: genesis(&edge) };
         let chain = store::write::chain_tip(&mut connection).await?.unwrap_or(start);
+        let (held, damaged) = access::load(&mut connection, &workspace).await?;
+        let keys = Keys::new(shared.clone(), &workspace, held);
         let database = Database::new(database_path(&config.data), connection);
         let mut ledger = Ledger::new(database, objects.clone(), workspace, edge.clone(), chain);
         let (calls, recordings) = ledger.recover(wall).await?;
         let details = format!("calls_lost={calls} recordings_closed={recordings}");
         ledger.audit(own_entry("vault.opened", None, details), wall).await?;
-        Ok::<_, OpenError>((ledger, edge, chain.seq))
+        if damaged > 0 {
+            // Whoever they were for comes in no more; the others do.
+            shared.tell(Event::VaultFailed { what: "access" });
+            ledger.audit(own_entry("access.damaged", None, format!("rows={damaged}")), wall).await?;
+        }
+        Ok::<_, OpenError>((ledger, edge, chain.seq, keys))
     })?;
     let heads_path = || config.audit_heads.clone();
     let file = HeadFile::open(&config.audit_heads, hex::encode(&edge))
@@ -385,6 +401,6 @@ fn open_writer(
         Heads { file, kms: Box::new(kms), signed, waiting_since: None, not_before: Instant::ZERO };
     let (sweeper, chores) = (Sweeper::new(config.retention), Chores::default());
     let writer =
-        Writer { shared, runtime, ledger, objects, heads, sweeper, chores, gave_up: false };
+        Writer { shared, runtime, ledger, objects, heads, sweeper, chores, keys, gave_up: false };
     Ok((writer, lock))
 }

@@ -14,10 +14,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant as OsInstant};
 
-use base::{Event, Instant, limit};
+use base::{Event, Instant, WallTime, limit};
 use tokio::runtime::Runtime;
 
 use crate::Erasure;
+use crate::access::{AccessError, Change, Done, Keys};
 use crate::audit::HeadFile;
 use crate::key::Kms;
 use crate::ledger::{Ledger, own_entry};
@@ -45,6 +46,7 @@ pub(crate) struct Writer {
     pub(crate) heads: Heads,
     pub(crate) sweeper: Sweeper,
     pub(crate) chores: Chores,
+    pub(crate) keys: Keys,
     /// The vault is being closed and the disk still fails: what is left is lost, and said so.
     pub(crate) gave_up: bool,
 }
@@ -171,7 +173,7 @@ impl Writer {
         let mut group = Vec::with_capacity(batch.len());
         for op in batch {
             match op {
-                Op::Erase { .. } | Op::RecordingLeft { .. } => {
+                Op::Erase { .. } | Op::RecordingLeft { .. } | Op::Access { .. } => {
                     self.commit(std::mem::take(&mut group));
                     self.alone(op);
                 }
@@ -193,6 +195,16 @@ impl Writer {
             }
             // Whoever asked may be gone.
             let _ = done.send(erased);
+        } else if let Op::Access { change, actor, wall, done } = op {
+            let changed = self.access(&change, &actor, wall);
+            match done {
+                // Whoever asked may be gone; it is done all the same.
+                Some(done) => drop(done.send(changed)),
+                None if changed.is_err() => {
+                    self.shared.tell(Event::VaultFailed { what: "access" });
+                }
+                None => {}
+            }
         } else if let Op::RecordingLeft { id } = op {
             match self.runtime.block_on(self.ledger.settle(id, wall)) {
                 Ok(true) => {}
@@ -204,6 +216,20 @@ impl Writer {
             }
         }
         self.finished(1);
+    }
+
+    /// Changes who may come in: on the disk first, then in memory.
+    fn access(
+        &mut self,
+        change: &Change,
+        actor: &str,
+        wall: WallTime,
+    ) -> Result<Done, AccessError> {
+        let plan = self.keys.plan(change, actor, wall)?;
+        if !plan.rows.is_empty() {
+            self.runtime.block_on(self.ledger.write_access(&plan, wall))?;
+        }
+        Ok(self.keys.apply(plan))
     }
 
     /// Commits all ops, in one transaction where that works.

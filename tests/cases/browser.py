@@ -15,22 +15,11 @@ GREETING = "your call is encrypted"
 ANSWER = "from nine in the morning to five in the afternoon"
 SUITES = ("AEAD_AES_256_GCM", "AEAD_AES_128_GCM", "AES_CM_128_HMAC_SHA1_80")
 
-# Where a page of the tests may come from.
-ORIGINS = """
-[browsers]
-origins = ["{origin}"]
-ice_tcp = ["127.0.0.1:{ice_tcp}"]
-"""
-
-
 def open_page(box, policy=LOCAL_POLICY, before=12.0, said="opening hours", flags=()):
     """An edge, a browser whose user says something after `before` seconds, and its page."""
     microphone = sound.say(box, said, 48_000, before=before, after=40)
     browser = Browser(box, microphone, flags)
-    edge = Edge(box, policy=policy)
-    extra = ORIGINS.format(origin=browser.origin, ice_tcp=edge.ice_tcp)
-    edge.config.write_text(edge.config.read_text() + extra)
-    edge.start()
+    edge = Edge(box, policy=policy, origins=[browser.origin]).start()
     return edge, browser, browser.page()
 
 
@@ -363,11 +352,8 @@ def check_tone(box, who, samples, rate, frequency):
 def to_carrier(box, codec, suite):
     """A browser calls a softphone through a trunk of TLS and SDES-SRTP: a tone each way, keys, hold
     and resumption by the softphone."""
-    edge, callee, proof = tones.called(box, codec, suite, tone.HIGH)
     browser = Browser(box, tone.microphone(box, tone.LOW, 48_000))
-    edge.config.write_text(
-        edge.config.read_text() + ORIGINS.format(origin=browser.origin, ice_tcp=edge.ice_tcp)
-    )
+    edge, callee, proof = tones.called(box, codec, suite, tone.HIGH, origins=[browser.origin])
     more = ROUTE.format(send_to=callee.uri(), codec=codec.lower(), proof=proof)
     edge.set_policy(LOCAL_POLICY + more)
     edge.start()
@@ -406,11 +392,7 @@ def to_a_carrier_in_g722(box):
 def a_carrier_calls_a_browser(box):
     """A softphone dials an account; SIP.js rings, answers, is heard and hears, and hangs up."""
     browser = Browser(box, tone.microphone(box, tone.LOW, 48_000))
-    edge = Edge(box)
-    edge.config.write_text(
-        edge.config.read_text() + ORIGINS.format(origin=browser.origin, ice_tcp=edge.ice_tcp)
-    )
-    edge.start()
+    edge = Edge(box, origins=[browser.origin]).start()
     page = browser.page()
     register(edge, page, SIP_JS)
     phone = Phone(box, tones.CALLER, "PCMU", edge.authority, tone_at=tone.HIGH)

@@ -41,10 +41,10 @@ def policy(inward, outward, suite, send_to, callee, caller="", route=""):
     )  # fmt: skip
 
 
-def called(box, codec, suite, tone_at=None):
+def called(box, codec, suite, tone_at=None, origins=()):
     """An edge that is not started, a softphone that it calls over TLS with SRTP, and the lines of
     policy for that."""
-    edge = Edge(box, client_ca=True)
+    edge = Edge(box, client_ca=True, origins=origins)
     certificate = box.write("callee.pem", b"".join(
         (edge.root / "certs" / it).read_bytes() for it in ("server.pem", "server.key")))
     callee = Phone(

@@ -27,6 +27,10 @@ https   = ["127.0.0.1:{https}"]
 http    = ["127.0.0.1:{http}"]
 metrics = "127.0.0.1:{metrics}"
 
+[browsers]
+origins = {origins}
+ice_tcp = "127.0.0.1:{ice_tcp}"
+
 [tls]
 certificate = "{root}/certs/server.pem"
 key         = "{root}/certs/server.key"
@@ -56,7 +60,8 @@ level  = "debug"
 class Edge:
     """One edge; `start` it, `stop` or `kill` it, and start it again on the same data."""
 
-    def __init__(self, box, policy=LOCAL_POLICY, helpers=1, client_ca=False, extra="", name="edge"):
+    def __init__(self, box, policy=LOCAL_POLICY, helpers=1, client_ca=False, extra="", name="edge",
+                 origins=()):
         self.box, self.name = box, name
         self.root = box.path(name)
         first = free_ports(6)
@@ -75,6 +80,8 @@ class Edge:
                 metrics=self.metrics_port,
                 https=self.https,
                 http=self.http,
+                ice_tcp=self.ice_tcp,
+                origins=json.dumps(list(origins)),
                 media=media,
                 media_last=media + 399,
                 root=self.root,
@@ -195,9 +202,12 @@ class Edge:
         return self.box.run(name, [BINARY, *arguments, "--config", self.config], timeout=timeout)
 
     def key(self, *options):
-        """A fresh API key."""
+        """An API key: the workspace's first, or one that is made with these options."""
+        if not options:
+            # Printed with the first start.
+            return re.search(r"sk_call2me_[\w-]+", self.logs()).group()
         done = self.command("keys", "create", "--name", "tests", *options, name="keys-create")
-        found = re.search(r"sk_call2me_\w+", done.stdout)
+        found = re.search(r"sk_call2me_[\w-]+", done.stdout)
         check(done.returncode == 0 and found, f"keys create: {done.stdout}{done.stderr}")
         return found.group()
 

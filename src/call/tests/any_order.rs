@@ -9,6 +9,7 @@ use media::{MediaEvent, Purpose};
 use policy::Transport;
 use sip::{Message, Name, Request};
 
+use super::browsers::{BROWSERS, CHROME, answer_of, body, secured, whip, wss};
 use super::world::{Caller, POLICY, World, crypto, described, offer, offer_with, peer};
 use crate::{Input, Record};
 
@@ -22,8 +23,17 @@ const REFERS: [&str; 4] = [
 ];
 
 #[test]
-#[expect(clippy::disallowed_methods, reason = "the seed of a test is no configuration")]
 fn nothing_is_left_behind_by_any_order_of_events() {
+    run_all(false);
+}
+
+#[test]
+fn nothing_is_left_behind_by_browsers_in_any_order() {
+    run_all(true);
+}
+
+#[expect(clippy::disallowed_methods, reason = "the seed of a test is no configuration")]
+fn run_all(has_browsers: bool) {
     let given = std::env::var("CALLGATE_SEED").ok().and_then(|seed| seed.parse().ok());
     // A fault of ours is one of the events; its message is no news.
     std::panic::set_hook(Box::new(|panic| {
@@ -34,14 +44,14 @@ fn nothing_is_left_behind_by_any_order_of_events() {
     }));
     let (mut talked, mut joined, mut carried) = (0, 0, 0);
     for seed in given.map_or(0..SEEDS, |seed| seed..seed + 1) {
-        let told = std::panic::catch_unwind(|| Chaos::new(seed).run());
+        let told = std::panic::catch_unwind(|| Chaos::new(seed, has_browsers).run());
         let told = told.unwrap_or_else(|_| panic!("repeat it with CALLGATE_SEED={seed}"));
         talked += told.talked;
         joined += told.joined;
         carried += told.carried;
     }
     let enough = SEEDS as usize;
-    let is_enough = talked > enough && joined > enough && carried > enough / 50;
+    let is_enough = talked > enough && joined > enough && carried > enough / 100;
     assert!(given.is_some() || is_enough, "only {talked}, {joined}, {carried}");
 }
 
@@ -72,22 +82,34 @@ struct Chaos {
     /// Requests of the edge that nobody has answered.
     asked: Vec<Request>,
     flows: u64,
+    /// Whether browsers are among the callers, and are called.
+    has_browsers: bool,
 }
 
 impl Chaos {
-    fn new(seed: u64) -> Self {
+    fn new(seed: u64, has_browsers: bool) -> Self {
         // Some edges pass REFERs on.
         let word = if seed.is_multiple_of(4) { "pass" } else { "edge" };
         let policy =
             POLICY.replace("[trunk.acme]", &format!("[trunk.acme]\ntransfer = \"{word}\""));
         let second = Caller::new("acme", peer("198.51.100.8:4001", 3, Transport::Tls), "three");
+        let (policy, callers) = match has_browsers {
+            true => {
+                let mut softphone = wss(12);
+                (softphone.call_id, softphone.tag) =
+                    ("softphone@caller".to_owned(), "tag-softphone".to_owned());
+                (format!("{BROWSERS}{policy}"), vec![Caller::acme(), whip(), softphone])
+            }
+            false => (policy, vec![Caller::acme(), Caller::lab(), second]),
+        };
         Self {
             random: SeededRandom::new(seed),
             world: World::made(seed, &policy),
-            callers: vec![Caller::acme(), Caller::lab(), second],
+            callers,
             invites: BTreeMap::new(),
             asked: Vec::new(),
             flows: 100,
+            has_browsers,
         }
     }
 
@@ -116,7 +138,18 @@ impl Chaos {
         self.random.below(count as u32) as usize
     }
 
-    fn description(&mut self) -> String {
+    fn description(&mut self, index: usize) -> String {
+        if self.has_browsers && index > 0 {
+            return match self.pick(12) {
+                0 => String::new(),
+                1 => body(&CHROME.replace("kQ7+", "zzZ9")),
+                2 => body(&CHROME.replace("a=setup:actpass", "a=setup:passive")),
+                3 => body(&CHROME.replace("a=rtcp-mux\n", "")),
+                4 => body(&CHROME.replace("sendrecv", "sendonly")),
+                5 => offer(),
+                _ => body(CHROME),
+            };
+        }
         match self.pick(12) {
             0 => String::new(),
             1 => offer_with("a=sendonly"),
@@ -129,7 +162,7 @@ impl Chaos {
 
     fn step(&mut self) {
         let index = self.pick(self.callers.len());
-        let body = self.description();
+        let body = self.description(index);
         let choice = self.pick(40);
         let random = self.random.below(12_000);
         let (world, caller) = (&mut self.world, &mut self.callers[index]);
@@ -161,7 +194,15 @@ impl Chaos {
             13 => drop(caller.request(world, "UPDATE", &body)),
             14 => drop(caller.request(world, "INFO", "application/dtmf|1")),
             15 if !world.needs.is_empty() => world.hang_up(Reason::AgentHungUp),
-            16 if !world.needs.is_empty() => world.media(MediaEvent::Inactive),
+            16 if !world.needs.is_empty() => {
+                let event = match random % 6 {
+                    0..4 if self.has_browsers => secured(),
+                    4 if self.has_browsers => MediaEvent::PathLost,
+                    5 if self.has_browsers => MediaEvent::Unsecured { code: "dtls.timeout" },
+                    _ => MediaEvent::Inactive,
+                };
+                world.media(event);
+            }
             17 => world.input(Input::FlowClosed(caller.peer.flow)),
             18 => self.reconnect(index),
             22 => self.come_up(index),
@@ -201,9 +242,14 @@ impl Chaos {
         let (world, caller) = (&mut self.world, &mut self.callers[index]);
         let (needs, is_new) = (world.needs.len(), caller.to_tag.is_empty());
         caller.extra.clear();
-        self.invites.insert(index, caller.request(world, "INVITE", &offer()));
+        let is_browsers = caller.peer.transport.is_browsers();
+        let description = if is_browsers { body(CHROME) } else { offer() };
+        self.invites.insert(index, caller.request(world, "INVITE", &description));
         if is_new && world.needs.len() > needs {
             world.reserve();
+            if is_browsers {
+                world.media(secured());
+            }
         }
         self.look();
         self.callers[index].ack(&mut self.world, "");
@@ -212,11 +258,14 @@ impl Chaos {
     /// A call to a trunk, half way up at least.
     fn dial(&mut self, index: usize) {
         let (world, caller) = (&mut self.world, &mut self.callers[index]);
+        let is_browsers = caller.peer.transport.is_browsers();
         if caller.to_tag.is_empty() {
-            caller.target = "sip:+442079460000@edge.example".to_owned();
+            let user = if self.has_browsers && !is_browsers { "alice" } else { "+442079460000" };
+            caller.target = format!("sip:{user}@edge.example");
             caller.extra = "Supported: 100rel\r\n".to_owned();
         }
-        self.invites.insert(index, caller.request(world, "INVITE", &offer()));
+        let description = if is_browsers { body(CHROME) } else { offer() };
+        self.invites.insert(index, caller.request(world, "INVITE", &description));
         caller.extra.clear();
         for _ in 0..self.pick(6) {
             for number in (0..self.world.needs.len()).rev().take(3) {
@@ -262,7 +311,7 @@ impl Chaos {
         self.flows += 1;
         let trunk = ["acme", "acme", "info", "beta"][self.random.below(4) as usize];
         let name = format!("again-{}", self.flows);
-        let body = self.description();
+        let body = self.description(index);
         let mut caller = Caller::new(trunk, self.callers[index].peer.clone(), &name);
         caller.extra = format!("Replaces: {replaces}\r\n");
         caller.request(&mut self.world, "INVITE", &body);
@@ -298,15 +347,20 @@ impl Chaos {
     }
 
     fn connect(&mut self) {
-        let Some((leg, ..)) = self.world.connects.pop() else { return };
+        let Some((leg, _, transport)) = self.world.connects.pop() else { return };
         self.flows += 1;
         let input = match self.pick(4) {
             0 if self.flows.is_multiple_of(3) => {
                 Input::Unreachable { leg, reason: Reason::TrunkUnreachable }
             }
             _ => {
-                let peer = peer("203.0.113.70:5061", self.flows, Transport::Tls);
-                Input::Connected { leg, peer }
+                let is_browsers = transport.is_browsers();
+                let transport = if is_browsers { transport } else { Transport::Tls };
+                let peer = peer("203.0.113.70:5061", self.flows, transport);
+                let contact = is_browsers.then(|| {
+                    Personal::new("sip:k3v9q2@4f7d0a1b2c3e.invalid;transport=ws".to_owned())
+                });
+                Input::Connected { leg, peer, contact }
             }
         };
         self.world.input(input);
@@ -337,7 +391,11 @@ impl Chaos {
             .and_then(|offered| offered.media.first()?.crypto().next().map(str::to_owned));
         let suite = line.as_deref().and_then(|line| line.split(' ').nth(1)).unwrap_or("none");
         let key = if suite.contains("256") { "B".repeat(58) + "A=" } else { "B".repeat(40) };
-        let body = described("RTP/SAVP 0 8 101", &format!("a=crypto:1 {suite} inline:{key}"));
+        let is_dtls = String::from_utf8_lossy(&invite.body).contains("UDP/TLS");
+        let body = match is_dtls {
+            true => answer_of(CHROME, "active"),
+            false => described("RTP/SAVP 0 8 101", &format!("a=crypto:1 {suite} inline:{key}")),
+        };
         let body = body.split_once('|').map_or("", |(_, body)| body);
         let reliable = if self.pick(3) == 0 { "Require: 100rel\r\nRSeq: 7\r\n" } else { "" };
         let body = if self.pick(5) == 0 { "" } else { body };
@@ -358,7 +416,7 @@ impl Chaos {
         caller.peer = fresh.into();
         if let Some((leg, ..)) = self.world.connects.pop() {
             let peer = caller.peer.clone();
-            self.world.input(Input::Connected { leg, peer });
+            self.world.input(Input::Connected { leg, peer, contact: None });
         }
     }
 
@@ -372,7 +430,11 @@ impl Chaos {
             _ => "200 OK",
         };
         if let Some(request) = self.asked.last().cloned() {
-            let body = described("RTP/SAVP 8", &crypto(1, 'P'));
+            let is_dtls = String::from_utf8_lossy(&request.body).contains("UDP/TLS");
+            let body = match is_dtls {
+                true => answer_of(CHROME, "active"),
+                false => described("RTP/SAVP 8", &crypto(1, 'P')),
+            };
             let body = body.split_once('|').map_or("", |(_, body)| body);
             let more = format!("Min-SE: 400\r\nContent-Type: application/sdp\r\n|{body}");
             self.callers[index].answer(&mut self.world, &request, status, &more);

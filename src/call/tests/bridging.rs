@@ -21,7 +21,7 @@ impl Callee {
         let (leg, ..) = world.connects.last().expect("a flow was asked for").clone();
         let flow = 100 + world.connects.len() as u64;
         let peer = peer("203.0.113.70:5061", flow, Transport::Tls);
-        world.input(Input::Connected { leg, peer: peer.clone() });
+        world.input(Input::Connected { leg, peer: peer.clone(), contact: None });
         reserve(world, leg, 21_000);
         let invite = world.request();
         assert_eq!(invite.method.as_str(), "INVITE");
@@ -550,7 +550,7 @@ fn a_callee_may_call_back_over_a_connection_that_we_have_proved_ourselves_on() {
         let (leg, ..) = world.connects.last().unwrap().clone();
         let opened = peer("203.0.113.70:5061", 100, Transport::Tls);
         let opened = std::sync::Arc::new(crate::Peer { alias, ..(*opened).clone() });
-        world.input(Input::Connected { leg, peer: opened });
+        world.input(Input::Connected { leg, peer: opened, contact: None });
         reserve(&mut world, leg, 21_000);
         let via = world.request().headers.top_via().unwrap();
         assert_eq!(via.params.has("alias"), alias, "RFC 5923 section 5");

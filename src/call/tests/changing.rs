@@ -9,7 +9,7 @@ use super::world::{Caller, World, crypto, described, direction, offer, offer_wit
 fn keys(protection: &Protection) -> (KeySalt, KeySalt) {
     match protection {
         Protection::Srtp { send, receive, .. } => (send.clone(), receive.clone()),
-        Protection::Plain { .. } => panic!("not SRTP"),
+        Protection::Plain { .. } | Protection::Dtls(_) => panic!("not SDES"),
     }
 }
 

@@ -178,7 +178,7 @@ fn a_lost_connection_does_not_end_the_call_and_the_bye_opens_a_new_one() {
     // What is dialled has no local address yet.
     let mut opened = (*peer("198.51.100.9:40000", 77, Transport::Tls)).clone();
     opened.local.set_port(0);
-    world.input(Input::Connected { leg, peer: opened.into() });
+    world.input(Input::Connected { leg, peer: opened.into(), contact: None });
     assert_eq!(world.sent[0].0.0, 77);
     let bye = world.request();
     let via = bye.headers.top_via().unwrap();
@@ -331,7 +331,7 @@ fn a_caller_that_does_not_come_back_before_its_ack_is_given_up_within_seconds() 
     // The peer may be up all the same: it is told over a connection of ours.
     let leg = world.connects[0].0;
     let opened = peer("198.51.100.9:40000", 77, Transport::Tls);
-    world.input(Input::Connected { leg, peer: opened });
+    world.input(Input::Connected { leg, peer: opened, contact: None });
     let bye = world.request();
     assert!(bye.headers.text(Name::Reason).unwrap().contains("transport.flow_lost"));
     caller.answer(&mut world, &bye, "481 Gone", "");

@@ -221,7 +221,7 @@ fn a_refresh_that_finds_its_connection_gone_opens_a_new_one() {
     assert!(world.take().is_empty());
     let leg = world.connects[0].0;
     caller.peer = super::world::peer("198.51.100.9:40000", 78, policy::Transport::Tls);
-    world.input(crate::Input::Connected { leg, peer: caller.peer.clone() });
+    world.input(crate::Input::Connected { leg, peer: caller.peer.clone(), contact: None });
     let refresh = world.request();
     assert_eq!(refresh.method.as_str(), "UPDATE");
     caller.answer(&mut world, &refresh, "200 OK", AGREED);
@@ -343,7 +343,7 @@ fn a_refresh_whose_connection_is_lost_is_sent_again_over_a_new_one() {
         // That one cannot be opened either: no loop.
         for (flow, seconds) in [(78, 84), (79, 42)] {
             caller.peer = super::world::peer("198.51.100.9:40000", flow, policy::Transport::Tls);
-            world.input(crate::Input::Connected { leg, peer: caller.peer.clone() });
+            world.input(crate::Input::Connected { leg, peer: caller.peer.clone(), contact: None });
             assert_ne!(world.request().method.as_str(), "BYE");
             world.input(crate::Input::FlowClosed(caller.peer.flow));
             world.seconds(seconds - 1);

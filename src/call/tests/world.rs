@@ -9,7 +9,7 @@ use base::{
     WallTime,
 };
 use bytes::Bytes;
-use media::{LegPlan, MediaEvent, Need, Reserved};
+use media::{Fingerprint, FingerprintHash, LegPlan, MediaEvent, Need, Reserved};
 use policy::{Observed, Transport, TrunkObserved};
 use sip::digest::Login;
 use sip::transaction::FlowId;
@@ -370,18 +370,13 @@ impl World {
     /// The relay finds ports for the last reservation.
     pub(super) fn reserve(&mut self) {
         let (_, need) = *self.needs.last().expect("something was reserved");
-        let rtp = SocketAddr::new(need.bind, 20_000);
-        let rtcp = need.separate_rtcp.then(|| SocketAddr::new(need.bind, 20_001));
-        self.media(MediaEvent::Reserved(Reserved { rtp, rtcp, ice_tcp: None, fingerprint: None }));
+        self.media(MediaEvent::Reserved(found(need)));
     }
 
     /// The relay finds ports for a reservation, the first being 0.
     pub(super) fn reserve_at(&mut self, number: usize) {
         let (leg, need) = self.needs[number];
-        let rtp = SocketAddr::new(need.bind, 20_000);
-        let rtcp = need.separate_rtcp.then(|| SocketAddr::new(need.bind, 20_001));
-        let event = MediaEvent::Reserved(Reserved { rtp, rtcp, ice_tcp: None, fingerprint: None });
-        self.input(Input::Media { leg, event });
+        self.input(Input::Media { leg, event: MediaEvent::Reserved(found(need)) });
     }
 
     pub(super) fn hang_up(&mut self, reason: Reason) {
@@ -417,6 +412,22 @@ impl World {
     }
 }
 
+/// What the relay finds where that is asked for.
+fn found(need: Need) -> Reserved {
+    let at = |port| SocketAddr::new(need.bind, port);
+    Reserved {
+        rtp: at(20_000),
+        rtcp: need.separate_rtcp.then(|| at(20_001)),
+        ice_tcp: need.dtls.then(|| at(9_443)),
+        fingerprint: need.dtls.then(our_fingerprint),
+    }
+}
+
+/// Of the certificate that the relay shows.
+pub(super) fn our_fingerprint() -> Fingerprint {
+    Fingerprint::new(FingerprintHash::Sha256, vec![0xed; 32]).unwrap()
+}
+
 /// A caller: one dialog, written as text.
 #[derive(Clone, Debug)]
 pub(super) struct Caller {
@@ -428,6 +439,7 @@ pub(super) struct Caller {
     pub(super) to_tag: String,
     pub(super) cseq: u32,
     pub(super) target: String,
+    pub(super) contact: String,
     /// Further header lines of every request.
     pub(super) extra: String,
     branch: u32,
@@ -457,6 +469,7 @@ impl Caller {
 
     pub(super) fn new(trunk: &str, peer: Arc<Peer>, name: &str) -> Self {
         Self {
+            contact: format!("<sip:{};transport=tls>", peer.source),
             peer,
             trunk: TrunkName::new(trunk),
             call_id: format!("{name}@caller"),
@@ -472,7 +485,7 @@ impl Caller {
     /// A request as text. `body` is `TYPE|BYTES` or empty.
     pub(super) fn text(&mut self, method: &str, cseq: u32, body: &str) -> String {
         self.branch += 1;
-        let Self { call_id, tag, to_tag, target, extra, branch, peer, .. } = self;
+        let Self { call_id, tag, to_tag, target, contact, extra, branch, peer, .. } = self;
         let (transport, source) = (peer.transport.word().to_ascii_uppercase(), peer.source);
         let to_tag = if to_tag.is_empty() { String::new() } else { format!(";tag={to_tag}") };
         let (content, body) = match body.split_once('|') {
@@ -487,7 +500,7 @@ impl Caller {
              To: <sip:reception@edge.example>{to_tag}\r\n\
              Call-ID: {call_id}\r\n\
              CSeq: {cseq} {method}\r\n\
-             Contact: <sip:{source};transport=tls>\r\n\
+             Contact: {contact}\r\n\
              {extra}{content}Content-Length: {}\r\n\r\n{body}",
             body.len()
         )

@@ -23,6 +23,8 @@ say = [\"synth\"]
 ";
 /// The exit code where the load tester itself may be what failed.
 const NOT_JUDGED: u8 = 3;
+/// Where `--token` is in the environment.
+const TOKEN: &str = "CALLGATE_TOKEN";
 /// How often a line is redrawn.
 const REDRAW: Duration = Duration::from_millis(100);
 /// How often a line is printed where no terminal redraws one.
@@ -76,7 +78,7 @@ fn read(options: &Options) -> anyhow::Result<Scenario> {
     };
     let mut settings = options.set.clone();
     let quoted = |path: &Path| format!("{:?}", path.display().to_string());
-    if let Some(to) = &options.to {
+    if let Some(to) = options.to.as_ref().or(options.whip.as_ref()) {
         settings.push(format!("target.to={to:?}"));
     }
     if let Some(from) = &options.from {
@@ -84,6 +86,13 @@ fn read(options: &Options) -> anyhow::Result<Scenario> {
     }
     if let Some(address) = &options.answer {
         settings.push(format!("callee.listen={address:?}"));
+    }
+    if let Some(file) = &options.token_file {
+        settings.push(format!("target.token_file={}", quoted(file)));
+    } else if std::env::var_os(TOKEN).is_some() {
+        settings.push(format!("target.token_env={TOKEN:?}"));
+    } else if options.token.is_some() {
+        bail!("with --scenario and --answer give the token by {TOKEN} or --token-file");
     }
     if let Some(ca) = &options.ca {
         settings.push(format!("target.ca={}", quoted(ca)));

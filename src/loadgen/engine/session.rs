@@ -22,6 +22,7 @@ use super::clip::Clip;
 use super::histogram::Histogram;
 use super::live::Live;
 use super::stamp::{Mark, STAMP_AT, STAMP_BYTES, Seen, Stamp};
+use crate::browser::Upkeep;
 use crate::report::{CallReport, MediaTotals, Saturation, millis};
 use crate::srtp::{Protect, Unprotect};
 use crate::user_agent::{Agreed, Keys};
@@ -32,6 +33,8 @@ const PRESS: Duration = Duration::from_millis(120);
 const REPORT_INTERVAL_MS: u32 = 5_000;
 /// A tick later than this is late: half of the usual packet time.
 const BEHIND: Duration = Duration::from_millis(10);
+/// RFC 5246 appendix A.1.
+const DTLS_ALERT: u8 = 21;
 /// Packets sent in one go after a pause; older ones are skipped, as a real sender's would be late.
 const BURST: u32 = 3;
 
@@ -47,6 +50,8 @@ pub(crate) struct Terms {
     pub(crate) ptime_ms: u16,
     /// When the first packet is sent; a stranger may be first.
     pub(crate) send_from: Instant,
+    /// Of a browser.
+    pub(crate) upkeep: Option<Box<Upkeep>>,
 }
 
 /// What a media thread counts over all its calls.
@@ -151,6 +156,7 @@ pub(crate) struct Session {
     cname: String,
     pub(crate) next: Instant,
     pub(crate) attack: Option<Box<Attack>>,
+    upkeep: Option<Box<Upkeep>>,
     outcome: Outcome,
     /// Of streams that ended.
     past: (u64, u64),
@@ -206,6 +212,7 @@ impl Session {
             cname: format!("{:08x}@load", random.u32()),
             next: now,
             attack: None,
+            upkeep: None,
             outcome: Outcome { seen: mark.map(|_| Seen::default()), ..Outcome::default() },
             past: (0, 0),
         }
@@ -245,6 +252,7 @@ impl Session {
         self.outcome.codec = Some(codec.name());
         self.outcome.suite = terms.agreed.keys.as_ref().map(|it| it.send.suite().name());
         self.last_packet = None;
+        self.upkeep = terms.upkeep;
         self.flow = Some(Flow {
             codec,
             payload_type: first.payload_type,
@@ -458,11 +466,50 @@ impl Session {
         let is_taken = match classify(datagram) {
             Datagram::Rtp => self.receive_rtp(now, from, datagram, totals),
             Datagram::Rtcp => self.receive_rtcp(now, wall, from, datagram),
-            _ => None,
+            other => self.receive_other(other, datagram),
         };
         if is_taken.is_none() {
             self.outcome.totals.packets_rejected += 1;
         }
+    }
+
+    /// Takes what came before there were keys.
+    pub(crate) fn receive_early(&mut self, wall: WallTime, totals: &mut Totals) {
+        let early = self.upkeep.as_mut().map(|it| std::mem::take(&mut it.early));
+        for (at, from, datagram) in early.into_iter().flatten() {
+            self.receive(at, wall, from, &datagram, totals);
+        }
+    }
+
+    /// Answers to a browser's checks, and goodbyes.
+    fn receive_other(&mut self, kind: Datagram, datagram: &[u8]) -> Option<()> {
+        let upkeep = self.upkeep.as_mut()?;
+        match (kind, datagram) {
+            (Datagram::Stun, _) => {
+                let checks = upkeep.checks.as_mut()?;
+                checks.receive(datagram).then_some(())?;
+            }
+            // After the handshake an alert can only be the end (RFC 5246 section 7.2.1).
+            (Datagram::Dtls, [DTLS_ALERT, ..]) => upkeep.left.notify_one(),
+            // The last flight, again.
+            (Datagram::Dtls, _) => {}
+            _ => return None,
+        }
+        Some(())
+    }
+
+    /// The check of a browser's path that is due, in `out`.
+    pub(crate) fn poll_check(
+        &mut self,
+        now: Instant,
+        out: &mut Vec<u8>,
+        random: &mut dyn Random,
+    ) -> Option<SocketAddr> {
+        let to = self.flow.as_ref().filter(|_| !self.is_over)?.agreed.negotiated.remote?;
+        let check = self.upkeep.as_mut()?.checks.as_mut()?.poll(now, random)?;
+        out.clear();
+        out.extend_from_slice(&check);
+        Some(to)
     }
 
     fn receive_rtp(

@@ -131,9 +131,14 @@ impl MediaThread {
             Command::Open(opened) => self.open(now, *opened),
             Command::Flow { id, terms } => {
                 let Some(place) = self.place(id) else { return };
-                if place.session.flow(now, *terms).is_ok() {
-                    self.arm(id);
+                if place.session.flow(now, *terms).is_err() {
+                    return;
                 }
+                let at = self.by_id.get(&id).copied().unwrap_or(usize::MAX);
+                if let Some(Some(place)) = self.places.get_mut(at) {
+                    place.session.receive_early(OsClock.wall(), &mut self.totals);
+                }
+                self.arm(id);
             }
             Command::Press { id, digits } => {
                 if let Some(place) = self.place(id) {
@@ -311,6 +316,11 @@ impl Place {
             if socket.send_to(out, outgoing.to).is_err() {
                 self.session.note_unsent();
             }
+        }
+        if let Some(to) = self.session.poll_check(now, out, &mut OsRandom)
+            && self.rtp.send_to(out, to).is_err()
+        {
+            self.session.note_unsent();
         }
         sent + self.attack(now, out)
     }

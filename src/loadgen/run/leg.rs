@@ -13,9 +13,9 @@ use sdp::Direction;
 use sip::{Host, Message, NameAddr, Status, Uri, ids};
 use tokio::sync::mpsc;
 
-use super::Shared;
 use super::driver::is_of_actor;
-use crate::config::{OfferMode, Target};
+use super::{Shared, browser};
+use crate::config::{OfferMode, Target, Transport};
 use crate::engine::attack::Attack;
 use crate::engine::live::Live;
 use crate::engine::stamp::{Mark, Role};
@@ -124,8 +124,15 @@ pub(super) async fn call(
 ) -> LegEnd {
     let kind = shared.scenario.callers[kind_index].clone();
     report.index = token;
+    let way = shared.way_of(kind_index, token);
+    if let Ok((target, lines)) = &way
+        && target.transport == Transport::Whip
+    {
+        let far = lines.far().clone();
+        return browser::call(shared, (kind_index, kind), report, far, target, cancelled).await;
+    }
     let made = async {
-        let (target, lines) = shared.way_of(kind_index, token)?;
+        let (target, lines) = way?;
         let line = lines.get(token).await?;
         let random = &mut shared.random(token, Role::Caller);
         let talk = kind.talk.draw(random);
@@ -185,7 +192,7 @@ pub(super) async fn take(
 }
 
 /// An even port and the next one (RFC 3550 section 11), from the ephemeral range.
-fn media_ports(address: IpAddr) -> io::Result<(UdpSocket, UdpSocket)> {
+pub(super) fn media_ports(address: IpAddr) -> io::Result<(UdpSocket, UdpSocket)> {
     let mut error = io::Error::from(io::ErrorKind::AddrInUse);
     for _ in 0..RELAY_PORT_TRIES.get() {
         let first = UdpSocket::bind((address, 0))?;
@@ -434,29 +441,13 @@ impl Leg {
     }
 
     async fn flow(&mut self, now: Instant, agreed: Box<Agreed>) -> Result<(), &'static str> {
-        let voice = self.kind.voice();
-        let first = agreed.negotiated.codecs.first().ok_or("media.no_common_codec")?;
-        let codec = Codec::from_name(&first.name).ok_or("media.no_common_codec")?;
-        let asked = agreed.negotiated.ptime;
-        let (clip, repeats, ptime_ms) = match voice.says {
-            Says::Sound { index, repeats } => {
-                let clips = &self.shared.clips;
-                let (clip, ptime_ms) = clips
-                    .clip(index, codec, asked)
-                    .map(|clip| (clip, asked))
-                    .or_else(|| clips.clip(index, codec, 20).map(|clip| (clip, 20)))
-                    .ok_or("load.no_encoder")?;
-                (Some(clip), repeats, ptime_ms)
-            }
-            Says::Script(_) => (None, false, 20),
-        };
-        self.report.codec = Some(codec.name().to_owned());
-        let mut send_from = now;
+        let mut terms = terms(&self.shared, self.kind.voice(), now, agreed)?;
+        let first = terms.agreed.negotiated.codecs.first();
+        self.report.codec = first.map(|first| first.name.clone());
         if let (Some(ambush), Some(media)) = (self.ambush.take(), &self.media) {
-            send_from = now + ambush.before;
+            terms.send_from = now + ambush.before;
             media.attack(ambush.attack).await;
         }
-        let terms = Terms { agreed, clip, repeats, ptime_ms, send_from };
         if let Some(media) = &self.media {
             media.flow(terms).await;
         }
@@ -521,6 +512,31 @@ impl Leg {
     }
 }
 
+/// What flows once this is agreed on.
+pub(super) fn terms(
+    shared: &Shared,
+    voice: &Voice,
+    now: Instant,
+    agreed: Box<Agreed>,
+) -> Result<Terms, &'static str> {
+    let first = agreed.negotiated.codecs.first().ok_or("media.no_common_codec")?;
+    let codec = Codec::from_name(&first.name).ok_or("media.no_common_codec")?;
+    let asked = agreed.negotiated.ptime;
+    let (clip, repeats, ptime_ms) = match voice.says {
+        Says::Sound { index, repeats } => {
+            let clips = &shared.clips;
+            let (clip, ptime_ms) = clips
+                .clip(index, codec, asked)
+                .map(|clip| (clip, asked))
+                .or_else(|| clips.clip(index, codec, 20).map(|clip| (clip, 20)))
+                .ok_or("load.no_encoder")?;
+            (Some(clip), repeats, ptime_ms)
+        }
+        Says::Script(_) => (None, false, 20),
+    };
+    Ok(Terms { agreed, clip, repeats, ptime_ms, send_from: now, upkeep: None })
+}
+
 /// Over UDP an answer or ACK of ours may be lost; it is repeated for a while.
 async fn linger(mut leg: Leg, call_id: String) {
     let end = OsClock.now() + LINGER;
@@ -535,10 +551,10 @@ async fn linger(mut leg: Leg, call_id: String) {
 }
 
 /// The media of an end, and what its script asks for.
-type Opened = (Media, Option<mpsc::Receiver<talk::Act>>);
+pub(super) type Opened = (Media, Option<mpsc::Receiver<talk::Act>>);
 
 /// What the script asks for next; for ever where there is none.
-async fn next_act(acts: &mut Option<mpsc::Receiver<talk::Act>>) -> Option<talk::Act> {
+pub(super) async fn next_act(acts: &mut Option<mpsc::Receiver<talk::Act>>) -> Option<talk::Act> {
     match acts {
         Some(acts) => acts.recv().await,
         None => std::future::pending().await,
@@ -556,15 +572,7 @@ async fn prepare(
     let address = shared.media_address().unwrap_or(address);
     let (rtp, rtcp) = media_ports(address)?;
     let ports = (rtp.local_addr()?.port(), rtcp.local_addr()?.port());
-    let mark = shared.is_paired(token).then_some(Mark { token, role });
-    let (live, acts) = match &voice.says {
-        Says::Sound { .. } => (None, None),
-        Says::Script(talk) => {
-            let (sender, acts) = mpsc::channel(LOADGEN_SCRIPT_STEPS.get());
-            (Some(Box::new(Live::new(talk, token, sender))), Some(acts))
-        }
-    };
-    let media = shared.engine.open(rtp, rtcp, mark, live).await;
+    let opened = open(shared, voice, token, role, (rtp, rtcp)).await;
     let mut description = Description::new(
         address,
         ports,
@@ -577,10 +585,29 @@ async fn prepare(
     if !voice.rtcp_mux {
         description = description.without_rtcp_mux();
     }
-    Ok((description, (media, acts)))
+    Ok((description, opened))
 }
 
-fn parties(local: SocketAddr, transport: crate::config::Transport, target: &Uri) -> Parties {
+/// Hands the sockets of a call over.
+pub(super) async fn open(
+    shared: &Shared,
+    voice: &Voice,
+    token: u32,
+    role: Role,
+    (rtp, rtcp): (UdpSocket, UdpSocket),
+) -> Opened {
+    let mark = shared.is_paired(token).then_some(Mark { token, role });
+    let (live, acts) = match &voice.says {
+        Says::Sound { .. } => (None, None),
+        Says::Script(talk) => {
+            let (sender, acts) = mpsc::channel(LOADGEN_SCRIPT_STEPS.get());
+            (Some(Box::new(Live::new(talk, token, sender))), Some(acts))
+        }
+    };
+    (shared.engine.open(rtp, rtcp, mark, live).await, acts)
+}
+
+fn parties(local: SocketAddr, transport: Transport, target: &Uri) -> Parties {
     let (host, port) = (Host::from(local.ip()), local.port());
     let us = Uri::sip(Some("load"), &host, None);
     let contact = Uri::sip(Some("load"), &host, Some(port));

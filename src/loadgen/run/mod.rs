@@ -6,6 +6,7 @@
 
 mod actors;
 mod board;
+mod browser;
 mod driver;
 mod leg;
 mod outcome;
@@ -20,7 +21,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use audio::Codec;
 use base::limit::LOADGEN_MEDIA_THREADS;
-use base::{Clock as _, SeededRandom};
+use base::{Clock as _, Secret, SeededRandom};
 use tokio::sync::{mpsc, watch};
 use tokio_rustls::TlsAcceptor;
 
@@ -96,6 +97,10 @@ impl Shared {
 
     fn from(&self) -> Option<&String> {
         self.scenario.outward.as_ref()?.from.as_ref()
+    }
+
+    fn token(&self) -> Option<&Secret<String>> {
+        self.scenario.outward.as_ref()?.token.as_ref()
     }
 
     fn media_address(&self) -> Option<IpAddr> {
@@ -254,7 +259,7 @@ fn default_threads() -> u32 {
 async fn listen(callee: &Callee) -> Result<(Listener, mpsc::Receiver<Arrival>), LoadError> {
     let acceptor = match callee.transport {
         Transport::Tls => Some(acceptor(callee)?),
-        Transport::Tcp | Transport::Udp => None,
+        Transport::Tcp | Transport::Udp | Transport::Whip | Transport::Wss => None,
     };
     let opened = Listener::open(callee.listen, callee.transport, acceptor).await;
     opened.map_err(|error| LoadError::Listen { address: callee.listen, why: error.to_string() })
@@ -297,7 +302,7 @@ async fn ways(scenario: &Scenario) -> Result<Ways, LoadError> {
 
 /// Where a target is, with what it takes to connect.
 pub(crate) async fn far(target: &Target, tls: &Tls) -> Result<Far, LoadError> {
-    let is_tls = target.transport == Transport::Tls;
+    let is_tls = !matches!(target.transport, Transport::Tcp | Transport::Udp);
     let client = is_tls.then(|| tls::client(tls)).transpose()?;
     far_of(target, client, tls.server_name.as_deref()).await
 }

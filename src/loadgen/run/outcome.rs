@@ -536,6 +536,7 @@ impl RunReport {
             Measure::Answered => percent(answered.into(), u64::from(calls - planned.min(calls))),
             Measure::Failed => callers.map(|it| it.failed.into()),
             Measure::SetupP50 => spread(|it| it.setup_ms).map(|it| it.p50),
+            Measure::SecuredP95 => spread(|it| it.secured_ms).map(|it| it.p95),
             Measure::SetupP95 => spread(|it| it.setup_ms).map(|it| it.p95),
             Measure::SetupP99 => spread(|it| it.setup_ms).map(|it| it.p99),
             Measure::SetupMax => spread(|it| it.setup_ms).map(|it| it.max),

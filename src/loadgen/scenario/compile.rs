@@ -6,13 +6,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use audio::Codec;
-use base::Limit;
 use base::diagnostic::Errors;
 use base::limit::{
     CALL_DURATION_MS, LOADGEN_ACTOR_PER_SECOND, LOADGEN_ATTEMPTS, LOADGEN_CALLS,
     LOADGEN_CALLS_PER_SECOND, LOADGEN_CONCURRENT, LOADGEN_CONNECTIONS, LOADGEN_KINDS,
     LOADGEN_MEDIA_THREADS, LOADGEN_RUN_MS, LOADGEN_SCRIPT_STEPS, LOADGEN_SETUP_MS,
 };
+use base::{Limit, Secret};
 use rtp::{Digit, Suite};
 use toml::Spanned;
 
@@ -122,11 +122,26 @@ pub(super) fn compile(source: &Source<'_>, file: ScenarioFile) -> Result<Scenari
         let help = Some("write [target] with to = \"sip:..\", or give --to".to_owned());
         errors.0.push(source.diagnostic(0..0, "nobody is there to be called", help));
     }
+    for kind in scenario.callers.iter().filter(|kind| is_browser(&scenario, kind)) {
+        let keys = kind.keys.as_ref().is_some_and(|keys| keys.form != KeyForm::Rfc4733);
+        let is_late = kind.offer == OfferMode::Late;
+        if keys || is_late || kind.on_hold.is_some() || kind.cancel_after.is_some() {
+            let message = format!("`{}` is a browser", kind.name);
+            let help = "leave out late_offer, on_hold and cancel_after, and press by rfc4733";
+            errors.0.push(source.diagnostic(0..0, message, Some(help.to_owned())));
+        }
+    }
     if !scenario.calls_out() && scenario.callee.is_none() && errors.0.is_empty() {
         let help = Some("write [[stage]] to call, or [callee] to be called".to_owned());
         errors.0.push(source.diagnostic(0..0, "the scenario does nothing", help));
     }
     if errors.0.is_empty() { Ok(scenario) } else { Err(errors) }
+}
+
+/// Whether a kind of caller calls by WHIP.
+fn is_browser(scenario: &Scenario, kind: &CallerKind) -> bool {
+    let to = kind.to.as_ref().or(scenario.outward.as_ref().map(|it| &it.to));
+    to.is_some_and(|it| it.target.transport == Transport::Whip)
 }
 
 impl Compiler<'_> {
@@ -214,10 +229,15 @@ impl Compiler<'_> {
             self.error(text.span(), "{token} stands for the called number", help);
             return None;
         }
-        let target = self.text(text, |_| {
-            Target::parse(&sample).map_err(|error| {
-                wrong(error.to_string(), "write it as in \"sip:reception@127.0.0.1:5061\"")
-            })
+        let target = self.text(text, |_| match Target::parse(&sample) {
+            Ok(target) if target.transport == Transport::Wss => {
+                Err(wrong("nobody is called by a WebSocket here", "write https:// and WHIP's path"))
+            }
+            Ok(target) => Ok(target),
+            Err(error) => {
+                let help = "write it as in \"sip:reception@127.0.0.1:5061\"";
+                Err(wrong(error.to_string(), help))
+            }
         })?;
         Some(Called { text: written.clone(), target })
     }
@@ -238,14 +258,34 @@ impl Compiler<'_> {
         });
         let connections =
             file.connections.map_or(1, |it| self.number(&it, 1.0, &LOADGEN_CONNECTIONS));
+        let token = self.token(file.token_env, file.token_file);
         let to = file.to?;
         Some(Outward {
             to: self.called(&to)?,
             from: file.from.map(Spanned::into_inner),
             tls: Tls { authorities, identity, server_name: file.server_name },
             connections,
+            token,
             media_address,
         })
+    }
+
+    /// A browser's token, which stands in no scenario itself.
+    fn token(&mut self, variable: Option<Text>, file: Option<Text>) -> Option<Secret<String>> {
+        let read = |text: Result<String, String>, place: &str| match text {
+            Ok(text) if !text.trim().is_empty() => Ok(Secret::new(text.trim().to_owned())),
+            Ok(_) => Err((format!("{place} holds no token"), None)),
+            Err(why) => Err((format!("{place}: {why}"), None)),
+        };
+        match (variable, file) {
+            (Some(name), _) => self.text(&name, |name| {
+                read(std::env::var(name).map_err(|error| error.to_string()), name)
+            }),
+            (None, Some(path)) => self.text(&path, |path| {
+                read(std::fs::read_to_string(path).map_err(|error| error.to_string()), path)
+            }),
+            (None, None) => None,
+        }
     }
 
     fn identity(

@@ -15,6 +15,7 @@ const MEASURES: &[(&str, Measure)] = &[
     ("setup p95", Measure::SetupP95),
     ("setup p99", Measure::SetupP99),
     ("setup max", Measure::SetupMax),
+    ("secured p95", Measure::SecuredP95),
     ("first packet p99", Measure::FirstPacketP99),
     ("loss", Measure::Loss),
     ("jitter p99", Measure::JitterP99),
@@ -47,6 +48,8 @@ pub enum Measure {
     SetupP99,
     /// The longest.
     SetupMax,
+    /// From a browser's answer to its keys, the 95th percentile, in milliseconds.
+    SecuredP95,
     /// From the 200 to the first packet, in milliseconds.
     FirstPacketP99,
     /// RTP packets that did not arrive, of all, in percent.

@@ -39,6 +39,8 @@ pub(super) struct TargetFile {
     pub(super) server_name: Option<String>,
     pub(super) danger_accept_any_certificate: Option<bool>,
     pub(super) connections: Option<Spanned<u32>>,
+    pub(super) token_env: Option<Text>,
+    pub(super) token_file: Option<Text>,
     pub(super) media_address: Option<Text>,
 }
 

@@ -18,8 +18,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use audio::Codec;
-use base::Random;
 use base::diagnostic::Errors;
+use base::{Random, Secret};
 use rtp::Suite;
 
 pub use self::expect::{Comparison, Expectation, Measure};
@@ -103,6 +103,8 @@ pub(crate) struct Outward {
     pub(crate) from: Option<String>,
     pub(crate) tls: Tls,
     pub(crate) connections: u32,
+    /// What browsers prove themselves with.
+    pub(crate) token: Option<Secret<String>>,
     pub(crate) media_address: Option<IpAddr>,
 }
 

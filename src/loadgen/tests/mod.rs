@@ -1,6 +1,8 @@
 //! Whole loads against a small far end on 127.0.0.1.
 
+mod browsers;
 mod uas;
+mod whip;
 
 use std::time::Duration;
 

@@ -354,9 +354,10 @@ fn describe(invite: &Request, port: u16) -> (Session, Option<Negotiated>) {
         ptime: 20,
         plaintext: true,
         crypto: BTreeMap::new(),
-        dtls: Vec::new(),
+        dtls: BTreeMap::new(),
         offer_protocol: sdp::Protocol::RtpSavp,
         offer_crypto: Vec::new(),
+        offer_dtls: Vec::new(),
     };
     let key = |tag, suite| CryptoLine::generate(tag, suite, &mut OsRandom).to_attribute();
     if invite.body.is_empty() {

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use base::Random;
 use rtp::{CryptoLine, KeySalt, Suite};
 use sdp::{
-    AcceptError, AnswerError, Codec, Direction, Keying, Local, Negotiated, OpusParameters,
-    Protocol, Session,
+    AcceptError, AnswerError, Attribute, Codec, Direction, Keying, Local, Negotiated,
+    OpusParameters, Protocol, Session,
 };
 
 use crate::config::Protection;
@@ -63,8 +63,9 @@ impl Description {
         let offer_protocol = match protection {
             Protection::Srtp => Protocol::RtpSavp,
             Protection::Opportunistic | Protection::Plain => Protocol::RtpAvp,
+            Protection::Dtls => Protocol::UdpTlsRtpSavpf,
         };
-        let is_plain = protection == Protection::Plain;
+        let has_lines = matches!(protection, Protection::Srtp | Protection::Opportunistic);
         Self {
             local: Local {
                 // RFC 8866 section 5.2: numeric; some peers read no more than 31 bits.
@@ -79,13 +80,14 @@ impl Description {
                 direction: Direction::SendRecv,
                 rtcp_mux: true,
                 ptime: 20,
-                plaintext: protection != Protection::Srtp,
+                plaintext: matches!(protection, Protection::Opportunistic | Protection::Plain),
                 crypto: Default::default(),
-                dtls: Vec::new(),
+                dtls: Default::default(),
                 offer_protocol,
                 offer_crypto: Vec::new(),
+                offer_dtls: Vec::new(),
             },
-            suites: if is_plain { Vec::new() } else { suites.to_vec() },
+            suites: if has_lines { suites.to_vec() } else { Vec::new() },
             sent: None,
             keys: None,
         }
@@ -94,6 +96,12 @@ impl Description {
     /// The same with a separate RTCP port.
     pub(crate) const fn without_rtcp_mux(mut self) -> Self {
         self.local.rtcp_mux = false;
+        self
+    }
+
+    /// The same with what a browser says of ICE and of its certificate.
+    pub(crate) fn with_dtls(mut self, attributes: Vec<Attribute>) -> Self {
+        self.local.offer_dtls = attributes;
         self
     }
 
@@ -190,6 +198,8 @@ impl Description {
             Keying::Sdes { remote, local } => {
                 Some(Keys { send: key(local.expose())?, receive: key(remote.expose())? })
             }
+            // The keys come later, out of the handshake.
+            Keying::Dtls if self.local.offer_protocol.is_dtls() => None,
             Keying::Dtls => return Err("media.no_common_crypto"),
         };
         Ok(Agreed { negotiated, keys: self.keys.clone() })

@@ -61,9 +61,10 @@ impl World {
             ptime: 20,
             plaintext: false,
             crypto: Default::default(),
-            dtls: Vec::new(),
+            dtls: Default::default(),
             offer_protocol: sdp::Protocol::RtpSavp,
             offer_crypto: Vec::new(),
+            offer_dtls: Vec::new(),
         };
         let ua = UserAgent::new(parties, description(30_000), Box::new(SeededRandom::new(1)));
         let mut world = Self {

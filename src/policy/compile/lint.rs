@@ -35,15 +35,12 @@ fn unused_trunks(report: &mut Report<'_>, policy: &Policy, items: &[Item<TrunkFi
     for (index, (trunk, item)) in policy.trunks.iter().zip(items).enumerate() {
         let name = &item.name;
         let serves = |route: &Route| route.when.trunk.is_none_or(|it| it == index);
-        let dials = |route: &Route| match &route.action {
-            Action::Trunks(shares) => shares.iter().any(|share| share.trunk == index),
-            Action::Agent(_) | Action::Refuse(_) => false,
-        };
-        if has_from(trunk) && !policy.routes.iter().any(serves) {
+        let dials = |route: &Route| route.action.trunks().any(|trunk| trunk == index);
+        if trunk.has_from() && !policy.routes.iter().any(serves) {
             let message = format!("no route takes calls from trunk `{name}`: all are refused");
             let help = format!("add a [[route]] with `when = {{ trunk = \"{name}\" }}`");
             report.warning(item.file, item.name_span.clone(), message, Some(help));
-        } else if !has_from(trunk) && !policy.routes.iter().any(dials) {
+        } else if !trunk.has_from() && !policy.routes.iter().any(dials) {
             let message = format!("no call comes from trunk `{name}` and no route sends one there");
             report.warning(item.file, item.name_span.clone(), message, None);
         }
@@ -65,7 +62,7 @@ fn unused_zones(report: &mut Report<'_>, policy: &Policy, items: &[Item<ZoneFile
 
 /// Trunks with a transport that their zone does not listen for.
 fn deaf_zones(report: &mut Report<'_>, policy: &Policy, items: &[Item<TrunkFile>]) {
-    for (trunk, item) in policy.trunks.iter().zip(items).filter(|(trunk, _)| has_from(trunk)) {
+    for (trunk, item) in policy.trunks.iter().zip(items).filter(|(trunk, _)| trunk.has_from()) {
         let Some(zone) = trunk.home.as_deref().and_then(|name| policy.zone(name)) else { continue };
         for word in &trunk.transports {
             if !zone.listen.iter().any(|it| it.transport == *word) {
@@ -76,10 +73,6 @@ fn deaf_zones(report: &mut Report<'_>, policy: &Policy, items: &[Item<TrunkFile>
             }
         }
     }
-}
-
-fn has_from(trunk: &Trunk) -> bool {
-    !trunk.networks.is_empty() || !trunk.certificates.is_empty()
 }
 
 /// Pairs of trunks that the same peer may be: the earlier one takes it.
@@ -102,7 +95,7 @@ fn overlaps(report: &mut Report<'_>, policy: &Policy, items: &[Item<TrunkFile>])
 /// for more (a certificate, a narrower network) leaves the rest to the later one on purpose.
 fn shared_peers(earlier: &Trunk, later: &Trunk) -> Option<String> {
     let transport = earlier.transports.iter().any(|it| later.transports.contains(it));
-    if !transport || earlier.home != later.home || !has_from(earlier) || !has_from(later) {
+    if !transport || earlier.home != later.home || !earlier.has_from() || !later.has_from() {
         return None;
     }
     let common = later.certificates.iter().find(|it| earlier.certificates.contains(it));
@@ -174,7 +167,7 @@ fn unreachable(
         return;
     }
     let Some(trunk) = route.when.trunk.and_then(|index| policy.trunks.get(index)) else { return };
-    if !has_from(trunk) {
+    if !trunk.has_from() {
         let message = format!("no call reaches this route: trunk `{}` has no `from`", trunk.name);
         report.warning(item.file, span, message, None);
     } else if let Some(word) = route.when.transport.filter(|it| !trunk.transports.contains(it)) {

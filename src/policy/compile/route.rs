@@ -23,6 +23,7 @@ const WEIGHT: u32 = 1000;
 pub(super) struct Callee<'a> {
     pub(super) name: &'a str,
     pub(super) can_be_dialled: bool,
+    pub(super) is_browsers: bool,
 }
 
 /// Makes a pattern of the value of a key.
@@ -67,7 +68,7 @@ impl Compile<'_, '_> {
 
     fn record(&mut self, file: &RouteFile, action: Option<&Action>) -> bool {
         let Some(record) = file.record.as_ref().filter(|record| ***record) else { return false };
-        if !matches!(action, Some(Action::Trunks(_)) | None) {
+        if !matches!(action, Some(Action::Trunks(_) | Action::Account { .. }) | None) {
             let help = "with a voice agent, its own `recording` decides";
             self.error(record.span(), "only calls to trunks are recorded by a route", help);
         }
@@ -156,16 +157,20 @@ impl Compile<'_, '_> {
     }
 
     fn send_to(&mut self, file: &At<SendToFile>) -> Option<Action> {
-        match (&file.agent, &file.trunk, &file.trunks) {
-            (Some(agent), None, None) if agent.is_empty() => {
+        match (&file.agent, &file.trunk, &file.trunks, &file.account, &file.accounts) {
+            (Some(agent), None, None, None, None) if agent.is_empty() => {
                 self.error(agent.span(), "the voice agent has no name", "");
                 None
             }
-            (Some(agent), None, None) => Some(Action::Agent(VoiceAgentName::new(agent))),
-            (None, Some(trunk), None) => {
+            (Some(agent), None, None, None, None) => {
+                Some(Action::Agent(VoiceAgentName::new(agent)))
+            }
+            (None, Some(trunk), None, None, None) => {
                 Some(Action::Trunks(vec![Share { trunk: self.callee(trunk)?, weight: 0 }]))
             }
-            (None, None, Some(list)) => {
+            (None, None, None, Some(account), None) => self.account(account),
+            (None, None, None, None, Some(accounts)) => self.accounts(accounts),
+            (None, None, Some(list), None, None) => {
                 if list.is_empty() {
                     self.error(list.span(), "the list is empty", "name at least one trunk");
                 }
@@ -188,11 +193,45 @@ impl Compile<'_, '_> {
                 Some(Action::Trunks(shares))
             }
             _ => {
-                let help = "give exactly one of `agent`, `trunk` and `trunks`";
+                let help = "give exactly one of `agent`, `trunk`, `trunks`, `account` and \
+                            `accounts`";
                 self.error(file.span(), "where does the call go?", help);
                 None
             }
         }
+    }
+
+    fn account(&mut self, name: &At<String>) -> Option<Action> {
+        let is_odd = |it: char| it.is_control() || it.is_whitespace();
+        if name.is_empty()
+            || name.len() > limit::POLICY_PATTERN_BYTES.get()
+            || name.contains(is_odd)
+        {
+            self.error(name.span(), "this names no account", "write it as it was made");
+            return None;
+        }
+        let trunk = self.browsers(name.span())?;
+        Some(Action::Account { trunk, name: Some((**name).clone()) })
+    }
+
+    fn accounts(&mut self, wanted: &At<bool>) -> Option<Action> {
+        if !**wanted {
+            let help = "write `accounts = true`, or name another place";
+            self.error(wanted.span(), "where does the call go?", help);
+            return None;
+        }
+        let trunk = self.browsers(wanted.span())?;
+        Some(Action::Account { trunk, name: None })
+    }
+
+    /// The trunk whose terms calls to accounts have.
+    fn browsers(&mut self, span: Range<usize>) -> Option<usize> {
+        let found = self.trunks.iter().position(|trunk| trunk.is_browsers);
+        if found.is_none() {
+            let help = "add a trunk with `from = { browsers = true }`, whose terms they get";
+            self.error(span, "no trunk is for accounts", help);
+        }
+        found
     }
 
     /// A trunk that calls can go to.

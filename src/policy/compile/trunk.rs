@@ -14,6 +14,7 @@ use super::Defaults;
 use super::digest;
 use super::read::Item;
 use super::report::Report;
+use super::route::Callee;
 use super::tls;
 use super::uri::transport_of;
 use crate::file::{At, Bare, Day, FromFile, Network, NumbersFile, Time, TrunkFile};
@@ -29,6 +30,10 @@ use base::diagnostic::suggest;
 const DTMF: &[DtmfMethod] = &[DtmfMethod::Rfc4733, DtmfMethod::Info];
 const ADD_SIGNALLING: &str =
     "remove it, or add `exempt.signalling = { reason = \"...\", expires = YYYY-MM-DD }`";
+
+const BROWSERS_USE: &str = "write `wss`, `whip` or both; for others make another trunk";
+const FOR_BROWSERS: &str =
+    "remove it, or make a trunk with `from = { browsers = true }`, which has it";
 
 /// What a trunk is compiled against.
 pub(super) struct Surroundings<'a> {
@@ -130,7 +135,8 @@ pub(super) fn compile(
     let place = report.place(item);
     let mut desk = Desk { report, file: item.file };
     let (networks, certificates) = identity(&mut desk, item, file);
-    let transports = transports(&mut desk, file);
+    let is_browsers = browsers(&mut desk, file);
+    let transports = transports(&mut desk, file, is_browsers);
     let send_to = peers(&mut desk, file);
     let (signalling, media) = exemptions(&mut desk, file, &transports, &send_to);
     let media_from = media_from(&mut desk, file, &networks);
@@ -147,6 +153,7 @@ pub(super) fn compile(
             name: TrunkName::new(&item.name),
             networks,
             certificates,
+            is_browsers,
             send_to,
             media_from,
             zone: None,
@@ -193,7 +200,9 @@ fn with_defaults(
         None => defaults.zone.as_ref().map(|zone| (**zone).clone()),
     };
     let zone = trunk.zone.as_ref().and_then(|name| from.compiled.get(name));
-    trunk.home = zone.filter(|zone| !zone.listen.is_empty()).map(|zone| Arc::clone(&zone.name));
+    // The port of browsers is the edge's own, whatever zone their media is at.
+    let zone = zone.filter(|zone| !zone.listen.is_empty() && !trunk.is_browsers);
+    trunk.home = zone.map(|zone| Arc::clone(&zone.name));
     if let Some(suites) = &file.suites {
         trunk.suites = desk.list(suites);
     } else if let Some(suites) = &defaults.suites {
@@ -287,7 +296,8 @@ fn identity(
         }
     }
     let given = from.networks.as_ref().is_some_and(|list| !list.is_empty())
-        || from.certificates.as_ref().is_some_and(|list| !list.is_empty());
+        || from.certificates.as_ref().is_some_and(|list| !list.is_empty())
+        || from.browsers.as_ref().is_some_and(|it| **it);
     if !given {
         let help = "name networks or certificates; leave `from` out if calls only go to this trunk";
         desk.error(from.span(), "`from` names nobody", help);
@@ -303,10 +313,74 @@ fn nets(desk: &mut Desk<'_, '_>, list: &At<Vec<At<Network>>>) -> Vec<IpNet> {
     list.iter().map(|net| net.0).collect()
 }
 
-fn transports(desk: &mut Desk<'_, '_>, file: &TrunkFile) -> Vec<Transport> {
-    let Some(list) = &file.transports else { return vec![Transport::Tls] };
+/// Whether it is the trunk of browsers. What cannot be true of them is an error.
+fn browsers(desk: &mut Desk<'_, '_>, file: &TrunkFile) -> bool {
+    if !is_browsers(file) {
+        return false;
+    }
+    let certificates = file.from.as_ref().and_then(|from| from.certificates.as_ref());
+    let media = file.exempt.as_ref().and_then(|exempt| exempt.media.as_ref());
+    let first_uri = file.send_to.as_ref().and_then(|list| list.first());
+    for (span, message, help) in [
+        (
+            certificates.map(At::span),
+            "browsers show no client certificate",
+            "remove it: they prove themselves by a key, a token or a password",
+        ),
+        (
+            first_uri.map(At::span),
+            "browsers are called by their account",
+            "remove it, and route with `send_to = { account = \"...\" }`",
+        ),
+        (file.tls.as_ref().map(At::span), "no connection is opened to browsers", "remove it"),
+        (file.digest.as_ref().map(At::span), "browsers ask for no password of ours", "remove it"),
+        (media.map(At::span), "browsers have no plain RTP", "remove it"),
+    ] {
+        if let Some(span) = span {
+            desk.error(span, message, help);
+        }
+    }
+    true
+}
+
+fn is_browsers(file: &TrunkFile) -> bool {
+    let from = file.from.as_ref().and_then(|from| from.browsers.as_ref());
+    from.is_some_and(|it| **it)
+}
+
+/// Looks that browsers are one trunk at most; the first of several is the one that routes get.
+pub(super) fn check_browsers(
+    report: &mut Report<'_>,
+    items: &[Item<TrunkFile>],
+    callees: &mut [Callee<'_>],
+) {
+    let mut first: Option<&Item<TrunkFile>> = None;
+    for (item, callee) in items.iter().zip(callees) {
+        let Some(from) = item.value.as_ref().filter(|it| is_browsers(it)).map(|it| &it.from) else {
+            continue;
+        };
+        callee.is_browsers = true; // also where something else is wrong with it
+        let Some(first) = first else {
+            first = Some(item);
+            continue;
+        };
+        let span = from.as_ref().map_or_else(|| item.name_span.clone(), At::span);
+        let message = format!("browsers are trunk `{}` already", first.name);
+        let help = "one trunk has all of them; tell them apart by `when.transport` or the account";
+        report.error(item.file, span, message, Some(help.to_owned()));
+    }
+}
+
+fn transports(desk: &mut Desk<'_, '_>, file: &TrunkFile, is_browsers: bool) -> Vec<Transport> {
+    let Some(list) = &file.transports else {
+        return match is_browsers {
+            true => vec![Transport::Wss, Transport::Whip],
+            false => vec![Transport::Tls],
+        };
+    };
     if list.is_empty() {
-        desk.error(list.span(), "the list is empty", "leave the key out for `[\"tls\"]`");
+        let usual = if is_browsers { "[\"wss\", \"whip\"]" } else { "[\"tls\"]" };
+        desk.error(list.span(), "the list is empty", &format!("leave the key out for `{usual}`"));
     }
     let exempted = file.exempt.as_ref().is_some_and(|exempt| exempt.signalling.is_some());
     let mut words: Vec<Transport> = Vec::new();
@@ -314,7 +388,13 @@ fn transports(desk: &mut Desk<'_, '_>, file: &TrunkFile) -> Vec<Transport> {
         if words.contains(word) {
             desk.error(word.span(), format!("`{}` is listed twice", **word), "");
         }
-        if word.is_plaintext() && !exempted {
+        if is_browsers != word.is_browsers() {
+            let (message, help) = match is_browsers {
+                true => (format!("no browser comes over `{}`", **word), BROWSERS_USE),
+                false => (format!("only browsers come over `{}`", **word), FOR_BROWSERS),
+            };
+            desk.error(word.span(), message, help);
+        } else if word.is_plaintext() && !exempted {
             let message = format!("`{}` is plaintext and this trunk is not exempted", **word);
             desk.error(word.span(), message, ADD_SIGNALLING);
         }

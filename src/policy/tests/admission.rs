@@ -110,8 +110,12 @@ fn a_stranger_over_tls_is_refused_and_learns_nothing() {
 
 #[test]
 fn a_known_trunk_on_an_encrypted_transport_it_does_not_use_is_told_so() {
+    let text = "[trunk.b]\nfrom = { browsers = true }\ntransports = [\"whip\"]\n";
+    let answer = ask(&policy(text), "198.51.100.9", Transport::Wss, &[]);
+    assert_eq!(answer, refused(Reason::TransportNotAllowed, Some("b")));
+    // A browser is no carrier, whatever network it is in.
     let answer = ask(&policy(POLICY), "198.51.100.9", Transport::Wss, &[]);
-    assert_eq!(answer, refused(Reason::TransportNotAllowed, Some("acme")));
+    assert_eq!(answer, refused(Reason::UnknownPeer, None));
 }
 
 #[test]

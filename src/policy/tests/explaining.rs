@@ -157,3 +157,16 @@ fn an_empty_policy_refuses_everything_and_can_say_so() {
     assert_eq!(explanation.change, None);
     assert!(explanation.to_string().contains("there are none"));
 }
+
+#[test]
+fn a_carrier_that_calls_an_account_and_a_stranger_at_the_port_of_browsers() {
+    let text = format!(
+        "[trunk.browsers]\nfrom = {{ browsers = true, networks = [\"192.0.2.0/24\"] }}\n\
+         [[route]]\nname = \"people\"\nwhen = {{ called = {{ exact = \"alice\" }} }}\n\
+         send_to = {{ account = \"alice\" }}\n{POLICY}"
+    );
+    let call = Attempt { called: "alice".to_owned(), ..good_call() };
+    golden("accepted_account", &text, &call, &idle());
+    let far = Attempt { transport: Transport::Whip, ..call };
+    golden("browser_elsewhere", &text, &far, &idle());
+}

@@ -70,6 +70,10 @@ fn the_development_policy_takes_encrypted_calls_from_this_machine_only() {
     assert_eq!(refusal(&decide(&policy, &plain, &idle())), Reason::PlaintextSignalling);
     call.source = socket("::1");
     assert!(decide(&policy, &call, &idle()).accepted().is_some());
+    let browser = Attempt { transport: Transport::Whip, ..call };
+    assert!(decide(&policy, &browser, &idle()).accepted().is_some());
+    let alice = Attempt { called: "alice".to_owned(), ..browser };
+    assert!(decide(&policy, &alice, &idle()).accepted().is_some());
 }
 
 #[test]

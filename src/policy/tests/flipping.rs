@@ -51,7 +51,7 @@ fn every_refusal_that_the_policy_causes_flips() {
         (Attempt { source: socket("192.0.2.7"), ..good_call() }, idle(), 2),
         (Attempt { source: socket("198.51.77.7"), ..good_call() }, idle(), 1),
         (Attempt { transport: Transport::Udp, ..good_call() }, idle(), 2),
-        (Attempt { transport: Transport::Wss, ..good_call() }, idle(), 1),
+        (Attempt { transport: Transport::Wss, ..good_call() }, idle(), 2),
         (Attempt { source: socket("192.0.2.7"), ..plain_call() }, idle(), 3),
         (plain_call(), later, 2),
         (plain, idle(), 1),

@@ -1,6 +1,7 @@
 //! The stories of policy, told through the public functions only.
 
 mod admission;
+mod browsers;
 mod explaining;
 mod files;
 mod flipping;

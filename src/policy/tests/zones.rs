@@ -212,8 +212,8 @@ fn a_zone_that_serves_nobody_and_a_trunk_that_it_does_not_hear_are_warned_of() {
     };
     let idle = found(&format!("{zone}{trunk}{route}"));
     assert_eq!(idle, ["no trunk is at zone `z`: it refuses everybody"]);
-    let deaf = format!("{zone}{trunk}zone = \"z\"\ntransports = [\"tls\", \"wss\"]\n{route}");
-    assert_eq!(found(&deaf), ["zone `z` does not listen for wss of trunk `a`"]);
+    let deaf = zone.replace("listen.tls", "listen.udp") + trunk + "zone = \"z\"\n" + route;
+    assert_eq!(found(&deaf), ["zone `z` does not listen for tls of trunk `a`"]);
     let twins = format!("{zone}{trunk}zone = \"z\"\n[trunk.b]\nfrom.networks = [\"10.0.0.0/8\"]\n");
     assert_eq!(found(&format!("{twins}{route}")), [""; 0], "the zone tells them apart");
 }

@@ -7,7 +7,7 @@ use media::{DtlsBackend, DtlsRole, Fingerprint};
 use rtp::sdes::Suite;
 use tokio::sync::mpsc;
 
-use super::{Association, Backends, Failure, Identity, Keys, Output, Setup, Wake};
+use super::{Association, Backends, Failure, Identities, Identity, Keys, Output, Setup, Wake};
 use crate::srtp::{OVERHEAD, Receiver, Sender};
 
 pub(super) const BACKENDS: [DtlsBackend; 2] = [DtlsBackend::Dimpl, DtlsBackend::WebrtcDtls];
@@ -23,6 +23,12 @@ pub(super) fn story<T>(story: impl Future<Output = T>) -> T {
 pub(super) fn identity(seed: u64) -> Identity {
     let wall = WallTime::from_unix_millis(1_795_392_000_000);
     Identity::generate(&mut SeededRandom::new(seed), wall).unwrap()
+}
+
+/// What a thread of handshakes keeps; nothing comes of it for a day.
+pub(crate) fn identities() -> Identities {
+    let wall = WallTime::from_unix_millis(1_795_392_000_000);
+    Identities::new(&mut SeededRandom::new(3), crate::driver::now(), wall).unwrap()
 }
 
 /// A clock that follows the runtime's.

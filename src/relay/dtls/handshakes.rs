@@ -2,9 +2,12 @@
 //! worker's packets. It owns a tokio runtime for the tasks of `webrtc-dtls`; `dimpl` is stepped.
 //!
 //! Commands come over one bounded queue, of which datagrams may not have the last quarter. A fault
-//! in one association ends that one only.
+//! in one association ends that one only. What a worker has no room for is tried again, but for
+//! datagrams, which are repeated by those who miss them.
+//!
+//! The thread also keeps the certificate of new legs and tells the workers of each new one.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -12,25 +15,48 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use base::{Instant, SessionId, limit};
+use base::{Instant, SeededRandom, SessionId, WallTime, limit};
 use tokio::sync::mpsc::{self, error::TrySendError};
 
 use super::Failure;
 use super::association::{Association, Backends, Output, Setup};
 use super::by_webrtc::Wake;
+use super::identity::{Identities, Identity};
 use super::keys::Keys;
-use crate::driver::now;
+use crate::driver::{now, wall};
+
+/// One of a session's handshakes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HandshakeId {
+    /// The session.
+    pub session: SessionId,
+    /// Tells the handshakes of one session apart, so that late news of a former one are known.
+    pub number: u32,
+}
+
+/// What a handshake has come to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum News {
+    /// To be sent to the session's peer.
+    Datagram(Vec<u8>),
+    /// The handshake is complete, the peer is who it should be.
+    Keys(Keys),
+    /// The handshake is over without keys; nothing follows.
+    Failed(Failure),
+    /// The peer has said goodbye to DTLS. Media and call go on until signalling says otherwise.
+    Closed,
+}
 
 /// Where results go; called on the thread of the handshakes, which waits meanwhile.
 pub trait DtlsSink: Send {
-    /// To be sent to the session's peer.
-    fn datagram(&mut self, session: SessionId, bytes: &[u8]);
-    /// The handshake is complete, the peer is who it should be.
-    fn keys(&mut self, session: SessionId, keys: Keys);
-    /// The handshake is over without keys; nothing follows.
-    fn failed(&mut self, session: SessionId, failure: Failure);
-    /// The peer has said goodbye to DTLS. Media and call go on until signalling says otherwise.
-    fn closed(&mut self, session: SessionId);
+    /// Takes news, or gives them back where there is no room for them now.
+    ///
+    /// # Errors
+    /// The news.
+    fn deliver(&mut self, of: HandshakeId, news: News) -> Result<(), News>;
+
+    /// Takes the certificate of new legs; `false` where it has to be offered again.
+    fn rotated(&mut self, identity: &Identity) -> bool;
 }
 
 /// The command was not taken: the queue is full (`dtls.commands`) or the thread has ended.
@@ -39,9 +65,9 @@ pub trait DtlsSink: Send {
 pub struct Lost;
 
 enum Command {
-    Begin(Box<Setup>),
+    Begin(u32, Box<Setup>),
     Datagram(Vec<u8>),
-    End,
+    End(u32),
 }
 
 #[derive(Debug, Default)]
@@ -50,6 +76,7 @@ struct Counts {
     completed: AtomicU64,
     failed: AtomicU64,
     lost: AtomicU64,
+    unsent: AtomicU64,
 }
 
 /// Counts since the start.
@@ -63,6 +90,23 @@ pub struct DtlsCounters {
     pub failed: u64,
     /// Datagrams that found no room in the queue.
     pub lost: u64,
+    /// Datagrams for peers that found no room at their worker.
+    pub unsent: u64,
+}
+
+/// Reads the counts; keeps no thread from its end.
+#[derive(Clone, Debug, Default)]
+pub struct DtlsCounts(Arc<Counts>);
+
+impl DtlsCounts {
+    /// Counts since the start.
+    #[must_use]
+    pub fn read(&self) -> DtlsCounters {
+        let Counts { begun, completed, failed, lost, unsent } = &*self.0;
+        let [begun, completed, failed, lost, unsent] =
+            [begun, completed, failed, lost, unsent].map(|it| it.load(Ordering::Relaxed));
+        DtlsCounters { begun, completed, failed, lost, unsent }
+    }
 }
 
 /// Sends commands to the thread. It never waits.
@@ -77,8 +121,8 @@ impl DtlsHandle {
     ///
     /// # Errors
     /// [`Lost`].
-    pub fn begin(&self, session: SessionId, setup: Setup) -> Result<(), Lost> {
-        self.send(session, Command::Begin(Box::new(setup)))
+    pub fn begin(&self, id: HandshakeId, setup: Setup) -> Result<(), Lost> {
+        self.send(id.session, Command::Begin(id.number, Box::new(setup)))
     }
 
     /// A datagram has come from the session's peer (RFC 7983: its first byte is 20 to 63). One of
@@ -99,17 +143,14 @@ impl DtlsHandle {
     ///
     /// # Errors
     /// [`Lost`]; to be tried again.
-    pub fn end(&self, session: SessionId) -> Result<(), Lost> {
-        self.send(session, Command::End)
+    pub fn end(&self, id: HandshakeId) -> Result<(), Lost> {
+        self.send(id.session, Command::End(id.number))
     }
 
-    /// Counts since the start.
+    /// Where to read the counts.
     #[must_use]
-    pub fn counters(&self) -> DtlsCounters {
-        let Counts { begun, completed, failed, lost } = &*self.counts;
-        let [begun, completed, failed, lost] =
-            [begun, completed, failed, lost].map(|it| it.load(Ordering::Relaxed));
-        DtlsCounters { begun, completed, failed, lost }
+    pub fn counts(&self) -> DtlsCounts {
+        DtlsCounts(self.counts.clone())
     }
 
     fn send(&self, session: SessionId, command: Command) -> Result<(), Lost> {
@@ -127,11 +168,12 @@ pub struct Handshakes {
 }
 
 impl Handshakes {
-    /// Starts the thread.
+    /// Starts the thread, which gives each new certificate of `identities` to the sink, but not the
+    /// present one. `seed` makes their names.
     ///
     /// # Errors
     /// Where the system refuses a thread, or the cryptography of a library fails its test.
-    pub fn start(sink: Box<dyn DtlsSink>) -> io::Result<Self> {
+    pub fn start(sink: Box<dyn DtlsSink>, identities: Identities, seed: u64) -> io::Result<Self> {
         let backends = Backends::new().map_err(io::Error::other)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
         let (sender, commands) = mpsc::channel(limit::DTLS_COMMANDS.get());
@@ -145,6 +187,11 @@ impl Handshakes {
             entries: BTreeMap::new(),
             timers: BTreeSet::new(),
             handshaking: 0,
+            undelivered: VecDeque::new(),
+            again: None,
+            rotate: identities.poll_timeout(),
+            identities,
+            random: SeededRandom::new(seed),
         };
         let run = move || runtime.block_on(table.run(commands, woken));
         let thread = std::thread::Builder::new().name("dtls".to_owned()).spawn(run)?;
@@ -169,8 +216,15 @@ impl Handshakes {
 const GOODBYE: Duration = Duration::from_millis(500);
 /// Commands taken before timers and tasks have their turn.
 const COMMANDS_AT_ONCE: usize = 64;
+/// Pause before news that found no room are tried again.
+const AGAIN: Duration = Duration::from_millis(5);
+/// The same, of a certificate that could not be made or told.
+const ROTATE_AGAIN: Duration = Duration::from_secs(10);
+/// News that wait for room, at most: of each association its keys and its end.
+const UNDELIVERED: usize = 2 * limit::DTLS_ASSOCIATIONS.get();
 
 struct Entry {
+    number: u32,
     association: Association,
     /// It is counted as a handshake under way.
     is_counted: bool,
@@ -187,6 +241,12 @@ struct Table {
     entries: BTreeMap<SessionId, Entry>,
     timers: BTreeSet<(Instant, SessionId)>,
     handshaking: usize,
+    /// News that found no room, and when they are tried again.
+    undelivered: VecDeque<(HandshakeId, News)>,
+    again: Option<Instant>,
+    identities: Identities,
+    rotate: Instant,
+    random: SeededRandom,
 }
 
 impl Table {
@@ -198,6 +258,7 @@ impl Table {
         let mut is_open = true;
         while is_open || !self.entries.is_empty() {
             let next = self.timers.first().map(|(at, _)| *at);
+            let next = next.into_iter().chain(self.again).chain([self.rotate]).min();
             tokio::select! {
                 command = commands.recv(), if is_open => match command {
                     Some(first) => {
@@ -209,8 +270,9 @@ impl Table {
                     }
                     None => {
                         is_open = false;
-                        let sessions: Vec<_> = self.entries.keys().copied().collect();
-                        sessions.into_iter().for_each(|session| self.end(session));
+                        let id = |(session, entry): (&_, &Entry)| (*session, entry.number);
+                        let all: Vec<_> = self.entries.iter().map(id).collect();
+                        all.into_iter().for_each(|(session, number)| self.end(session, number));
                     }
                 },
                 session = woken.recv() => {
@@ -221,42 +283,48 @@ impl Table {
                 () = until(next) => {}
             }
             self.fire(now());
+            self.deliver_again(now());
+            self.rotate(now(), wall());
         }
     }
 
     fn command(&mut self, (session, command): (SessionId, Command)) {
         match command {
-            Command::Begin(setup) => self.begin(session, *setup),
+            Command::Begin(number, setup) => self.begin(HandshakeId { session, number }, *setup),
             Command::Datagram(bytes) => {
                 self.step(session, |association, now| association.handle_datagram(now, &bytes));
             }
-            Command::End => self.end(session),
+            Command::End(number) => self.end(session, number),
         }
     }
 
-    fn begin(&mut self, session: SessionId, setup: Setup) {
+    fn begin(&mut self, id: HandshakeId, setup: Setup) {
         self.counts.begun.fetch_add(1, Ordering::Relaxed);
-        self.remove(session);
+        self.remove(id.session);
         if self.handshaking >= limit::DTLS_HANDSHAKES.get()
             || self.entries.len() >= limit::DTLS_ASSOCIATIONS.get()
         {
-            return self.failed(session, Failure::Full);
+            return self.failed(id, Failure::Full);
         }
-        let wake = Wake { queue: self.wake.clone(), session };
+        let wake = Wake { queue: self.wake.clone(), session: id.session };
         let begin = || self.backends.begin(now(), setup, wake);
         match catch_unwind(AssertUnwindSafe(begin)).unwrap_or(Err(Failure::Fault)) {
             Ok(association) => {
-                let entry = Entry { association, is_counted: true, timer: None, ending: None };
-                self.entries.insert(session, entry);
+                let number = id.number;
+                let entry =
+                    Entry { number, association, is_counted: true, timer: None, ending: None };
+                self.entries.insert(id.session, entry);
                 self.handshaking += 1;
-                self.settle(session);
+                self.settle(id.session);
             }
-            Err(failure) => self.failed(session, failure),
+            Err(failure) => self.failed(id, failure),
         }
     }
 
-    fn end(&mut self, session: SessionId) {
-        if let Some(entry) = self.entries.get_mut(&session) {
+    fn end(&mut self, session: SessionId, number: u32) {
+        self.undelivered.retain(|(id, _)| *id != HandshakeId { session, number });
+        let entry = self.entries.get_mut(&session).filter(|entry| entry.number == number);
+        if let Some(entry) = entry {
             entry.ending = Some(now() + GOODBYE);
             self.step(session, Association::close);
         }
@@ -265,13 +333,14 @@ impl Table {
     /// Lets an association do something, and carries out what comes of it.
     fn step(&mut self, session: SessionId, act: impl FnOnce(&mut Association, Instant)) {
         let Some(entry) = self.entries.get_mut(&session) else { return };
+        let id = HandshakeId { session, number: entry.number };
         let act = || act(&mut entry.association, now());
         if catch_unwind(AssertUnwindSafe(act)).is_ok() {
             self.settle(session);
         } else if self.remove(session) {
-            self.failed(session, Failure::Fault);
+            self.failed(id, Failure::Fault);
         } else {
-            self.sink.closed(session);
+            self.tell(id, News::Closed);
         }
     }
 
@@ -282,24 +351,25 @@ impl Table {
                 entry.is_counted = false;
                 self.handshaking -= 1;
             }
+            let id = HandshakeId { session, number: entry.number };
             let is_ending = entry.ending.is_some();
             match entry.association.poll_output() {
                 None => break,
-                Some(Output::Datagram(bytes)) => self.sink.datagram(session, &bytes),
+                Some(Output::Datagram(bytes)) => self.tell(id, News::Datagram(bytes)),
                 Some(Output::Keys(keys)) => {
                     self.counts.completed.fetch_add(1, Ordering::Relaxed);
                     if !is_ending {
-                        self.sink.keys(session, keys);
+                        self.tell(id, News::Keys(keys));
                     }
                 }
                 Some(Output::Failed(failure)) => {
                     self.remove(session);
-                    self.failed(session, failure);
+                    self.failed(id, failure);
                 }
                 Some(Output::Closed) => {
                     self.remove(session);
                     if !is_ending {
-                        self.sink.closed(session);
+                        self.tell(id, News::Closed);
                     }
                 }
             }
@@ -307,9 +377,44 @@ impl Table {
         self.set_timer(session);
     }
 
-    fn failed(&mut self, session: SessionId, failure: Failure) {
+    fn failed(&mut self, id: HandshakeId, failure: Failure) {
         self.counts.failed.fetch_add(1, Ordering::Relaxed);
-        self.sink.failed(session, failure);
+        self.tell(id, News::Failed(failure));
+    }
+
+    fn tell(&mut self, id: HandshakeId, news: News) {
+        let Err(news) = self.sink.deliver(id, news) else { return };
+        if matches!(news, News::Datagram(_)) || self.undelivered.len() >= UNDELIVERED {
+            self.counts.unsent.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        self.undelivered.push_back((id, news));
+        self.again = self.again.or_else(|| Some(now() + AGAIN));
+    }
+
+    fn deliver_again(&mut self, now: Instant) {
+        if self.again.is_none_or(|again| now < again) {
+            return;
+        }
+        for _ in 0..self.undelivered.len() {
+            if let Some((id, news)) = self.undelivered.pop_front()
+                && let Err(news) = self.sink.deliver(id, news)
+            {
+                self.undelivered.push_back((id, news));
+            }
+        }
+        self.again = (!self.undelivered.is_empty()).then(|| now + AGAIN);
+    }
+
+    /// Makes the next certificate when the present one's time is over, and tells of it. Where it
+    /// cannot be made, new legs keep the present one meanwhile.
+    fn rotate(&mut self, now: Instant, wall: WallTime) {
+        if now < self.rotate {
+            return;
+        }
+        let made = self.identities.rotate(&mut self.random, now, wall);
+        let is_told = made.is_ok() && self.sink.rotated(&self.identities.present());
+        self.rotate = if is_told { self.identities.poll_timeout() } else { now + ROTATE_AGAIN };
     }
 
     fn set_timer(&mut self, session: SessionId) {

@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use media::{DtlsBackend, DtlsRole};
 
 use super::super::association::{Backend, Made};
-use super::super::association_tests::{BACKENDS, identity, setup};
+use super::super::association_tests::{BACKENDS, identities, identity, setup};
 use super::super::guard::GuardForm;
 use super::*;
 
@@ -24,28 +24,35 @@ struct Crossing {
     told: SyncSender<Told>,
 }
 
-impl Crossing {
-    fn tell(&self, told: Told) {
+impl DtlsSink for Crossing {
+    fn deliver(&mut self, of: HandshakeId, news: News) -> Result<(), News> {
+        assert_eq!(of.number, 1);
+        let told = match news {
+            News::Datagram(bytes) => {
+                if let Some(other) = self.other.get() {
+                    // Where there is no room it is lost, as on any way.
+                    let _ = other.datagram(of.session, &bytes);
+                }
+                return Ok(());
+            }
+            News::Keys(keys) => Told::Keys(of.session, keys),
+            News::Failed(failure) => Told::Failed(of.session, failure),
+            News::Closed => Told::Closed(of.session),
+        };
         self.told.send(told).unwrap();
+        Ok(())
+    }
+    fn rotated(&mut self, _: &Identity) -> bool {
+        true
     }
 }
 
-impl DtlsSink for Crossing {
-    fn datagram(&mut self, session: SessionId, bytes: &[u8]) {
-        if let Some(other) = self.other.get() {
-            // Where there is no room it is lost, as on any way.
-            let _ = other.datagram(session, bytes);
-        }
-    }
-    fn keys(&mut self, session: SessionId, keys: Keys) {
-        self.tell(Told::Keys(session, keys));
-    }
-    fn failed(&mut self, session: SessionId, failure: Failure) {
-        self.tell(Told::Failed(session, failure));
-    }
-    fn closed(&mut self, session: SessionId) {
-        self.tell(Told::Closed(session));
-    }
+const fn first(session: SessionId) -> HandshakeId {
+    HandshakeId { session, number: 1 }
+}
+
+fn started(sink: Box<dyn DtlsSink>) -> Handshakes {
+    Handshakes::start(sink, identities(), 1).unwrap()
 }
 
 type Other = Arc<OnceLock<DtlsHandle>>;
@@ -69,7 +76,7 @@ fn passive(backend: DtlsBackend) -> Setup {
 fn two_threads_agree_for_many_sessions_and_one_hears_the_other_leave() {
     let (sink_a, to_b, told_a) = sink();
     let (sink_b, to_a, told_b) = sink();
-    let (a, b) = (Handshakes::start(sink_a).unwrap(), Handshakes::start(sink_b).unwrap());
+    let (a, b) = (started(sink_a), started(sink_b));
     to_b.set(b.handle()).unwrap();
     to_a.set(a.handle()).unwrap();
     let (ours, theirs) = (identity(1), identity(2));
@@ -77,9 +84,9 @@ fn two_threads_agree_for_many_sessions_and_one_hears_the_other_leave() {
     for (index, session) in sessions.iter().enumerate() {
         let (client, server) = (BACKENDS[index % 2], BACKENDS[index / 2 % 2]);
         let server = setup(server, DtlsRole::Passive, &theirs, ours.fingerprint());
-        b.handle().begin(*session, server).unwrap();
+        b.handle().begin(first(*session), server).unwrap();
         let client = setup(client, DtlsRole::Active, &ours, theirs.fingerprint());
-        a.handle().begin(*session, client).unwrap();
+        a.handle().begin(first(*session), client).unwrap();
     }
     let all = |telling: &Receiver<Told>| -> BTreeMap<SessionId, Keys> {
         let told = sessions.iter().map(|_| match next(telling) {
@@ -95,15 +102,15 @@ fn two_threads_agree_for_many_sessions_and_one_hears_the_other_leave() {
     }
     // Half leave one by one, the others with their thread.
     for session in &sessions[..12] {
-        a.handle().end(*session).unwrap();
+        a.handle().end(first(*session)).unwrap();
         assert_eq!(next(&told_b), Told::Closed(*session));
     }
-    let counted = DtlsCounters { begun: 24, completed: 24, failed: 0, lost: 0 };
-    assert_eq!((a.handle().counters(), b.handle().counters()), (counted, counted));
+    let counted = DtlsCounters { begun: 24, completed: 24, failed: 0, lost: 0, unsent: 0 };
+    assert_eq!((a.handle().counts().read(), b.handle().counts().read()), (counted, counted));
     drop((to_a, told_a));
     // b's sink holds a handle to a: a session that b no longer has is all that it would send to.
     for session in &sessions[12..] {
-        a.handle().end(*session).unwrap();
+        a.handle().end(first(*session)).unwrap();
     }
     let mut closed: Vec<_> = (12..24).map(|_| next(&told_b)).collect();
     closed.sort_by_key(|it| if let Told::Closed(it) = it { *it } else { panic!("{it:?}") });
@@ -113,8 +120,8 @@ fn two_threads_agree_for_many_sessions_and_one_hears_the_other_leave() {
 #[test]
 fn a_thread_without_handles_ends() {
     let (sink, _, telling) = sink();
-    let thread = Handshakes::start(sink).unwrap();
-    thread.handle().begin(SessionId::new(1, 0), passive(DtlsBackend::WebrtcDtls)).unwrap();
+    let thread = started(sink);
+    thread.handle().begin(first(SessionId::new(1, 0)), passive(DtlsBackend::WebrtcDtls)).unwrap();
     thread.join();
     assert_eq!(telling.recv().ok(), None, "a session that is ended is told nothing");
 }
@@ -122,10 +129,10 @@ fn a_thread_without_handles_ends() {
 #[test]
 fn more_handshakes_than_the_limit_are_refused_and_an_end_makes_room() {
     let (sink, _, telling) = sink();
-    let thread = Handshakes::start(sink).unwrap();
+    let thread = started(sink);
     let begin = |at: usize| {
         let session = SessionId::new(at as u64, 0);
-        while thread.handle().begin(session, passive(DtlsBackend::Dimpl)).is_err() {
+        while thread.handle().begin(first(session), passive(DtlsBackend::Dimpl)).is_err() {
             std::thread::yield_now();
         }
         session
@@ -133,7 +140,7 @@ fn more_handshakes_than_the_limit_are_refused_and_an_end_makes_room() {
     let most = limit::DTLS_HANDSHAKES.get();
     let sessions: Vec<_> = (0..=most).map(begin).collect();
     assert_eq!(next(&telling), Told::Failed(sessions[most], Failure::Full));
-    thread.handle().end(sessions[0]).unwrap();
+    thread.handle().end(first(sessions[0])).unwrap();
     begin(most + 1);
     let last = begin(most + 2);
     assert_eq!(next(&telling), Told::Failed(last, Failure::Full));
@@ -146,12 +153,12 @@ fn datagrams_leave_room_for_commands() {
     let session = SessionId::new(1, 0);
     let taken = (0..10_000).filter(|_| handle.datagram(session, &[22; 100]).is_ok()).count();
     assert_eq!(taken, limit::DTLS_COMMANDS.get() * 3 / 4);
-    assert_eq!(handle.counters().lost, 10_000 - taken as u64);
+    assert_eq!(handle.counts().read().lost, 10_000 - taken as u64);
     assert_eq!(handle.datagram(session, &[22; 3_000]), Err(Lost), "larger than any");
-    handle.begin(session, passive(DtlsBackend::Dimpl)).unwrap();
-    handle.end(session).unwrap();
+    handle.begin(first(session), passive(DtlsBackend::Dimpl)).unwrap();
+    handle.end(first(session)).unwrap();
     drop(waiting);
-    assert_eq!(handle.end(session), Err(Lost));
+    assert_eq!(handle.end(first(session)), Err(Lost));
 }
 
 /// A library that breaks when it gets a message.
@@ -186,6 +193,11 @@ fn table(sink: Box<dyn DtlsSink>) -> Table {
         entries: BTreeMap::new(),
         timers: BTreeSet::new(),
         handshaking: 0,
+        undelivered: VecDeque::new(),
+        again: None,
+        rotate: Instant::from_nanos(u64::MAX),
+        identities: identities(),
+        random: SeededRandom::new(1),
     }
 }
 
@@ -199,7 +211,7 @@ fn put_broken(table: &mut Table, session: SessionId, is_complete: bool) {
     }
     let setup = setup(DtlsBackend::Dimpl, DtlsRole::Passive, &identity(2), peer.fingerprint());
     let association = Association::new(now(), Box::new(Broken { made }), setup);
-    let entry = Entry { association, is_counted: true, timer: None, ending: None };
+    let entry = Entry { number: 1, association, is_counted: true, timer: None, ending: None };
     table.entries.insert(session, entry);
     table.handshaking += 1;
     table.step(session, |association, now| association.handle_timeout(now));
@@ -226,13 +238,99 @@ fn a_panic_ends_one_association_only() {
     assert_eq!((table.handshaking, table.timers.len()), (0, 0));
 }
 
+/// A sink without room, for so many attempts.
+struct Narrow {
+    left: usize,
+    told: SyncSender<Option<News>>,
+}
+
+impl Narrow {
+    fn has_room(&mut self) -> bool {
+        self.left = self.left.saturating_sub(1);
+        self.left == 0
+    }
+}
+
+impl DtlsSink for Narrow {
+    fn deliver(&mut self, _: HandshakeId, news: News) -> Result<(), News> {
+        if self.has_room() {
+            self.told.send(Some(news)).unwrap();
+            return Ok(());
+        }
+        Err(news)
+    }
+    fn rotated(&mut self, _: &Identity) -> bool {
+        let has_room = self.has_room();
+        if has_room {
+            self.told.send(None).unwrap();
+        }
+        has_room
+    }
+}
+
+#[test]
+fn keys_that_find_no_room_are_tried_again_and_datagrams_are_not() {
+    let (told, telling) = sync_channel(10);
+    let mut table = table(Box::new(Narrow { left: 5, told }));
+    let session = SessionId::new(1, 0);
+    table.tell(first(session), News::Datagram(vec![1]));
+    assert_eq!(table.counts.unsent.load(Ordering::Relaxed), 1);
+    put_broken(&mut table, session, true);
+    for _ in 0..2 {
+        table.deliver_again(table.again.unwrap());
+        assert!(telling.try_recv().is_err());
+    }
+    table.deliver_again(table.again.unwrap() - Duration::from_nanos(1));
+    assert!(telling.try_recv().is_err(), "not before its time");
+    table.deliver_again(table.again.unwrap());
+    assert!(matches!(telling.try_recv(), Ok(Some(News::Keys(_)))));
+    assert_eq!((table.again, table.undelivered.len()), (None, 0));
+}
+
+#[test]
+fn news_of_an_ended_session_are_not_tried_again() {
+    let (told, telling) = sync_channel(10);
+    let mut table = table(Box::new(Narrow { left: 2, told }));
+    let session = SessionId::new(1, 0);
+    table.failed(first(session), Failure::Full);
+    table.end(session, 1);
+    table.deliver_again(table.again.unwrap());
+    assert!(telling.try_recv().is_err());
+}
+
+#[test]
+fn an_end_of_a_former_handshake_is_not_that_of_the_present_one() {
+    let (sink, _, _telling) = sink();
+    let mut table = table(sink);
+    put_broken(&mut table, SessionId::new(1, 0), true);
+    table.end(SessionId::new(1, 0), 7);
+    assert!(table.entries.values().all(|entry| entry.ending.is_none()));
+}
+
+#[test]
+fn a_new_certificate_is_told_until_it_is_heard() {
+    let (told, telling) = sync_channel(10);
+    let mut table = table(Box::new(Narrow { left: 2, told }));
+    let before = table.identities.present().fingerprint().clone();
+    table.rotate = table.identities.poll_timeout();
+    let at = table.rotate;
+    table.rotate(at - Duration::from_nanos(1), wall());
+    assert_eq!(*table.identities.present().fingerprint(), before);
+    table.rotate(at, wall());
+    assert_ne!(*table.identities.present().fingerprint(), before);
+    assert!(telling.try_recv().is_err());
+    table.rotate(table.rotate, wall());
+    assert_eq!(telling.try_recv(), Ok(None));
+    assert_eq!(table.rotate, at + limit::DTLS_IDENTITY_MS.millis());
+}
+
 #[test]
 fn an_ended_session_is_forgotten_even_when_nothing_says_goodbye() {
     let (sink, _, _telling) = sink();
     let mut table = table(sink);
     let session = SessionId::new(1, 0);
     put_broken(&mut table, session, true);
-    table.end(session);
+    table.end(session, 1);
     assert_eq!(table.entries.len(), 1);
     table.fire(now() + GOODBYE);
     assert_eq!((table.entries.len(), table.timers.len(), table.handshaking), (0, 0, 0));

@@ -24,9 +24,13 @@ mod record;
 
 pub use association::{Association, Backends, Output, Setup};
 pub use by_webrtc::Wake;
-pub use handshakes::{DtlsCounters, DtlsHandle, DtlsSink, Handshakes, Lost};
+pub use handshakes::{
+    DtlsCounters, DtlsCounts, DtlsHandle, DtlsSink, HandshakeId, Handshakes, Lost, News,
+};
 pub use identity::{Identities, Identity, IdentityError, is_of};
 pub use keys::Keys;
+
+pub(crate) use keys::PREFERENCE;
 
 /// Why a handshake ended without keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
@@ -76,7 +80,7 @@ impl Failure {
 
 #[cfg(test)]
 #[path = "association_tests.rs"]
-mod association_tests;
+pub(crate) mod association_tests;
 #[cfg(test)]
 mod handmade;
 #[cfg(test)]

@@ -12,10 +12,11 @@ use base::SessionId;
 use media::{DtlsBackend, DtlsRole, Fingerprint, FingerprintHash};
 use rtp::sdes::Suite;
 
-use super::association_tests::{BACKENDS, identity, setup};
-use super::{DtlsHandle, DtlsSink, Failure, Handshakes, Identity, Keys, Setup};
+use super::association_tests::{BACKENDS, identities, identity, setup};
+use super::{DtlsHandle, DtlsSink, Failure, HandshakeId, Handshakes, Identity, Keys, News, Setup};
 
 const SESSION: SessionId = SessionId::new(1, 0);
+const ID: HandshakeId = HandshakeId { session: SESSION, number: 1 };
 const PROFILES: &str = "SRTP_AES128_CM_SHA1_80:SRTP_AEAD_AES_128_GCM";
 
 /// Sends to the one who sent last, and tells what came of it.
@@ -26,16 +27,21 @@ struct Wire {
 }
 
 impl DtlsSink for Wire {
-    fn datagram(&mut self, _: SessionId, bytes: &[u8]) {
-        self.socket.send_to(bytes, self.peer.get().unwrap()).unwrap();
+    fn deliver(&mut self, of: HandshakeId, news: News) -> Result<(), News> {
+        assert_eq!(of, ID);
+        match news {
+            News::Datagram(bytes) => {
+                self.socket.send_to(&bytes, self.peer.get().unwrap()).unwrap();
+            }
+            News::Keys(keys) => self.told.send(Ok(keys)).unwrap(),
+            News::Failed(failure) => self.told.send(Err(failure)).unwrap(),
+            News::Closed => {}
+        }
+        Ok(())
     }
-    fn keys(&mut self, _: SessionId, keys: Keys) {
-        self.told.send(Ok(keys)).unwrap();
+    fn rotated(&mut self, _: &Identity) -> bool {
+        true
     }
-    fn failed(&mut self, _: SessionId, failure: Failure) {
-        self.told.send(Err(failure)).unwrap();
-    }
-    fn closed(&mut self, _: SessionId) {}
 }
 
 /// A thread of handshakes with a socket.
@@ -53,7 +59,7 @@ impl Ours {
         let known = Arc::new(OnceLock::new());
         peer.into_iter().for_each(|it| known.set(it).unwrap());
         let wire = Wire { socket: socket.try_clone().unwrap(), peer: known.clone(), told };
-        let handshakes = Handshakes::start(Box::new(wire)).unwrap();
+        let handshakes = Handshakes::start(Box::new(wire), identities(), 1).unwrap();
         let handle = handshakes.handle();
         let to = handle.clone();
         std::thread::spawn(move || {
@@ -170,7 +176,7 @@ fn its_client_exports_the_same_bytes() {
         for (index, (more, suite)) in cases.into_iter().enumerate() {
             let server = Ours::start(None);
             let setup = passive(backend, &ours, theirs.fingerprint(), index % 2 == 1);
-            server.handle.begin(SESSION, setup).unwrap();
+            server.handle.begin(ID, setup).unwrap();
             let (peer, lines) = start(client(server.address, &files, more));
             let keys = server.result().unwrap_or_else(|it| panic!("{backend:?} {more:?}: {it}"));
             assert_eq!(keys.suite, suite, "{backend:?} {more:?}");
@@ -197,7 +203,7 @@ fn its_server_exports_the_same_bytes() {
         assert!(lines.any(|it| it.contains("ACCEPT")));
         let client = Ours::start(Some(free));
         let setup = setup(backend, DtlsRole::Active, &ours, theirs.fingerprint());
-        client.handle.begin(SESSION, setup).unwrap();
+        client.handle.begin(ID, setup).unwrap();
         let keys = client.result().unwrap_or_else(|it| panic!("{backend:?}: {it}"));
         let bytes = material(&keys, DtlsRole::Active);
         assert_eq!(exported(lines)[..bytes.len()], bytes, "{backend:?}");
@@ -221,7 +227,7 @@ fn an_rsa_peer_is_for_webrtc_dtls() {
     for backend in BACKENDS {
         let server = Ours::start(None);
         let setup = passive(backend, &identity(2), &peer, false);
-        server.handle.begin(SESSION, setup).unwrap();
+        server.handle.begin(ID, setup).unwrap();
         let files = [cert.clone(), key.clone()];
         let (_peer, lines) = start(client(server.address, &files, &["-use_srtp", PROFILES]));
         match backend {
@@ -248,7 +254,7 @@ fn a_client_without_srtp_or_with_a_foreign_certificate_gets_nothing() {
         for (more, expected, failure) in cases {
             let server = Ours::start(None);
             let setup = passive(backend, &ours, expected.fingerprint(), false);
-            server.handle.begin(SESSION, setup).unwrap();
+            server.handle.begin(ID, setup).unwrap();
             let (_peer, lines) = start(client(server.address, &files, more));
             assert_eq!(server.result(), Err(failure), "{backend:?}");
             // It is told, and so ends by itself.

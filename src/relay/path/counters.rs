@@ -12,6 +12,10 @@ pub enum Stage {
     Receive,
     /// Which protocol (RFC 7983, RFC 5761).
     Demux,
+    /// ICE: whether the peer has proved itself on this route.
+    Ice,
+    /// The handshake for the keys, and what waits for them.
+    Dtls,
     /// SRTP, or the source check of exempted plain RTP.
     Unprotect,
     /// Learning the peer's source.
@@ -33,6 +37,8 @@ impl Stage {
         match self {
             Self::Receive => "receive",
             Self::Demux => "demux",
+            Self::Ice => "ice",
+            Self::Dtls => "dtls",
             Self::Unprotect => "unprotect",
             Self::Latch => "latch",
             Self::Transform => "transform",
@@ -81,6 +87,20 @@ counted! {
         NoPlan Receive "no_plan",
         /// STUN, DTLS and the like, which this leg does not speak.
         NotMedia Demux "not_media",
+        /// STUN that is no check: broken, an answer or an indication.
+        NotCheck Ice "not_check",
+        /// A check of another session or under a wrong password.
+        Forged Ice "forged",
+        /// DTLS or media from where no check was proved.
+        Unchecked Ice "unchecked",
+        /// DTLS while no handshake is under way or complete.
+        Unexpected Dtls "unexpected",
+        /// More DTLS than limit `relay.dtls_datagrams`.
+        Flood Dtls "flood",
+        /// DTLS that the thread of handshakes has no room for.
+        Crowded Dtls "crowded",
+        /// Media before the keys, above limit `relay.early_packets`, or without hope of keys.
+        Early Dtls "early",
         /// No valid RTP or RTCP.
         Malformed Unprotect "malformed",
         /// The SRTP tag is wrong.
@@ -131,6 +151,10 @@ counted! {
     Meter {
         /// Datagrams received.
         Received Receive "datagrams",
+        /// ICE checks answered.
+        Checks Ice "checks",
+        /// Packets that waited for the keys.
+        Waited Dtls "waited",
         /// RTP packets believed.
         Believed Unprotect "packets",
         /// Frames of 20 ms run.

@@ -12,11 +12,11 @@ pub(crate) enum Media {
     Rtcp,
 }
 
-/// Sorts a datagram. Without ICE and DTLS on this leg, their packets are dropped; so is RTP at a
-/// port that is for RTCP.
+/// Sorts a datagram. What ICE and DTLS send has been taken before on a leg that speaks them, and is
+/// dropped on others; so is RTP at a port that is for RTCP.
 pub(crate) fn demux(port: Port, datagram: &[u8]) -> Result<Media, DropReason> {
     match (rtp::classify(datagram), port) {
-        (Datagram::Rtp, Port::Rtp) => Ok(Media::Rtp),
+        (Datagram::Rtp, Port::Rtp | Port::Stream(_)) => Ok(Media::Rtp),
         (Datagram::Rtcp, _) => Ok(Media::Rtcp),
         _ => Err(DropReason::NotMedia),
     }

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use base::{Instant, SeededRandom, SessionId, WallTime, limit};
 use media::{LegPlan, MediaEvent, Protection, Purpose, Quality, StopCause};
+use rtp::ice::Route;
 use rtp::packet::{HEADER_BYTES, Packet};
 use rtp::{Impairment, ReceiveStats};
 
@@ -160,6 +161,16 @@ impl Flow {
         Ok(())
     }
 
+    /// ICE says where we send from now on.
+    pub(crate) fn pin(&mut self, route: Option<Route>) {
+        self.stream.latch.pin(route);
+    }
+
+    /// ICE has no say any more.
+    pub(crate) fn unpin(&mut self) {
+        self.stream.latch = Latch::new(self.plan.remote);
+    }
+
     /// Whether its clock of 20 ms runs.
     pub(crate) fn needs_frames(&self) -> bool {
         self.work.needs_frames()
@@ -219,7 +230,10 @@ impl Flow {
         };
         match latched {
             Latched::Stranger => return Err(DropReason::Stranger),
-            Latched::Moved(moved) => driver.event(MediaEvent::Latched { source, moved }),
+            Latched::Moved(moved) => {
+                driver.connect(source);
+                driver.event(MediaEvent::Latched { source, moved });
+            }
             Latched::Same | Latched::Elsewhere => {}
         }
         driver.tally().count(Meter::Believed, 1);
@@ -302,6 +316,7 @@ impl Flow {
                 // A peer that only listens is known by its reports.
                 (None, Port::Rtp) if !self.stream.latch.is_latched() => {
                     if let Latched::Moved(moved) = self.stream.latch.authentic(source, newest) {
+                        driver.connect(source);
                         driver.event(MediaEvent::Latched { source, moved });
                     }
                 }

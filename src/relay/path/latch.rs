@@ -4,10 +4,15 @@
 //! that somebody replays from elsewhere is no newer. Plain RTP proves nothing, so there the first
 //! source within the networks stays until it has been silent while another sends steadily;
 //! whoever can spoof an address inside an exempted network can still take a silent one's place.
+//!
+//! Where ICE finds the peer the latch is pinned: only ICE moves it.
 
 use std::net::SocketAddr;
 
 use base::limit;
+use rtp::ice::Route;
+
+use super::Port;
 
 /// Packets in order from another source, none from the latched one in between, that move a plain
 /// latch: 400 ms of a stream at 20 ms.
@@ -23,6 +28,8 @@ pub(crate) struct Latch {
     candidate: Option<(SocketAddr, u16, u8)>,
     /// Packets sent to `told` before anything was learnt.
     sent: u64,
+    /// ICE says where we send, and by which connection; 0 is the socket.
+    pinned: Option<u32>,
 }
 
 /// What a packet did to the latch.
@@ -40,12 +47,26 @@ pub(crate) enum Latched {
 
 impl Latch {
     pub(crate) const fn new(told: SocketAddr) -> Self {
-        Self { told, learnt: None, candidate: None, sent: 0 }
+        Self { told, learnt: None, candidate: None, sent: 0, pinned: None }
+    }
+
+    /// Sends where ICE says from now on, and nowhere where it says nothing.
+    pub(crate) fn pin(&mut self, route: Option<Route>) {
+        self.learnt = route.map(|route| route.remote);
+        self.pinned = Some(route.map_or(0, |route| route.socket));
+    }
+
+    /// What the next packet leaves by, where `port` is what it leaves by without ICE.
+    pub(crate) const fn port(&self, port: Port) -> Port {
+        match self.pinned {
+            Some(0) | None => port,
+            Some(connection) => Port::Stream(connection),
+        }
     }
 
     /// Takes the SDP's address; another one than before must be proven anew.
     pub(crate) fn tell(&mut self, told: SocketAddr) {
-        if told != self.told {
+        if told != self.told && self.pinned.is_none() {
             *self = Self::new(told);
         }
     }
@@ -58,7 +79,7 @@ impl Latch {
     pub(crate) fn authentic(&mut self, source: SocketAddr, newest: bool) -> Latched {
         if self.learnt == Some(source) {
             Latched::Same
-        } else if newest {
+        } else if newest && self.pinned.is_none() {
             Latched::Moved(self.learnt.replace(source).is_some())
         } else {
             Latched::Elsewhere
@@ -104,7 +125,8 @@ impl Latch {
         if let Some(learnt) = self.learnt {
             return Some(learnt);
         }
-        if self.sent >= limit::RELAY_UNLATCHED_PACKETS.value || !is_sendable(self.told) {
+        let is_over = self.sent >= limit::RELAY_UNLATCHED_PACKETS.value || self.pinned.is_some();
+        if is_over || !is_sendable(self.told) {
             return None;
         }
         self.sent += 1;
@@ -159,6 +181,21 @@ mod tests {
         let moved =
             (0..20).map(|n| latch.plain(at(2), 60_000 + n)).filter(|l| *l == Latched::Moved(true));
         assert_eq!(moved.count(), 1);
+    }
+
+    #[test]
+    fn a_pinned_latch_is_moved_by_ice_alone() {
+        let mut latch = Latch::new(at(1));
+        latch.pin(None);
+        assert_eq!(latch.destination(), None);
+        assert_eq!(latch.authentic(at(2), true), Latched::Elsewhere);
+        latch.pin(Some(Route { socket: 0, remote: at(3) }));
+        latch.tell(at(9));
+        assert_eq!(latch.authentic(at(2), true), Latched::Elsewhere);
+        assert_eq!(latch.authentic(at(3), true), Latched::Same);
+        assert_eq!((latch.destination(), latch.port(Port::Rtp)), (Some(at(3)), Port::Rtp));
+        latch.pin(Some(Route { socket: 7, remote: at(3) }));
+        assert_eq!(latch.port(Port::Rtp), Port::Stream(7));
     }
 
     #[test]

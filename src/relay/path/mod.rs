@@ -1,9 +1,11 @@
 //! The path of a packet: receive -> demux -> unprotect -> latch -> transform -> tap -> protect ->
-//! send, one file for each stage, and the [`Session`] that walks it.
+//! send, one file for each stage, and the [`Session`] that walks it. What is no media of a
+//! browser's leg leaves it after demux, for ice or dtls, which both live in `secure`.
 //!
 //! A session is one leg's media at a worker. It is a synchronous step function: datagrams, ticks
-//! and commands in; datagrams and events out through a [`Driver`]. It opens no socket, reads no
-//! clock and speaks neither ICE nor DTLS.
+//! and commands in; datagrams and events out through a [`Driver`]. It opens no socket and reads no
+//! clock. Of a leg whose keys come from a DTLS handshake it speaks ICE itself and asks the thread
+//! of handshakes, over its driver, for the rest (`secure`).
 //!
 //! **Two legs.** The session of a leg that another leg hears hands what it hears to that leg's
 //! session ([`Driver::pass`], [`Session::pass`]), which owns what its peer hears: one source whose
@@ -23,6 +25,7 @@ mod latch;
 mod numbers;
 mod passing;
 mod protect;
+mod secure;
 mod send;
 mod stream;
 mod tap;
@@ -34,13 +37,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base::{Instant, SeededRandom, SessionId, WallTime};
-use media::{LegPlan, MediaEvent, StopCause, TapFrame, TapPacket};
+use media::{LegPlan, MediaEvent, Protection, StopCause, TapFrame, TapPacket};
 use rtrb::Producer;
 
-use crate::driver::ahead::Depth;
+use crate::driver::ahead::{Depth, prefetch};
+use crate::dtls::{Identity, Setup};
 use crate::srtp::SrtpError;
 use counters::{DropReason, Meter, Tally};
 use flow::Flow;
+use secure::Secure;
 use tap::Taps;
 use transform::playout::Playout;
 
@@ -53,13 +58,26 @@ pub const PHASES: u64 = 16;
 /// Frames that a late tick makes up for; what is older is left out.
 const CATCH_UP: u32 = 3;
 
-/// Which of a leg's ports.
+/// Which of a leg's ports, or connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Port {
     /// RTP, and RTCP with rtcp-mux.
     Rtp,
     /// RTCP alone.
     Rtcp,
+    /// A connection of ICE-TCP, by its number, which is not 0; with rtcp-mux.
+    Stream(u32),
+}
+
+/// What a session wants of the thread of handshakes.
+#[derive(Debug)]
+pub enum Ask<'a> {
+    /// Begin a handshake, in place of a former one.
+    Begin(Box<Setup>),
+    /// The peer has sent this.
+    Datagram(&'a [u8]),
+    /// It is over.
+    End,
 }
 
 /// What a session acts on the world with.
@@ -68,6 +86,13 @@ pub trait Driver {
     fn send(&mut self, port: Port, to: SocketAddr, datagram: &[u8]) -> bool;
     /// Something happened.
     fn event(&mut self, event: MediaEvent);
+    /// The peer's packets come from there from now on: there may be a faster way to it.
+    fn connect(&mut self, _source: SocketAddr) {}
+    /// Asks something of the thread of handshakes, for the handshake of this number; `false` where
+    /// there is no such thread, or it has no room now.
+    fn handshake(&mut self, _number: u32, _ask: Ask<'_>) -> bool {
+        false
+    }
     /// Where to count.
     fn tally(&mut self) -> &mut Tally;
     /// Hands something to another session, which gets it by [`Session::pass`] after this step.
@@ -80,6 +105,9 @@ pub enum PlanError {
     /// The keys do not fit.
     #[error("keys: {0}")]
     Keys(#[from] SrtpError),
+    /// A handshake is wanted of a leg that no certificate was chosen for.
+    #[error("the leg was reserved without a certificate")]
+    Unidentified,
     /// A voice agent's leg has no codec that is decoded here.
     #[error("a voice agent needs a codec that is decoded here")]
     Opaque,
@@ -99,6 +127,10 @@ pub struct Session {
     taps: Taps,
     playout: Playout,
     flow: Option<Box<Flow>>,
+    /// Where keys come from a handshake.
+    secure: Option<Box<Secure>>,
+    /// The certificate that a handshake shows.
+    identity: Option<Identity>,
 }
 
 impl Session {
@@ -114,16 +146,40 @@ impl Session {
             taps: Taps::default(),
             playout: Playout::default(),
             flow: None,
+            secure: None,
+            identity: None,
         }
+    }
+
+    /// Gives it the certificate that it shows, should its keys come from a handshake.
+    #[must_use]
+    pub fn with_identity(self, identity: Option<Identity>) -> Self {
+        Self { identity, ..self }
     }
 
     /// Follows a plan from now on. On a session that flows only what differs changes: SSRC,
     /// sequence numbers, timestamps and the contexts of keys that stay go on. `with` is the
-    /// session of the leg that a bridge names.
+    /// session of the leg that a bridge names. A plan whose keys come from a handshake waits for
+    /// them; the latest that waits is followed then.
     ///
     /// # Errors
     /// [`PlanError`]; the session is then to be released.
     pub fn apply(
+        &mut self,
+        now: Instant,
+        plan: LegPlan,
+        with: Option<SessionId>,
+        driver: &mut dyn Driver,
+    ) -> Result<(), PlanError> {
+        if let Protection::Dtls(handshake) = &plan.protection {
+            let handshake = (**handshake).clone();
+            return self.apply_secure(now, plan, handshake, with, driver);
+        }
+        self.end_secure(driver);
+        self.follow(now, plan, with, driver)
+    }
+
+    fn follow(
         &mut self,
         now: Instant,
         plan: LegPlan,
@@ -166,7 +222,11 @@ impl Session {
     /// The peer hears the ring-back tone, in place of the leg that it talks with, from now on or
     /// no longer; it ends also when another leg is to be heard.
     pub fn ring(&mut self, now: Instant, on: bool) {
-        self.flow.iter_mut().for_each(|flow| flow.ring(now, on));
+        match (&mut self.flow, &mut self.secure) {
+            (Some(flow), _) => flow.ring(now, on),
+            (None, Some(secure)) => secure.ring(on),
+            (None, None) => {}
+        }
     }
 
     /// Adds a listener; `false` above limit `relay.taps`.
@@ -188,12 +248,17 @@ impl Session {
     /// When [`Self::tick`] is due.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.flow.as_ref().map(|flow| flow.poll_timeout())
+        let flow = self.flow.as_ref().map(|flow| flow.poll_timeout());
+        let secure = self.secure.as_ref().and_then(|secure| secure.poll_timeout());
+        flow.into_iter().chain(secure).min()
     }
 
     /// Asks for memory that the next packet needs: one that arrives (`hears`), or one that another
     /// session hands over.
     pub(crate) fn prefetch(&self, hears: bool, depth: Depth) {
+        if hears && depth == Depth::State {
+            self.secure.iter().for_each(|secure| prefetch(&**secure));
+        }
         self.flow.iter().for_each(|flow| flow.prefetch(hears, depth));
     }
 
@@ -208,6 +273,27 @@ impl Session {
         driver: &mut dyn Driver,
     ) {
         driver.tally().count(Meter::Received, 1);
+        let is_ready = match &self.secure {
+            None => true,
+            Some(secure) => self.flow.is_some() && secure.admits(port, source, datagram),
+        };
+        if is_ready {
+            return self.walk(now, port, source, datagram, driver);
+        }
+        if let Err(reason) = self.on_other(now, port, source, datagram, driver) {
+            driver.tally().drop(reason);
+        }
+    }
+
+    /// Takes media through the stages.
+    fn walk(
+        &mut self,
+        now: Instant,
+        port: Port,
+        source: SocketAddr,
+        datagram: &mut [u8],
+        driver: &mut dyn Driver,
+    ) {
         let Some(flow) = &mut self.flow else {
             driver.tally().drop(DropReason::NoPlan);
             return;
@@ -244,8 +330,14 @@ impl Session {
         }
     }
 
+    /// Whether ICE has proved that the peer is there.
+    pub(crate) fn is_proved(&self, port: Port, source: SocketAddr) -> bool {
+        self.secure.as_ref().is_some_and(|secure| secure.is_proved(port, source))
+    }
+
     /// Runs what is due: frames, reports, inactivity.
     pub fn tick(&mut self, now: Instant, driver: &mut dyn Driver) {
+        self.secure.iter_mut().for_each(|secure| secure.handle_timeout(now, driver));
         let Some(flow) = &mut self.flow else {
             return;
         };
@@ -261,7 +353,8 @@ impl Session {
         }
     }
 
-    /// Says goodbye (RTCP BYE) and reports for the last time. Nothing is sent afterwards.
+    /// Says goodbye (RTCP BYE) and reports for the last time. Nothing is sent afterwards. Whoever
+    /// has let a handshake begin for this session ends it now.
     pub fn release(&mut self, now: Instant, driver: &mut dyn Driver) {
         if let Some(mut flow) = self.flow.take() {
             flow.send_report(now, wall(self.epoch, now), self.has_rtcp_port, true, driver);
@@ -275,6 +368,9 @@ fn wall(epoch: (Instant, WallTime), now: Instant) -> WallTime {
 }
 
 #[cfg(test)]
+pub(crate) mod browser;
+
+#[cfg(test)]
 mod bridge_tests;
 #[cfg(test)]
 mod cost_tests;
@@ -286,6 +382,8 @@ mod opus_tests;
 mod pair;
 #[cfg(test)]
 mod ring_tests;
+#[cfg(test)]
+mod secure_tests;
 #[cfg(test)]
 mod session_tests;
 #[cfg(test)]

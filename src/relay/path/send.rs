@@ -12,7 +12,7 @@ pub(crate) fn send(
     driver: &mut dyn Driver,
 ) -> Result<(), DropReason> {
     let to = latch.destination().ok_or(DropReason::Unlatched)?;
-    if !driver.send(port, to, datagram) {
+    if !driver.send(latch.port(port), to, datagram) {
         return Err(DropReason::Refused);
     }
     driver.tally().count(Meter::Sent, 1);

@@ -8,6 +8,7 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
+use core::time::Duration;
 
 use base::{Instant, Random, Secret, limit};
 
@@ -110,6 +111,8 @@ struct Pair {
     heard: Instant,
     /// When it was nominated the latest time.
     nominated: Option<Instant>,
+    /// No check of the present credentials has come on it.
+    is_former: bool,
 }
 
 /// One generation of credentials; a restart begins another (RFC 8445 section 9).
@@ -128,6 +131,8 @@ pub struct Lite {
     former: Option<Generation>,
     pairs: Vec<Pair>,
     selected: Option<Route>,
+    /// When selections began to be counted, and how many there were.
+    selections: (Instant, u64),
     heard: Option<Instant>,
 }
 
@@ -140,6 +145,7 @@ impl Lite {
             former: None,
             pairs: Vec::new(),
             selected: None,
+            selections: (Instant::ZERO, 0),
             heard: None,
         }
     }
@@ -148,6 +154,7 @@ impl Lite {
     pub fn restart(&mut self, local: Credentials, remote: &Credentials) {
         let fresh = Generation { local, remote: remote.ufrag.clone() };
         self.former = Some(core::mem::replace(&mut self.present, fresh));
+        self.pairs.iter_mut().for_each(|pair| pair.is_former = true);
     }
 
     /// Takes what came on a route, which looked like STUN, and writes the answer, of at most
@@ -186,7 +193,11 @@ impl Lite {
                 writer.error_code(code);
                 unknown.into_iter().for_each(|kind| writer.unknown_attribute(kind));
             }
-            None => writer.mapped_address(route.remote),
+            // On a socket of both families an IPv4 peer looks like IPv6.
+            None => writer.mapped_address(SocketAddr::new(
+                route.remote.ip().to_canonical(),
+                route.remote.port(),
+            )),
         }
         let answer = writer.finish(Some(key)).ok_or(Refused::Malformed)?;
         let change = match fault {
@@ -200,6 +211,18 @@ impl Lite {
     #[must_use]
     pub fn knows(&self, route: Route) -> bool {
         self.pairs.iter().any(|pair| pair.route == route)
+    }
+
+    /// Whether a check of the present credentials has come on this route.
+    #[must_use]
+    pub fn proves(&self, route: Route) -> bool {
+        self.pairs.iter().any(|pair| pair.route == route && !pair.is_former)
+    }
+
+    /// Whether a check of the present credentials has come at all.
+    #[must_use]
+    pub fn is_confirmed(&self) -> bool {
+        self.pairs.iter().any(|pair| !pair.is_former)
     }
 
     /// Where media goes: what the peer nominated, or before that the route of the best check.
@@ -246,6 +269,7 @@ impl Lite {
         let is_nominated = message.uses_candidate();
         let pair = self.pair(now, route);
         (pair.heard, pair.priority) = (now, priority);
+        pair.is_former &= !is_present;
         if is_nominated {
             pair.nominated = Some(now);
         }
@@ -253,7 +277,10 @@ impl Lite {
             // The restart is complete: the former credentials are worth nothing any more.
             self.former = None;
         }
-        if self.selected != Some(route) && self.prefers(now, route, is_nominated, priority) {
+        if self.selected != Some(route)
+            && self.prefers(now, route, is_nominated, priority)
+            && self.may_select(now)
+        {
             self.selected = Some(route);
             return Some(Change::Selected(route));
         }
@@ -265,6 +292,8 @@ impl Lite {
         let selected = self.pairs.iter().find(|pair| Some(pair.route) == self.selected);
         let Some(selected) = selected.filter(|pair| pair.route != route) else { return true };
         match (is_nominated, selected.nominated) {
+            // Routes of the former credentials give way to what the peer chooses now.
+            (true, _) if selected.is_former && self.proves(route) => true,
             // Until the peer has chosen, any proved route will do.
             (true, None) => true,
             (false, None) => priority > selected.priority,
@@ -275,6 +304,14 @@ impl Lite {
                 priority >= selected.priority || now.since(at) > limit::ICE_RENOMINATION_MS.millis()
             }
         }
+    }
+
+    /// Whether the peer has not changed its mind too often: each time costs us and our owner.
+    fn may_select(&mut self, now: Instant) -> bool {
+        let (began, count) = self.selections;
+        let is_present = now.since(began) < Duration::from_secs(1);
+        self.selections = if is_present { (began, count + 1) } else { (now, 1) };
+        self.selections.1 <= limit::ICE_SELECTIONS_PER_SECOND.value
     }
 
     fn pair(&mut self, now: Instant, route: Route) -> &mut Pair {
@@ -289,7 +326,8 @@ impl Lite {
                     .map(|(at, _)| at);
                 self.pairs.swap_remove(oldest.unwrap_or(0));
             }
-            self.pairs.push(Pair { route, priority: 0, heard: now, nominated: None });
+            let pair = Pair { route, priority: 0, heard: now, nominated: None, is_former: true };
+            self.pairs.push(pair);
             self.pairs.len() - 1
         });
         &mut self.pairs[at]

@@ -168,6 +168,26 @@ fn a_peer_that_changes_its_network_is_followed_though_the_new_one_is_worse() {
 }
 
 #[test]
+fn a_peer_that_changes_its_mind_with_each_check_is_followed_some_times_a_second() {
+    let mut world = World::new();
+    let is_selected = |change: &Option<Change>| matches!(change, Some(Change::Selected(_)));
+    for _ in 0..3 {
+        let checks = (0..200).map(|at| world.check(1 + at % 2, HIGH, true));
+        let selected = checks.filter(is_selected).count();
+        assert_eq!(selected, limit::ICE_SELECTIONS_PER_SECOND.get());
+        world.wait(1_000);
+    }
+}
+
+#[test]
+fn a_peer_of_ipv4_is_told_so_on_a_socket_of_both_families() {
+    let mut world = World::new();
+    let mapped = Route { socket: 1, remote: "[::ffff:192.0.2.7]:4000".parse().unwrap() };
+    let (_, answer) = world.check_with(mapped, |_| {}).unwrap();
+    assert_eq!(Message::parse(&answer).unwrap().mapped_address(), Some(route(7).remote));
+}
+
+#[test]
 fn a_restart_keeps_the_route_until_the_peer_nominates_with_the_new_password() {
     let mut world = World::new();
     world.check(1, HIGH, true);
@@ -179,8 +199,9 @@ fn a_restart_keeps_the_route_until_the_peer_nominates_with_the_new_password() {
     (world.local, world.remote) = (former.clone(), former_remote.clone());
     assert_eq!(world.check(1, HIGH, false), None, "the former password still counts");
     (world.local, world.remote) = (fresh, fresh_remote);
-    world.wait(limit::ICE_RENOMINATION_MS.value + 1);
+    assert!(world.agent.knows(route(1)) && !world.agent.is_confirmed());
     assert_eq!(world.check(2, LOW, true), Some(Change::Selected(route(2))));
+    assert!(world.agent.proves(route(2)) && !world.agent.proves(route(1)));
     (world.local, world.remote) = (former, former_remote);
     assert_eq!(world.check_with(route(1), |_| {}).unwrap_err(), Refused::Credentials);
 }

@@ -136,7 +136,7 @@ pub(super) fn answered_keying(
     let has_crypto = media.crypto().next().is_some();
     let is_dtls = offer.fingerprint_of(media).is_some()
         && (media.protocol.is_dtls() || !has_crypto)
-        && !want.dtls.is_empty();
+        && want.dtls.contains_key(&index);
     if is_dtls {
         return Ok(Keying::Dtls);
     }
@@ -377,7 +377,7 @@ pub(super) fn answer_audio(theirs: &Media, want: &Local, negotiated: &Negotiated
         _ => &[],
     };
     let dtls = match negotiated.keying {
-        Keying::Dtls => &want.dtls[..],
+        Keying::Dtls => want.dtls.get(&negotiated.media_index).map_or(&[][..], |it| &it[..]),
         _ => &[],
     };
     let rtcp_mux = negotiated.rtcp_mux;
@@ -430,11 +430,15 @@ pub(super) fn offer_audio(want: &Local, known: &[PayloadFormat]) -> Media {
     }
     events.iter().for_each(|codec| add(codec, EVENT_PAYLOAD_TYPE));
 
-    // The peer may not want to share the port, so that it must know the other one too.
-    add_rtcp(&mut audio, want);
     let is_dtls = want.offer_protocol.is_dtls();
+    if is_dtls {
+        audio.attributes.push(Attribute::flag("rtcp-mux-only")); // RFC 8858 section 3
+    } else {
+        // The peer may not want to share the port, so that it must know the other one too.
+        add_rtcp(&mut audio, want);
+    }
     let crypto = if is_dtls { &[] } else { &want.offer_crypto[..] };
-    let dtls = if is_dtls { &want.dtls[..] } else { &[] };
+    let dtls = if is_dtls { &want.offer_dtls[..] } else { &[] };
     let ptime = want.ptime.clamp(PTIME_MIN, PTIME_MAX);
     finish_audio(&mut audio, want.direction, ptime, want.rtcp_mux, crypto, dtls);
     audio

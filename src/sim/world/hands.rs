@@ -165,7 +165,7 @@ impl Hands {
         let Some(running) = self.sessions.get_mut(&id) else { return };
         let mut acting = Acting {
             id,
-            ports: running.ports,
+            ports: running.ports.clone(),
             media: &mut self.media,
             inputs: &mut self.inputs,
             tally: &mut self.tally,
@@ -207,8 +207,8 @@ impl Hands {
         let rtcp = need.separate_rtcp.then(|| SocketAddr::new(ip, 10_001 + self.ports));
         let session = Session::new(self.now, self.wall, id.number(), need.separate_rtcp);
         let ports = Reserved { rtp, rtcp, ice_tcp: None, fingerprint: None };
+        let event = MediaEvent::Reserved(ports.clone());
         self.sessions.insert(id, Running { session, ports });
-        let event = MediaEvent::Reserved(ports);
         let input = Input::Media { session: id, event };
         self.later.push((self.reserve_delay, owner(id), input));
     }
@@ -238,7 +238,7 @@ impl Driver for Hands {
                 let alias = false;
                 let peer = Peer { flow, transport, source, local, certificates, alias };
                 let peer = Arc::new(peer);
-                call::Input::Connected { leg, peer }
+                call::Input::Connected { leg, peer, contact: None }
             }
             None => call::Input::Unreachable { leg, reason: base::Reason::TrunkUnreachable },
         };
@@ -398,6 +398,7 @@ impl relay::path::Driver for Acting<'_> {
         let from = match port {
             Port::Rtp => self.ports.rtp,
             Port::Rtcp => self.ports.rtcp.unwrap_or(self.ports.rtp),
+            Port::Stream(_) => return false, // nobody here speaks ICE-TCP
         };
         self.media.push((from, to, datagram.to_vec()));
         true

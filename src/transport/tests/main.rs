@@ -7,6 +7,7 @@
     reason = "clippy knows tests by their attribute only, and these helpers have none"
 )]
 
+mod carried;
 mod datagrams;
 mod dialling;
 mod flood;

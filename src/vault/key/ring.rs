@@ -12,6 +12,7 @@ pub(crate) struct Workspace {
     wrap: DataKey,
     audit: DataKey,
     blind: BlindIndex,
+    access: DataKey,
 }
 
 impl Workspace {
@@ -38,6 +39,7 @@ impl Workspace {
             wrap: key.derive("callgate 2026 vault workspace wrapping v1"),
             audit: key.derive("callgate 2026 vault workspace audit v1"),
             blind: BlindIndex::new(key.derive("callgate 2026 vault workspace blind index v1")),
+            access: key.derive("callgate 2026 vault workspace access v1"),
         }
     }
 
@@ -49,6 +51,11 @@ impl Workspace {
     /// The index of numbers.
     pub(crate) const fn blind(&self) -> &BlindIndex {
         &self.blind
+    }
+
+    /// The key of everything that [`crate::access`] makes and seals.
+    pub(crate) const fn access_key(&self) -> &DataKey {
+        &self.access
     }
 
     /// The key of audit details that belong to no call.

@@ -59,31 +59,80 @@ pub(crate) fn duration_ms(ogg: &[u8]) -> u64 {
     extent(ogg).map_or(0, |extent| extent.total / 48)
 }
 
+/// How loud a recording is over time: the largest sample of each step, by full scale of 255.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Peaks {
+    /// How long the recording is.
+    pub duration_ms: u64,
+    /// The caller's side.
+    pub caller: Vec<u8>,
+    /// The voice agent's side.
+    pub agent: Vec<u8>,
+}
+
+/// The peaks of a recording in at most `count` steps.
+pub(crate) fn peaks(ogg: &[u8], count: usize) -> Result<Peaks, PlayError> {
+    if ogg.is_empty() || count == 0 {
+        return Ok(Peaks::default());
+    }
+    let extent = extent(ogg)?;
+    let samples = extent.total / UPSAMPLED;
+    let step = samples.div_ceil(count as u64).max(1);
+    let steps = usize::try_from(samples.div_ceil(step)).unwrap_or(count).min(count);
+    let mut peaks =
+        Peaks { duration_ms: extent.total / 48, caller: vec![0; steps], agent: vec![0; steps] };
+    let mut at = 0_u64;
+    decode(ogg, &extent, &mut |samples| {
+        for pair in samples.chunks_exact(2) {
+            let place = usize::try_from(at / step).unwrap_or(usize::MAX);
+            for (side, sample) in [&mut peaks.caller, &mut peaks.agent].into_iter().zip(pair) {
+                if let Some(peak) = side.get_mut(place) {
+                    let loud = (sample.unsigned_abs() / 128).min(255) as u8;
+                    *peak = (*peak).max(loud);
+                }
+            }
+            at += 1;
+        }
+        Ok(())
+    })?;
+    Ok(peaks)
+}
+
 /// Writes a recording as a stereo WAV file of 16 kHz: caller left, agent right.
 pub(crate) fn write_wav(ogg: &[u8], out: &mut dyn Write) -> Result<(), PlayError> {
     let extent = extent(ogg)?;
+    write_wav_header(extent.total / UPSAMPLED, out)?;
+    let mut bytes = Vec::with_capacity(4 * FRAME as usize);
+    decode(ogg, &extent, &mut |samples| {
+        bytes.clear();
+        samples.iter().for_each(|sample| bytes.extend_from_slice(&sample.to_le_bytes()));
+        Ok(out.write_all(&bytes)?)
+    })?;
+    Ok(out.flush()?)
+}
+
+/// Hands out what is heard, in pairs of samples of 16 kHz.
+fn decode(
+    ogg: &[u8],
+    extent: &Extent,
+    heard_out: &mut dyn FnMut(&[i16]) -> Result<(), PlayError>,
+) -> Result<(), PlayError> {
     let mut left = extent.total / UPSAMPLED;
-    write_wav_header(left, out)?;
     let mut decoder = MSDecoder::new(SAMPLE_RATE, 2, 0, &MAPPING)?;
     let mut reader = PacketReader::new(Cursor::new(ogg));
     reader.read_packet_expected()?;
     reader.read_packet_expected()?;
     let mut skip = extent.pre_skip / UPSAMPLED;
     let mut samples = [0_i16; 2 * FRAME as usize];
-    let mut bytes = Vec::with_capacity(samples.len() * 2);
     while let Some(packet) = reader.read_packet()? {
         let count = decoder.decode(&packet.data, &mut samples, false)? as u64;
         let skipped = skip.min(count);
         skip -= skipped;
         let heard = (count - skipped).min(left);
         left -= heard;
-        bytes.clear();
-        for sample in &samples[skipped as usize * 2..(skipped + heard) as usize * 2] {
-            bytes.extend_from_slice(&sample.to_le_bytes());
-        }
-        out.write_all(&bytes)?;
+        heard_out(&samples[skipped as usize * 2..(skipped + heard) as usize * 2])?;
     }
-    Ok(out.flush()?)
+    Ok(())
 }
 
 fn write_wav_header(samples: u64, out: &mut dyn Write) -> Result<(), PlayError> {
@@ -176,6 +225,18 @@ mod tests {
         };
         let best = (0..18).max_by(|a, b| match_at(*a).total_cmp(&match_at(*b))).unwrap();
         assert!((7..=11).contains(&best), "shifted by {} samples", best as i64 - 9);
+    }
+
+    #[test]
+    fn peaks_show_who_spoke_and_when() {
+        let ogg = encoded(100, true, 1);
+        let shown = peaks(&ogg, 50).unwrap();
+        assert_eq!((shown.duration_ms, shown.caller.len(), shown.agent.len()), (2_000, 50, 50));
+        assert!(shown.agent[1..].iter().all(|peak| (80..=110).contains(peak)), "{shown:?}");
+        assert!(shown.caller.iter().all(|peak| *peak < 2), "{shown:?}");
+        // Never more steps than samples, and never none of something.
+        assert_eq!(peaks(&encoded(1, true, 0), 1_000).unwrap().caller.len(), 320);
+        assert_eq!(peaks(b"", 10).unwrap(), Peaks::default());
     }
 
     #[test]

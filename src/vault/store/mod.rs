@@ -3,6 +3,7 @@
 //! One connection writes, see [`crate::writer`]; readers open their own, read-only. Everything
 //! personal is sealed before it comes here.
 
+pub(crate) mod access;
 pub(crate) mod read;
 pub(crate) mod rows;
 mod schema;

@@ -8,7 +8,7 @@ use super::write::Part;
 use super::{StoreError, read_time, stored_time};
 use crate::audit::{AuditRow, HASH_BYTES};
 use crate::blind::BLIND_BYTES;
-use crate::read::{CallState, CallSummary, RecordingSummary};
+use crate::read::{CallFilter, CallState, CallSummary, RecordingSummary};
 use crate::record::Direction;
 use crate::recording::{RecordingId, RecordingState};
 
@@ -98,21 +98,32 @@ pub(crate) type CallRow = (CallSummary, Option<Vec<u8>>);
 /// The newest calls first.
 pub(crate) async fn calls(
     connection: &mut SqliteConnection,
-    since: WallTime,
+    filter: &CallFilter,
     number: Option<[u8; BLIND_BYTES]>,
-    count: u32,
 ) -> Result<Vec<CallRow>, StoreError> {
-    let condition = match number {
-        Some(_) => "WHERE started >= ?1 AND (caller_index = ?3 OR callee_index = ?3) ",
-        None => "WHERE started >= ?1 ",
-    };
-    let statement = format!("{CALL_COLUMNS}{condition}ORDER BY started DESC, id LIMIT ?2");
+    let mut conditions = String::from("WHERE started >= ? ");
+    let optional = [
+        (number.is_some(), "AND (caller_index = ? OR callee_index = ?) "),
+        (filter.trunk.is_some(), "AND trunk = ? "),
+        (filter.voice_agent.is_some(), "AND voice_agent = ? "),
+        (filter.in_progress, "AND ended IS NULL AND lost = 0 "),
+        (filter.after.is_some(), "AND (started < ? OR (started = ? AND id > ?)) "),
+    ];
+    optional.iter().filter(|(is_asked, _)| *is_asked).for_each(|it| conditions.push_str(it.1));
+    let statement = format!("{CALL_COLUMNS}{conditions}ORDER BY started DESC, id LIMIT ?");
     // Made of constants above; the values are bound.
-    let mut query =
-        sqlx::query(sqlx::AssertSqlSafe(statement)).bind(stored_time(since)).bind(i64::from(count));
+    let mut query = sqlx::query(sqlx::AssertSqlSafe(statement)).bind(stored_time(filter.since));
     if let Some(number) = number {
-        query = query.bind(number.to_vec());
+        query = query.bind(number.to_vec()).bind(number.to_vec());
     }
+    for name in [&filter.trunk, &filter.voice_agent].into_iter().flatten() {
+        query = query.bind(name.as_str());
+    }
+    if let Some((started, id)) = filter.after {
+        let started = stored_time(started);
+        query = query.bind(started).bind(started).bind(id.as_bytes().to_vec());
+    }
+    query = query.bind(i64::from(filter.count));
     query.fetch_all(connection).await?.iter().map(call_row).collect()
 }
 

@@ -5,7 +5,7 @@ use sqlx::{Connection, Row, SqliteConnection};
 use super::StoreError;
 
 /// Each step is applied once and never changed after a release; `user_version` counts them.
-const STEPS: &[&str] = &[BEGINNING, RETENTION, LADDER, UNRECORDED];
+const STEPS: &[&str] = &[BEGINNING, RETENTION, LADDER, UNRECORDED, ACCESS];
 
 const BEGINNING: &str = "
 CREATE TABLE edge (
@@ -106,6 +106,17 @@ ALTER TABLE ladder ADD COLUMN messages INTEGER NOT NULL DEFAULT 1;
 /// Why a call was not recorded, or not all the time, where that was wanted.
 const UNRECORDED: &str = "
 ALTER TABLE call ADD COLUMN unrecorded TEXT NOT NULL DEFAULT '';
+";
+
+/// API keys, accounts and browser tokens: what is sealed is their place's alone.
+const ACCESS: &str = "
+CREATE TABLE access (
+    workspace TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    id BLOB NOT NULL,                -- of an account, a keyed hash of its name
+    content BLOB NOT NULL,           -- sealed
+    PRIMARY KEY (workspace, kind, id)
+) WITHOUT ROWID;
 ";
 
 async fn version(connection: &mut SqliteConnection) -> Result<i64, StoreError> {

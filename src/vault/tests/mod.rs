@@ -1,5 +1,6 @@
 //! Stories about the whole vault.
 
+mod access;
 mod audit;
 mod full;
 mod kill;

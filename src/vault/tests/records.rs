@@ -13,7 +13,7 @@ use crate::{
 };
 
 fn filter(number: Option<&str>) -> CallFilter {
-    CallFilter { count: 10, since: WallTime::default(), number: number.map(personal) }
+    CallFilter { count: 10, number: number.map(personal), ..CallFilter::default() }
 }
 
 #[test]
@@ -77,6 +77,13 @@ fn calls_are_found_by_number_in_any_spelling_and_by_time() {
     let since = WallTime::from_unix_millis(WALL + 2 * 60_000);
     assert_eq!(found(CallFilter { since, ..filter(None) }), [call_id(3), call_id(2)]);
     assert_eq!(found(CallFilter { count: 1, ..filter(None) }), [call_id(3)]);
+    let after = Some((ended_call(3, "").started, call_id(3)));
+    assert_eq!(found(CallFilter { after, count: 1, ..filter(None) }), [call_id(2)]);
+    let (trunk, agent) = (Some("acme".to_owned()), Some("reception".to_owned()));
+    assert!(found(CallFilter { in_progress: true, ..filter(None) }).is_empty());
+    let named = CallFilter { trunk, voice_agent: agent, ..filter(None) };
+    assert_eq!(found(named.clone()), found(filter(None)));
+    assert!(found(CallFilter { trunk: Some("other".into()), ..named }).is_empty());
     vault.close();
 }
 

@@ -1,0 +1,299 @@
+// Talks with a voice agent: WHIP (RFC 9725) for the audio, server-sent events for what is said.
+const $ = (id) => document.getElementById(id);
+const ui = {
+  start: $("start"), agent: $("agent"), call: $("call"), state: $("state"), mute: $("mute"),
+  end: $("end"), keypad: $("keypad"), transcript: $("transcript"), silent: $("silent"),
+  details: $("details"), more: $("more"), voice: $("voice"), me: $("me"), other: $("other"),
+};
+const SPEAKS = 0.02; // Above it somebody is heard.
+const LINGERS = 400; // Milliseconds of silence within a sentence.
+let now = null; // The call that goes on.
+
+function say(text, isWrong = false) {
+  ui.state.textContent = text;
+  ui.state.classList.toggle("wrong", isWrong);
+}
+
+function offer(isIn) {
+  const cannot = ui.agent.options.length === 0 || ui.call.dataset.never === "yes";
+  ui.call.disabled = isIn || cannot;
+  ui.agent.disabled = isIn;
+  ui.mute.disabled = ui.end.disabled = ui.keypad.disabled = !isIn;
+  if (!isIn) {
+    ui.mute.setAttribute("aria-pressed", "false");
+    ui.mute.textContent = "Mute";
+  }
+}
+
+async function ask(path, body) {
+  const headers = { "Content-Type": "application/json" };
+  const answer = await fetch(path, { method: "POST", headers, body: JSON.stringify(body) });
+  if (answer.status === 401) {
+    location.assign("/console?to=/console/talk");
+    throw new Error("You are signed out.");
+  }
+  if (!answer.ok) throw new Error(await why(answer));
+  return answer.json();
+}
+
+// What a problem says (RFC 9457).
+async function why(answer) {
+  try {
+    const { detail } = await answer.json();
+    if (Array.isArray(detail)) return detail.map((it) => it.msg).join("; ");
+    return detail || `The edge answered ${answer.status}.`;
+  } catch {
+    return `The edge answered ${answer.status}.`;
+  }
+}
+
+class Call {
+  constructor() {
+    this.heard = { me: null, other: null };
+    this.timers = [];
+    this.isOver = false;
+  }
+
+  async open(agent) {
+    say("Asking for the microphone …");
+    if (!navigator.mediaDevices) {
+      throw new Error("The browser gives no microphone here: open this page by HTTPS with a certificate that it trusts.");
+    }
+    const audio = { echoCancellation: true, noiseSuppression: true, autoGainControl: true };
+    this.mine = await navigator.mediaDevices.getUserMedia({ audio });
+    if (this.isOver) return this.release();
+    say("Calling …");
+    const terms = await ask("/console/talk/token", { agent });
+    if (this.isOver) return this.release();
+    this.token = terms.token;
+    await this.follow(terms.events);
+    this.peer = new RTCPeerConnection({ bundlePolicy: "max-bundle" });
+    this.peer.addEventListener("connectionstatechange", () => this.changed());
+    this.peer.addEventListener("track", (event) => this.hears(event));
+    const [track] = this.mine.getAudioTracks();
+    track.addEventListener("ended", () => this.close("The microphone is gone."));
+    this.sender = this.peer.addTrack(track, this.mine);
+    await this.peer.setLocalDescription();
+    const headers = { "Content-Type": "application/sdp", Authorization: `Bearer ${this.token}` };
+    const body = this.peer.localDescription.sdp;
+    this.asking = new AbortController();
+    const { signal } = this.asking;
+    const answer = await fetch(terms.whip, { method: "POST", headers, body, signal });
+    if (answer.status !== 201) throw new Error(await why(answer));
+    this.place = new URL(answer.headers.get("Location"), location.href).href;
+    const sdp = await answer.text();
+    if (this.isOver) return this.release();
+    this.serve(answer.headers.get("Link"));
+    await this.peer.setRemoteDescription({ type: "answer", sdp });
+    this.meter("me", this.mine);
+    this.timers.push(setInterval(() => this.look(), 1000));
+  }
+
+  // STUN and TURN servers of the owner's, for when the way changes (RFC 9725 section 4.6).
+  serve(link) {
+    const servers = [];
+    for (const part of (link || "").split(/,\s*(?=<)/)) {
+      const found = /^<([^>]+)>(.*)$/.exec(part.trim());
+      if (!found || !/rel="?ice-server"?/.test(found[2])) continue;
+      const value = (name) => new RegExp(`${name}="([^"]*)"`).exec(found[2])?.[1];
+      servers.push({ urls: found[1], username: value("username"), credential: value("credential") });
+    }
+    if (servers.length === 0) return;
+    try {
+      this.peer.setConfiguration({ bundlePolicy: "max-bundle", iceServers: servers });
+    } catch { /* the call goes on without them */ }
+  }
+
+  // Follows what is said; waits until nothing is missed any more.
+  follow(path) {
+    const events = new EventSource(path);
+    this.events = events;
+    const on = (name, act) => events.addEventListener(name, (it) => act(JSON.parse(it.data)));
+    on("began", ({ call }) => this.known(call));
+    on("answered", ({ call }) => this.known(call));
+    on("turn", (turn) => this.said(turn));
+    on("missed", () => this.said({ role: "edge", text: "Some of the transcript was left out here." }));
+    on("ended", () => this.close("The call is over."));
+    return new Promise((done) => {
+      on("open", done);
+      // Without it one can still talk.
+      setTimeout(done, 3000);
+    });
+  }
+
+  known(call) {
+    ui.more.href = `/console/calls/${encodeURIComponent(call)}`;
+    ui.more.hidden = false;
+  }
+
+  said({ role, text, start_ms: start, interrupted, latency_ms: latency }) {
+    ui.silent.hidden = true;
+    const line = document.createElement("li");
+    line.className = `turn ${role === "caller" ? "caller" : "agent"}`;
+    const put = (name, words) => {
+      const part = document.createElement("span");
+      part.className = name;
+      part.textContent = words;
+      line.append(part);
+    };
+    put("when", start === undefined ? "" : `${Math.floor(start / 60000)}:${String(Math.floor(start / 1000) % 60).padStart(2, "0")}`);
+    put("role", { caller: "You", agent: "Agent" }[role] ?? "Edge");
+    put("text", interrupted ? `${text} (interrupted)` : text);
+    if (typeof latency === "number") put("latency", `answered after ${latency} ms`);
+    ui.transcript.append(line);
+    line.scrollIntoView({ block: "nearest" });
+  }
+
+  hears({ track, streams }) {
+    const stream = streams[0] ?? new MediaStream([track]);
+    ui.voice.srcObject = stream;
+    ui.voice.play().catch(() => say("The browser plays no sound: press Call again.", true));
+    this.meter("other", stream);
+  }
+
+  changed() {
+    switch (this.peer.connectionState) {
+      case "connecting": return say("Connecting …");
+      case "connected": return say("Connected and encrypted.");
+      case "disconnected": return say("The connection is interrupted …", true);
+      case "failed": return this.close("The connection is lost.", true);
+    }
+  }
+
+  meter(who, stream) {
+    this.sound ??= new AudioContext();
+    const ear = this.sound.createAnalyser();
+    ear.fftSize = 1024;
+    this.sound.createMediaStreamSource(stream).connect(ear);
+    this.sound.resume();
+    const samples = new Float32Array(ear.fftSize);
+    const place = ui[who];
+    const [bar, word] = [place.querySelector("meter"), place.querySelector(".word")];
+    let last = -Infinity;
+    this.timers.push(setInterval(() => {
+      ear.getFloatTimeDomainData(samples);
+      const loud = Math.sqrt(samples.reduce((sum, it) => sum + it * it, 0) / samples.length);
+      bar.value = Math.min(1, Math.sqrt(loud) * 1.6);
+      if (loud > SPEAKS) last = performance.now();
+      const speaks = performance.now() - last < LINGERS;
+      if (speaks !== this.heard[who]) {
+        this.heard[who] = speaks;
+        place.classList.toggle("speaks", speaks);
+        word.textContent = speaks ? "speaking" : "silent";
+      }
+    }, 60));
+  }
+
+  // The facts of the connection, as the browser sees them.
+  async look() {
+    const stats = await this.peer.getStats();
+    const all = [...stats.values()];
+    const one = (type, is = () => true) => all.find((it) => it.type === type && is(it));
+    const wire = one("transport");
+    const pair = stats.get(wire?.selectedCandidatePairId)
+      ?? one("candidate-pair", (it) => it.nominated && it.state === "succeeded");
+    const [near, far] = [stats.get(pair?.localCandidateId), stats.get(pair?.remoteCandidateId)];
+    const heard = one("inbound-rtp", (it) => it.kind === "audio");
+    const told = one("remote-inbound-rtp", (it) => it.kind === "audio");
+    const codec = stats.get(heard?.codecId) ?? one("codec");
+    const end = (it) => it && `${it.address ?? "hidden"}:${it.port} (${it.candidateType})`;
+    const milliseconds = (it) => it === undefined ? undefined : `${(it * 1000).toFixed(1)} ms`;
+    const trip = told?.roundTripTime ?? pair?.currentRoundTripTime;
+    const lost = heard && heard.packetsLost / Math.max(1, heard.packetsLost + heard.packetsReceived);
+    const tls = { FEFD: "DTLS 1.2", FEFC: "DTLS 1.3", "0304": "DTLS 1.3" };
+    this.show([
+      ["State", this.peer.connectionState],
+      ["Way", near && `${near.protocol.toUpperCase()}: ${end(near)} to ${end(far)}`],
+      ["Handshake", wire && `${tls[wire.tlsVersion] ?? "DTLS"}, ${wire.dtlsCipher ?? wire.dtlsState}`],
+      ["Media encryption", wire?.srtpCipher && `SRTP, ${wire.srtpCipher}`],
+      ["Codec", codec && `${codec.mimeType.replace("audio/", "")} ${codec.clockRate / 1000} kHz`],
+      ["Round trip", milliseconds(trip)],
+      ["Jitter", milliseconds(heard?.jitter)],
+      ["Lost", heard && `${(lost * 100).toFixed(1)} % of ${heard.packetsReceived + heard.packetsLost}`],
+    ]);
+  }
+
+  show(facts) {
+    ui.details.replaceChildren(...facts.filter(([, value]) => value).flatMap(([name, value]) => {
+      const [term, text] = [document.createElement("dt"), document.createElement("dd")];
+      term.textContent = name;
+      text.textContent = value;
+      return [term, text];
+    }));
+  }
+
+  mute() {
+    const [track] = this.mine.getAudioTracks();
+    track.enabled = !track.enabled;
+    ui.mute.setAttribute("aria-pressed", String(!track.enabled));
+    ui.mute.textContent = track.enabled ? "Mute" : "Muted";
+  }
+
+  press(key) {
+    if (this.sender?.dtmf?.canInsertDTMF) this.sender.dtmf.insertDTMF(this.sender.dtmf.toneBuffer + key, 120, 70);
+  }
+
+  close(text, isWrong = false) {
+    if (this.isOver) return;
+    this.isOver = true;
+    this.release();
+    if (now === this) now = null;
+    offer(false);
+    say(text, isWrong);
+  }
+
+  release() {
+    this.timers.forEach(clearInterval);
+    this.asking?.abort();
+    this.events?.close();
+    if (this.place) {
+      const headers = { Authorization: `Bearer ${this.token}` };
+      // The page may be on its way out.
+      fetch(this.place, { method: "DELETE", headers, keepalive: true }).catch(() => {});
+      this.place = null;
+    }
+    this.peer?.close();
+    this.mine?.getTracks().forEach((track) => track.stop());
+    this.sound?.close();
+    this.sound = null;
+    ui.voice.srcObject = null;
+    for (const who of ["me", "other"]) {
+      ui[who].classList.remove("speaks");
+      ui[who].querySelector("meter").value = 0;
+      ui[who].querySelector(".word").textContent = "silent";
+    }
+  }
+}
+
+ui.call.dataset.never = ui.call.disabled ? "yes" : "no";
+ui.start.addEventListener("submit", async (event) => {
+  event.preventDefault();
+  if (now) return;
+  const call = now = new Call();
+  ui.transcript.replaceChildren();
+  ui.silent.hidden = false;
+  ui.more.hidden = true;
+  offer(true);
+  ui.end.focus();
+  try {
+    await call.open(ui.agent.value);
+  } catch (error) {
+    const denied = error.name === "NotAllowedError";
+    call.close(denied ? "The microphone is not allowed for this page." : error.message, true);
+    ui.call.focus();
+  }
+});
+ui.end.addEventListener("click", () => {
+  now?.close("You hung up.");
+  ui.call.focus();
+});
+ui.mute.addEventListener("click", () => now?.mine && now.mute());
+ui.keypad.addEventListener("click", ({ target }) => target.dataset.key && now?.press(target.dataset.key));
+ui.keypad.addEventListener("keydown", (event) => {
+  if (now && /^[0-9*#]$/.test(event.key) && !event.ctrlKey && !event.metaKey) {
+    event.preventDefault();
+    now.press(event.key);
+  }
+});
+addEventListener("pagehide", () => now?.close("You left the page."));
+offer(false);

@@ -1,0 +1,184 @@
+//! Stories of browsers that transfer, and of browsers that are to be carried over.
+
+use media::Protection;
+use sip::{Message, Name, Response};
+
+use super::bridging::{Callee, bridge, callee_answer, requests, responses};
+use super::browsers::{BROWSERS, CHROME, FIREFOX, body, handshake, secured, world, wss};
+use super::browsers_called::{Phone, up};
+use super::transferring::{latest, methods, news, refer};
+use super::world::{Caller, POLICY, World, sdp_of};
+use crate::Input;
+
+/// A softphone over WSS calls a number of a trunk, which answers.
+fn connected(world: &mut World, caller: &mut Caller, called: &str, trunk: &str) -> Callee {
+    caller.target = format!("sip:{called}@edge.example");
+    caller.request(world, "INVITE", &body(CHROME));
+    world.reserve();
+    let callee = Callee::reached(world, trunk);
+    callee.accept(world, &callee_answer(&callee, "8 0 101"));
+    let ok = responses(world).remove(0);
+    assert_eq!(ok.status.code(), 200);
+    caller.follow(&ok);
+    caller.ack(world, "");
+    world.take();
+    callee
+}
+
+fn replaces(caller: &Caller) -> String {
+    let call_id = caller.call_id.replace('@', "%40");
+    let (to, from) = (&caller.to_tag, &caller.tag);
+    format!("<sip:x@edge.example?Replaces={call_id}%3Bto-tag%3D{to}%3Bfrom-tag%3D{from}>")
+}
+
+#[test]
+fn a_softphone_carries_a_carriers_party_to_another_number() {
+    let (mut world, mut caller) = (world(), wss(11));
+    let callee = connected(&mut world, &mut caller, "+442079460000", "beta");
+    refer(&mut world, &mut caller, "<sip:+49301234567@edge.example>");
+    world.take();
+    let third = Callee::reached(&mut world, "info");
+    third.accept(&mut world, &callee_answer(&third, "8"));
+    let sent = requests(&mut world);
+    assert_eq!(news(&sent[1]), ("SIP/2.0 200 OK".to_owned(), true));
+    assert_eq!(bridge(&latest(&world, callee.leg)).with, third.leg);
+}
+
+#[test]
+fn a_softphone_joins_the_far_ends_of_its_two_calls() {
+    let (mut world, mut caller) = (world(), wss(11));
+    let first = connected(&mut world, &mut caller, "+442079460000", "beta");
+    let mut second = wss(11);
+    (second.call_id, second.tag) = ("second@softphone".to_owned(), "tag-second".to_owned());
+    connected(&mut world, &mut second, "+49301234567", "info");
+    refer(&mut world, &mut caller, &replaces(&second));
+    let sent = requests(&mut world);
+    assert_eq!(methods(&sent), ["NOTIFY", "BYE"]);
+    let (moved, _) = *world.needs.last().unwrap();
+    assert_eq!(moved.call, first.leg.call);
+    world.reserve();
+    assert_eq!(bridge(&latest(&world, moved)).with, first.leg);
+}
+
+#[test]
+fn a_browser_is_not_carried_into_another_call_and_both_calls_go_on() {
+    let mut world = world();
+    let (mut caller, first) = up(&mut world, "active");
+    let (second, phone) = up(&mut world, "active");
+    refer(&mut world, &mut caller, &replaces(&second));
+    let sent = requests(&mut world);
+    assert_eq!(methods(&sent), ["NOTIFY", "NOTIFY"]);
+    assert!(news(&sent[1]).1, "it is over");
+    assert!(world.ends().is_empty());
+    assert_eq!(bridge(&latest(&world, first.leg)).with.index, 0);
+    assert_eq!(bridge(&latest(&world, phone.leg)).with.index, 0);
+}
+
+#[test]
+fn a_reloaded_page_takes_its_own_call_over_with_another_certificate() {
+    let (mut world, mut caller) = (world(), wss(11));
+    caller.call(&mut world, &body(CHROME));
+    world.media(secured());
+    world.take();
+    let before = handshake(&world).clone();
+
+    let mut reloaded = wss(12);
+    (reloaded.call_id, reloaded.tag) = ("reloaded@softphone".to_owned(), "tag-new".to_owned());
+    let (call_id, to, from) = (&caller.call_id, &caller.to_tag, &caller.tag);
+    reloaded.extra = format!("Replaces: {call_id};to-tag={to};from-tag={from}\r\n");
+    reloaded.request(&mut world, "INVITE", &body(FIREFOX));
+    let ok = accepted(&world.take());
+    assert_eq!(sdp_of(&ok.body).media[0].attribute("setup"), Some("passive"));
+    let after = handshake(&world);
+    assert_ne!(after.peer, before.peer);
+    assert_ne!(after.local, before.local);
+    assert_eq!(world.handed_over.len(), 1);
+    assert_eq!(world.started.len(), 1, "the voice agent goes on");
+}
+
+fn accepted(sent: &[Message]) -> Response {
+    let mut responses = sent.iter().filter_map(|message| match message {
+        Message::Response(response) if response.status.is_success() => Some(response.clone()),
+        _ => None,
+    });
+    responses.next().unwrap_or_else(|| panic!("{sent:#?}"))
+}
+
+#[test]
+fn a_voice_agent_carries_a_browser_to_a_carrier() {
+    let (mut world, mut caller) = (world(), wss(11));
+    caller.call(&mut world, &body(CHROME));
+    world.media(secured());
+    let call = world.leg().call;
+    let to = base::Personal::new("+442079460000".to_owned());
+    world.input(Input::Transfer { call, to, is_announced: false });
+    let callee = Callee::reached(&mut world, "beta");
+    callee.accept(&mut world, &callee_answer(&callee, "0 101"));
+    assert_eq!(world.stopped, [call]);
+    let browsers = latest(&world, base::LegId { call, index: 0 });
+    assert!(matches!(browsers.protection, Protection::Dtls(_)));
+    assert_eq!(bridge(&browsers).with, callee.leg);
+}
+
+#[test]
+fn a_voice_agent_carries_a_carrier_to_a_browser_that_is_secured_later() {
+    let policy = format!("{BROWSERS}{POLICY}");
+    let (mut world, mut caller) = (World::with_policy(&policy), Caller::acme());
+    caller.call(&mut world, &super::world::offer());
+    let call = world.leg().call;
+    let to = base::Personal::new("sip:alice@edge.example".to_owned());
+    world.input(Input::Transfer { call, to, is_announced: false });
+    let phone = Phone::rung(&mut world, 40);
+    phone.accept(&mut world, "active");
+    assert_eq!(world.stopped, [call], "who is carried over hears the browser as soon as it can");
+    world.input(Input::Media { leg: phone.leg, event: secured() });
+    assert!(world.targets.is_empty() && world.ends().is_empty());
+}
+
+#[test]
+fn softphones_of_the_two_usual_libraries_are_understood() {
+    let js_sip = "INVITE sip:reception@edge.example SIP/2.0\n\
+        Via: SIP/2.0/WSS h1p7c9p5u2hv.invalid;branch=z9hG4bK4961127\n\
+        Max-Forwards: 69\n\
+        To: <sip:reception@edge.example>\n\
+        From: \"Alice\" <sip:alice@edge.example>;tag=c4l3s0a1bd\n\
+        Call-ID: 3k9r5v7m2p0q8s1tw6x4\n\
+        CSeq: 6313 INVITE\n\
+        Contact: <sip:4nq0d3ge@h1p7c9p5u2hv.invalid;transport=ws;ob>\n\
+        Content-Type: application/sdp\n\
+        Session-Expires: 90\n\
+        Allow: INVITE,ACK,CANCEL,BYE,UPDATE,MESSAGE,OPTIONS,REFER,INFO,NOTIFY\n\
+        Supported: timer,gruu,outbound\n";
+    let sip_js = "INVITE sip:reception@edge.example SIP/2.0\n\
+        Via: SIP/2.0/WSS a1b2c3d4e5f6.invalid;branch=z9hG4bK8734102\n\
+        To: <sip:reception@edge.example>\n\
+        From: <sip:alice@edge.example>;tag=tj8u4q0kdi\n\
+        CSeq: 1 INVITE\n\
+        Call-ID: u5qj2o8m1r4b7n0v3c6x\n\
+        Max-Forwards: 70\n\
+        Contact: <sip:alice@edge.example;gr=urn:uuid:5d2f7f3e-6a52-4e0f-9d3f-7f0a1c2b3d4e;ob>\n\
+        Allow: ACK,CANCEL,INVITE,MESSAGE,BYE,OPTIONS,INFO,NOTIFY,REFER\n\
+        Supported: outbound\n\
+        Content-Type: application/sdp\n";
+    for (head, has_timer) in [(js_sip, true), (sip_js, false)] {
+        let (mut world, caller) = (world(), wss(11));
+        let offer = CHROME.replace('\n', "\r\n");
+        let head = head.replace('\n', "\r\n");
+        caller.say(&mut world, &format!("{head}Content-Length: {}\r\n\r\n{offer}", offer.len()));
+        world.reserve();
+        let ok = world.response();
+        assert_eq!(ok.status.code(), 200);
+        assert_eq!(ok.headers.text(Name::SessionExpires).is_some(), has_timer);
+        assert!(ok.headers.text(Name::Via).unwrap().contains("received=192.0.2.33"));
+
+        let head = head.replace("INVITE sip", "INFO sip").replace(" INVITE\r\n", " INFO\r\n");
+        let head = head.replace("application/sdp", "application/dtmf-relay");
+        let head = head.replace("CSeq: ", "CSeq: 1").replace("branch=z9hG4bK", "branch=z9hG4bKi");
+        let tag = format!("To: <sip:reception@edge.example>;tag={}", ok.headers.to_tag().unwrap());
+        let head = head.replace("To: <sip:reception@edge.example>", &tag);
+        caller
+            .say(&mut world, &format!("{head}Content-Length: 22\r\n\r\nSignal=5\r\nDuration=100"));
+        assert_eq!(world.status(), 200);
+        assert_eq!(world.digits, ['5']);
+    }
+}
