@@ -13,6 +13,7 @@ mod rtp_packets;
 mod sdp_session;
 mod sip_wire;
 mod srtp_differential;
+mod websocket_sip;
 
 pub use dtls_guard::dtls_guard;
 pub use policy_file::policy_file;
@@ -20,6 +21,7 @@ pub use rtp_packets::rtp;
 pub use sdp_session::sdp;
 pub use sip_wire::{sip_framing, sip_message};
 pub use srtp_differential::srtp_differential;
+pub use websocket_sip::websocket_sip;
 
 #[cfg(test)]
 mod replay_tests;

@@ -53,3 +53,8 @@ fn dtls_records() {
 fn policy_files() {
     replay("policy_file", crate::policy_file);
 }
+
+#[test]
+fn frames_of_websockets() {
+    replay("websocket_sip", crate::websocket_sip);
+}

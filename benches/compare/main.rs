@@ -118,6 +118,8 @@ enum What {
     Calls,
     /// Whole calls with a TLS connection for each.
     Connections,
+    /// Memory of people who are registered over WSS.
+    Registrations,
     /// Minutes of the relay with calls that come and go; not part of `all`.
     Soak,
     /// The same with whole calls; not part of `all`.
@@ -248,6 +250,7 @@ const MEASURES: &[(What, Measure)] = &[
     (What::Calls, |bench| Ok(vec![Stage::set(bench)?.memory()?])),
     (What::Connections, |bench| Ok(vec![Stage::set(bench)?.fresh(100.0, Bar::AtMost(0.6))?])),
     (What::Connections, |bench| Ok(vec![Stage::set(bench)?.lost(300.0)?])),
+    (What::Registrations, |bench| Ok(vec![bench.registrations(8_000)?])),
     (What::Soak, |bench| soak::relay(bench, bench.minutes)),
     (What::SoakCalls, |bench| Stage::set(bench)?.soak(200.0, bench.minutes)),
 ];

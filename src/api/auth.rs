@@ -51,9 +51,9 @@ pub trait Credentials: Send + Sync + 'static {
     /// Whom an `Authorization: Bearer` value stands for: an API key or a browser token that holds.
     fn bearer(&self, secret: &str, now: WallTime) -> Option<Who>;
 
-    /// Who the digest user is, with what the answer is checked against: an account by its name, or a
-    /// token by its id, whose password is the token (MD5, since SIP.js and JsSIP know nothing else;
-    /// only over WSS).
+    /// Who the digest user is, with what the answer is checked against: an account by its name, or
+    /// a token by its id, whose password is the token (MD5, since SIP.js and JsSIP know nothing
+    /// else; only over WSS).
     fn digest(&self, user: &str, realm: &str, now: WallTime) -> Option<(Who, Ha1)>;
 
     /// Notes that the answer to a digest challenge was right; a bearer is noted with its check.

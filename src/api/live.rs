@@ -266,7 +266,7 @@ impl Body for EventStream {
             Stream::Opening => {
                 // The page knows that nothing is missed from now on.
                 stream.state = Stream::Open;
-                return frame("event: open\ndata: {}\n\n".to_owned());
+                return frame("event: following\ndata: {}\n\n".to_owned());
             }
             Stream::Open => {}
         }
@@ -366,7 +366,7 @@ mod tests {
         live.push(turn(2, "not for you"));
         live.push(turn(1, "a \"quoted\"\nline"));
         live.push(event(1, LiveKind::Ended { reason: "caller.hung_up" }));
-        assert_eq!(next(&mut stream).await.unwrap(), "event: open\ndata: {}\n\n");
+        assert_eq!(next(&mut stream).await.unwrap(), "event: following\ndata: {}\n\n");
         let told = next(&mut stream).await.unwrap();
         assert!(told.starts_with("event: turn\ndata: {") && told.contains(r#"a \"quoted\"\nline"#));
         assert_eq!(told.lines().count(), 3, "no line of its own in the data: {told}");

@@ -257,14 +257,15 @@ impl Api {
                 response
             }
         };
-        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        if switches {
             // What follows is no head of a request.
             lax.store(true, Ordering::Relaxed);
         }
         let mut response = problem::finish(response, &request_id);
         dress(response.headers_mut(), &request_id);
         let is_last = number >= limit::API_CONNECTION_REQUESTS.value;
-        if is_last || self.ground.tasks.is_ending() {
+        if !switches && (is_last || self.ground.tasks.is_ending()) {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         Ok(response)

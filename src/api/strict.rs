@@ -210,8 +210,8 @@ mod tests {
 
     #[test]
     fn honest_requests_pass_as_they_are_whatever_their_bodies_hold() {
-        let text = "\r\nPOST / HTTP/1.1\r\nHost: a\r\ncontent-LENGTH:  5\r\n\r\na\nb\n\nGET / HTTP/1.1\r\n\
-                    Content-Lengthy: 9\r\n\r\nGET /2 HTTP/1.1\r\n\r\n";
+        let text = "\r\nPOST / HTTP/1.1\r\nHost: a\r\ncontent-LENGTH:  5\r\n\r\na\nb\n\n\
+                    GET / HTTP/1.1\r\nContent-Lengthy: 9\r\n\r\nGET /2 HTTP/1.1\r\n\r\n";
         for size in [1, 2, 3, 7, 1_000] {
             assert_eq!(seen(text, size), text.as_bytes(), "{size}");
         }
@@ -242,8 +242,8 @@ mod tests {
             for size in [1, 4, 1_000] {
                 let seen = seen(text, size);
                 let at = seen.iter().position(|byte| *byte == POISON);
-                let bare =
-                    text.as_bytes().windows(2).position(|it| it[1] == b'\n' && it[0] != b'\r');
+                let mut pairs = text.as_bytes().windows(2);
+                let bare = pairs.position(|it| it[1] == b'\n' && it[0] != b'\r');
                 assert_eq!(at, bare.map(|it| it + 1), "{text:?}");
             }
         }

@@ -588,8 +588,12 @@ impl LegMedia {
         }
     }
 
-    fn agree(&mut self, negotiated: &Negotiated, keys: Keys) -> Result<Agreed, Reason> {
-        let (protection, lines) = match keys {
+    /// What the keys protect, and the lines that they came in.
+    fn protect(
+        &self,
+        keys: Keys,
+    ) -> Result<(Protection, Option<(CryptoLine, CryptoLine)>), Reason> {
+        Ok(match keys {
             Keys::Sdes(theirs, ours) => {
                 let (suite, send) = (ours.key.suite(), ours.key.clone());
                 let receive = theirs.key.clone();
@@ -600,7 +604,24 @@ impl LegMedia {
                 return Err(Reason::PlaintextMedia);
             }
             Keys::Plain => (Protection::Plain { from: self.terms.plain_media_from.clone() }, None),
-        };
+        })
+    }
+
+    /// Where the peer listens; nowhere in particular where ICE finds it.
+    fn remote(&self, negotiated: &Negotiated, is_found: bool) -> Option<SocketAddr> {
+        if is_found {
+            let nowhere: IpAddr = match self.advertise {
+                IpAddr::V4(_) => [0; 4].into(),
+                IpAddr::V6(_) => [0; 16].into(),
+            };
+            return Some(SocketAddr::new(nowhere, 0));
+        }
+        // Held by 0.0.0.0 (RFC 2543): nothing is sent, and the address stays for the resumption.
+        negotiated.remote.or_else(|| self.plan.as_ref().map(|plan| plan.remote))
+    }
+
+    fn agree(&mut self, negotiated: &Negotiated, keys: Keys) -> Result<Agreed, Reason> {
+        let (protection, lines) = self.protect(keys)?;
         let formats = |payload_type: fn(&sdp::NegotiatedCodec) -> u8| -> Vec<Format> {
             let formats = negotiated.codecs.iter();
             formats.filter_map(|it| format(it, payload_type(it), negotiated.ptime)).collect()
@@ -613,20 +634,12 @@ impl LegMedia {
             send: it.payload_type,
             receive: it.receive_payload_type,
         });
-        // Where ICE finds the peer no address is known, and 0.0.0.0 holds nothing.
+        // Where ICE finds the peer, 0.0.0.0 holds nothing.
         let is_found = matches!(protection, Protection::Dtls(_));
-        let nowhere = match self.advertise {
-            IpAddr::V4(_) => IpAddr::from([0; 4]),
-            IpAddr::V6(_) => IpAddr::from([0; 16]),
-        };
-        let nowhere = is_found.then(|| SocketAddr::new(nowhere, 0));
-        // Held by 0.0.0.0 (RFC 2543): nothing is sent, and the address stays for the resumption.
-        let known = || self.plan.as_ref().map(|plan| plan.remote);
-        let remote = nowhere.or(negotiated.remote).or_else(known);
         let held = !is_found && negotiated.remote.is_none();
         let plan = LegPlan {
             leg: self.leg,
-            remote: remote.ok_or(Reason::SdpMalformed)?,
+            remote: self.remote(negotiated, is_found).ok_or(Reason::SdpMalformed)?,
             remote_rtcp: negotiated.remote_rtcp.filter(|_| !is_found),
             direction: media::Direction {
                 send: !held && sends(negotiated.direction),

@@ -5,6 +5,7 @@
 mod registrations;
 mod scenario;
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -47,6 +48,9 @@ pub(crate) struct Options {
     /// Who registers, in turns: a user, a blank and a password in each line of this file.
     #[arg(long, requires = "wss", value_name = "FILE")]
     logins: Option<PathBuf>,
+    /// Our addresses of these WebSockets, in turns: an edge takes so many of one.
+    #[arg(long, requires = "wss", value_delimiter = ',', value_name = "ADDRESS")]
+    sources: Vec<IpAddr>,
     /// Run a scenario: callers, callees and bad actors of several kinds (benches/scenarios). Of the
     /// options below it takes --to, --from, --answer, --set, --ca, --certificate, --key, --json,
     /// --report and --html.

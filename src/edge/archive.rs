@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use base::{Blame, CallId, Event, Instant, Personal, Reason, TrunkName, WallTime, limit};
+use base::{Blame, CallId, Event, Instant, LegId, Personal, Reason, TrunkName, WallTime, limit};
 use call::{Record, Unrecorded};
 use media::Quality;
 use policy::{Attempt, Decision, Destination, Observed};
@@ -126,16 +126,7 @@ impl Archive {
                 record.unrecorded = unrecorded.map_or("", Unrecorded::word);
                 self.write(call);
             }
-            Record::Secured { leg, protection } => {
-                // What is said of the call is said of its caller.
-                let open = self.open.get_mut(&leg.call).filter(|_| leg.index == 0);
-                let Some(open) = open else { return };
-                // Until the answer it stays in memory: that writes it.
-                open.record.protection = protection;
-                if open.record.answered.is_some() {
-                    self.write(leg.call);
-                }
-            }
+            Record::Secured { leg, protection } => self.secured(leg, protection),
             Record::Recorded { call, recording, unrecorded } => {
                 self.recorded(call, recording, unrecorded);
             }
@@ -276,6 +267,17 @@ impl Archive {
             (&self.unwritten, limit::VAULT_END_MS),
         ];
         waits.iter().filter_map(|(queue, wait)| Some(queue.front()?.0 + wait.millis())).min()
+    }
+
+    /// What is said of the protection of a call is said of its caller.
+    fn secured(&mut self, leg: LegId, protection: &'static str) {
+        let open = self.open.get_mut(&leg.call).filter(|_| leg.index == 0);
+        let Some(open) = open else { return };
+        open.record.protection = protection;
+        // Before the answer, that writes it.
+        if open.record.answered.is_some() {
+            self.write(leg.call);
+        }
     }
 
     fn recorded(&mut self, call: CallId, recording: bool, unrecorded: Option<Unrecorded>) {

@@ -289,6 +289,18 @@ fn an_ended_call_is_written_once_with_its_figures_and_its_last_messages_follow()
 }
 
 #[test]
+fn a_handshake_tells_the_suite_of_the_caller() {
+    let mut kept = Kept::new();
+    let protection = "DTLS-SRTP AEAD_AES_128_GCM";
+    let call = kept.answered(1);
+    kept.store(Record::Secured { leg: LegId { call, index: 1 }, protection });
+    assert_eq!(kept.detail(call).summary.protection, "AES_CM_128_HMAC_SHA1_80");
+    kept.store(Record::Secured { leg: LegId { call, index: 0 }, protection });
+    assert_eq!(kept.detail(call).summary.protection, protection);
+    kept.vault.close();
+}
+
+#[test]
 fn an_end_waits_for_figures_a_moment_and_is_written_again_with_them() {
     let mut kept = Kept::new();
     let call = kept.answered(1);

@@ -15,7 +15,7 @@ use policy::{Policy, Transport};
 use providers::{EmbeddedReasoner, EmbeddedSpeech, EmbeddedSpeechConfig};
 use relay::driver::{DriverChoice, Refusal};
 use relay::path::counters::{DropReason, Meter};
-use relay::{Relay, RelayConfig, RelayHandle};
+use relay::{Relay, RelayConfig};
 use telemetry::{Gauge, Health, Telemetry};
 use thiserror::Error;
 use tokio::sync::mpsc;
@@ -371,12 +371,15 @@ impl Edge {
         let listener = tokio::net::TcpListener::bind(address).await.map_err(failed)?;
         self.metrics = listener.local_addr().map_err(failed)?;
         let (ledger, transport) = (self.ledger.clone(), self.transport.clone());
+        let accounts = self.browsers.accounts();
         let relay = self.relay.as_ref().map(Relay::handle);
         self.telemetry.register(move |gauges| {
             let mut gauge = |name, labels, value| gauges.push(Gauge { name, labels, value });
             gauge("calls", vec![], f64::from(ledger.calls()));
             gauge("connections", vec![], transport.connection_count() as f64);
-            let Some(counters) = relay.as_ref().map(RelayHandle::counters) else { return };
+            gauge("registrations", vec![], accounts.count() as f64);
+            let Some(relay) = relay.as_ref() else { return };
+            let counters = relay.counters();
             for reason in DropReason::ALL {
                 let labels = vec![("stage", reason.stage().word()), ("reason", reason.word())];
                 gauge("relay_stage_drop_total", labels, counters.dropped(*reason) as f64);
@@ -384,6 +387,21 @@ impl Edge {
             for meter in Meter::ALL {
                 let labels = vec![("stage", meter.stage().word()), ("what", meter.word())];
                 gauge("relay_stage_count_total", labels, counters.total(*meter) as f64);
+            }
+            let dtls = relay.dtls_counters();
+            let tcp = relay.ice_tcp_counters();
+            for (name, what, count) in [
+                ("dtls_handshake_total", "begun", dtls.begun),
+                ("dtls_handshake_total", "completed", dtls.completed),
+                ("dtls_handshake_total", "failed", dtls.failed),
+                ("dtls_handshake_total", "lost", dtls.lost),
+                ("dtls_handshake_total", "unsent", dtls.unsent),
+                ("ice_tcp_total", "accepted", tcp.accepted),
+                ("ice_tcp_total", "refused", tcp.refused),
+                ("ice_tcp_total", "unproved", tcp.unproved),
+                ("ice_tcp_total", "lost", tcp.lost),
+            ] {
+                gauge(name, vec![("what", what)], count as f64);
             }
         });
         let (ledger, vault) = (self.ledger.clone(), self.vault.as_ref().map(Vault::handle));

@@ -230,6 +230,12 @@ pub struct Way {
 }
 
 impl Accounts {
+    /// Registered addresses of all accounts.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.0.count()
+    }
+
     /// The ways to the account that a SIP URI names, the newest first; where it is a Contact that
     /// was registered, the way to that client alone.
     #[must_use]

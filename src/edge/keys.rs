@@ -1,5 +1,5 @@
-//! The operator's keys and accounts: made and revoked by the edge that runs, or, where none does, by
-//! opening the vault. What is shown of them is read beside it ([`vault::Reader::access`]).
+//! The operator's keys and accounts: made and revoked by the edge that runs, or, where none does,
+//! by opening the vault. What is shown of them is read beside it ([`vault::Reader::access`]).
 
 use std::io;
 use std::path::PathBuf;

@@ -43,7 +43,7 @@ pub(crate) struct Web {
 
 impl Web {
     pub(crate) async fn open(far: &Far, authority: String) -> Result<Self, &'static str> {
-        let (stream, local) = far.open().await.map_err(|error| error.0)?;
+        let (stream, local) = far.open(None).await.map_err(|error| error.0)?;
         let shaking = http1::handshake(TokioIo::new(stream));
         let shaken = timeout(TRANSPORT_HANDSHAKE_MS.millis(), shaking).await;
         let (sender, connection) =

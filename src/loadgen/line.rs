@@ -14,7 +14,7 @@ use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use sip::{Frame, Framer, Message, Method, Name, Opened, PING, PONG, Request, Response, Status};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::net::{TcpStream, UdpSocket};
+use tokio::net::{TcpSocket, TcpStream, UdpSocket};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
@@ -38,8 +38,17 @@ pub(crate) struct Far {
 
 impl Far {
     /// A connection without TLS yet, and our address on it.
-    async fn connect(&self) -> Result<(TcpStream, SocketAddr), OpenError> {
-        let connecting = timeout(TRANSPORT_HANDSHAKE_MS.millis(), TcpStream::connect(self.address));
+    async fn connect(&self, source: Option<IpAddr>) -> Result<(TcpStream, SocketAddr), OpenError> {
+        let connecting = async {
+            let Some(source) = source else { return TcpStream::connect(self.address).await };
+            let socket = match self.address {
+                SocketAddr::V4(_) => TcpSocket::new_v4()?,
+                SocketAddr::V6(_) => TcpSocket::new_v6()?,
+            };
+            socket.bind((source, 0).into())?;
+            socket.connect(self.address).await
+        };
+        let connecting = timeout(TRANSPORT_HANDSHAKE_MS.millis(), connecting);
         let connecting = connecting.await.map_err(|_| OpenError("connect.timeout"))?;
         let socket = connecting.map_err(|error| OpenError::of(&error))?;
         let local = socket.local_addr().map_err(|error| OpenError::of(&error))?;
@@ -48,10 +57,14 @@ impl Far {
         Ok((socket, local))
     }
 
-    /// A connection with TLS, and our address on it.
-    pub(crate) async fn open(&self) -> Result<(TlsStream<TcpStream>, SocketAddr), OpenError> {
+    /// A connection with TLS, from this address or the one that the system chooses; and our
+    /// address on it.
+    pub(crate) async fn open(
+        &self,
+        source: Option<IpAddr>,
+    ) -> Result<(TlsStream<TcpStream>, SocketAddr), OpenError> {
         let (config, name) = self.tls.as_ref().ok_or(OpenError("connect.tls_failed"))?;
-        let (socket, local) = self.connect().await?;
+        let (socket, local) = self.connect(source).await?;
         Ok((secure(socket, config, name).await?, local))
     }
 }
@@ -163,7 +176,7 @@ impl Line {
         if far.transport == Transport::Udp {
             return Self::open_udp(far.address).await.map_err(|error| OpenError::of(&error));
         }
-        let (socket, local) = far.connect().await?;
+        let (socket, local) = far.connect(None).await?;
         let Some((config, name)) = &far.tls else {
             return Ok(Self::run(socket, local, far.address));
         };

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -43,6 +44,9 @@ pub struct RegistrationsConfig {
     pub hold: Duration,
     /// Who they are, in turns.
     pub logins: Vec<Login>,
+    /// Our addresses, in turns; empty: what the system chooses. An edge takes so many connections
+    /// of one (limit `transport.connections_per_source`).
+    pub sources: Vec<IpAddr>,
     /// How TLS connections are made.
     pub tls: Tls,
 }
@@ -159,7 +163,9 @@ impl Registrations {
                 () = sleep_until(wake_at(wake)), if !is_over => {
                     if placed < config.count {
                         let login = config.logins[placed as usize % config.logins.len()].clone();
-                        tokio::spawn(Client::live(Arc::clone(&place), login, say.clone()));
+                        let source = config.sources.iter().cycle().nth(placed as usize).copied();
+                        let who = (login, source);
+                        tokio::spawn(Client::live(Arc::clone(&place), who, say.clone()));
                         (placed, it.coming) = (placed + 1, it.coming + 1);
                     } else {
                         // Those who have stayed until now have stayed until the end.
@@ -227,6 +233,9 @@ struct Place {
     leave: Cancellation,
 }
 
+/// Who it is, and from where it comes.
+type Who = (Login, Option<IpAddr>);
+
 /// One of them.
 struct Client<S> {
     socket: WebSocket<S>,
@@ -242,12 +251,12 @@ struct Client<S> {
 
 impl Client<()> {
     /// From the connection to the goodbye.
-    async fn live(place: Arc<Place>, login: Login, say: mpsc::Sender<(bool, Said)>) {
+    async fn live(place: Arc<Place>, who: Who, say: mpsc::Sender<(bool, Said)>) {
         let began = OsClock.now();
         let mut leaving = place.leave.listen();
         let mut is_here = false;
         let left = async {
-            let coming = timeout(PATIENCE, Self::come(&place, login));
+            let coming = timeout(PATIENCE, Self::come(&place, who));
             let (mut client, expires) = coming.await.unwrap_or(Err("setup.timeout"))?;
             // Nobody listens any more where the run was given up.
             let _ = say.send((true, Said::Registered(OsClock.now().since(began)))).await;
@@ -258,8 +267,11 @@ impl Client<()> {
         let _ = say.send((is_here, Said::Gone(how))).await;
     }
 
-    async fn come(place: &Place, login: Login) -> Result<(Client<impl Stream>, u32), &'static str> {
-        let (stream, _) = place.far.open().await.map_err(|error| error.0)?;
+    async fn come(
+        place: &Place,
+        (login, source): Who,
+    ) -> Result<(Client<impl Stream>, u32), &'static str> {
+        let (stream, _) = place.far.open(source).await.map_err(|error| error.0)?;
         let authority = format!("{}:{}", place.target.host, place.target.port);
         let socket = WebSocket::open(stream, &authority, &place.target.path).await?;
         let host = format!("{:016x}.invalid", OsRandom.u64());

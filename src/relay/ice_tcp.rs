@@ -11,11 +11,13 @@
 //!
 //! It knows neither keys nor passwords, connects to nobody, and no worker ever waits for it.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener};
+use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -143,9 +145,11 @@ impl IceTcp {
         };
         let (stop, stopped) = oneshot::channel();
         let counts = IceTcpCounts::default();
-        let door = Arc::new(Door { workers, counts: counts.0.clone(), open: Mutex::default() });
+        let counted = counts.0.clone();
         let run = move || {
-            runtime.block_on(async {
+            let door = Rc::new(Door { workers, counts: counted, open: RefCell::default() });
+            let tasks = tokio::task::LocalSet::new();
+            tasks.block_on(&runtime, async {
                 tokio::select! {
                     () = accept(listener, door) => {}
                     _ = stopped => {}
@@ -173,11 +177,11 @@ impl IceTcp {
     }
 }
 
-/// What all connections share. The lock is of this thread's tasks alone and never waited for.
+/// What all connections share, all of them tasks of this thread.
 struct Door {
     workers: Arc<dyn Workers>,
     counts: Arc<Counts>,
-    open: Mutex<Open>,
+    open: RefCell<Open>,
 }
 
 /// Connections now, in all and by source.
@@ -189,14 +193,14 @@ struct Open {
 
 /// A connection's place among those that are open.
 struct Place {
-    door: Arc<Door>,
+    door: Rc<Door>,
     source: IpAddr,
 }
 
 impl Place {
-    fn take(door: &Arc<Door>, peer: SocketAddr) -> Option<Self> {
+    fn take(door: &Rc<Door>, peer: SocketAddr) -> Option<Self> {
         let source = network(peer.ip());
-        let mut open = door.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open = door.open.borrow_mut();
         let of_source = open.by_source.get(&source).copied().unwrap_or(0);
         let has_room = open.all < limit::ICE_TCP_CONNECTIONS.get()
             && of_source < limit::ICE_TCP_CONNECTIONS_PER_SOURCE.get();
@@ -205,13 +209,13 @@ impl Place {
         }
         open.all += 1;
         open.by_source.insert(source, of_source + 1);
-        Some(Self { door: Arc::clone(door), source })
+        Some(Self { door: Rc::clone(door), source })
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut open = self.door.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open = self.door.open.borrow_mut();
         open.all -= 1;
         if let Some(count) = open.by_source.get_mut(&self.source) {
             *count -= 1;
@@ -232,7 +236,7 @@ fn network(address: IpAddr) -> IpAddr {
     }
 }
 
-async fn accept(listener: tokio::net::TcpListener, door: Arc<Door>) {
+async fn accept(listener: tokio::net::TcpListener, door: Rc<Door>) {
     let mut number: u32 = 0;
     let pause = Duration::from_secs(1) / limit::ICE_TCP_ACCEPTS_PER_SECOND.value as u32;
     loop {
@@ -250,7 +254,7 @@ async fn accept(listener: tokio::net::TcpListener, door: Arc<Door>) {
         number = number.wrapping_add(1).max(1);
         let _ = stream.set_nodelay(true); // slower without
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-        tokio::spawn(serve(stream, peer, number, place));
+        tokio::task::spawn_local(serve(stream, peer, number, place));
     }
 }
 

@@ -245,6 +245,27 @@ fn the_other_library_gives_keys_as_well() {
 }
 
 #[test]
+fn a_new_certificate_is_that_of_new_sessions_and_the_old_one_of_old_ones() {
+    let mut call = Call::start(DriverChoice::Auto, 24_700..=24_799);
+    let known = Arc::new(OnceLock::new());
+    known.set(Arc::downgrade(&call.relay.handle.workers)).unwrap();
+    let fresh = crate::path::browser::identity(71);
+    assert!(ToWorkers(known).rotated(&fresh));
+    let need = Need { bind: IpAddr::from([127, 0, 0, 1]), separate_rtcp: false, dtls: true };
+    for stem in [6, 7] {
+        let command = Command::Reserve(need);
+        call.relay.handle().command(SessionId::new(stem, 0), command).unwrap();
+    }
+    let fresh = Some(fresh.fingerprint().clone());
+    let is_fresh = |event: &&MediaEvent| match event {
+        MediaEvent::Reserved(reserved) => reserved.fingerprint == fresh,
+        _ => false,
+    };
+    call.until(|call| call.seen.iter().filter(is_fresh).count() == 2);
+    call.connect();
+}
+
+#[test]
 fn a_browser_that_is_another_one_gets_no_keys() {
     let mut call = Call::start(DriverChoice::Auto, 24_600..=24_699);
     call.check();

@@ -5,4 +5,7 @@ import JsSIP from "jssip";
 import { Ear } from "./ear.js";
 import { Whip } from "./whip.js";
 
-Object.assign(globalThis, { SIP, JsSIP, Ear, Whip });
+// A microphone as it is: what cleans speech takes a tone for noise.
+const raw = { echoCancellation: false, noiseSuppression: false, autoGainControl: false };
+
+Object.assign(globalThis, { SIP, JsSIP, Ear, Whip, raw });

@@ -21,9 +21,7 @@ export class Whip {
     peer.ontrack = ({ streams, track }) => {
       this.ear = new Ear(streams[0] ?? new MediaStream([track]));
     };
-    this.microphone = await navigator.mediaDevices.getUserMedia({
-      audio: { echoCancellation: false, noiseSuppression: false, autoGainControl: false },
-    });
+    this.microphone = await navigator.mediaDevices.getUserMedia({ audio: globalThis.raw });
     const direction = options.direction ?? "sendrecv";
     const [track] = this.microphone.getAudioTracks();
     const sender = peer.addTransceiver(track, { direction });
@@ -51,7 +49,7 @@ export class Whip {
   // The answer without the candidates of the other transport, as in a network that blocks it.
   only(sdp) {
     const { only } = this.options;
-    const goes = (line) => line.startsWith("a=candidate:") && line.split(" ")[2] !== only;
+    const goes = (line) => line.startsWith("a=candidate:") && line.split(" ")[2].toLowerCase() !== only;
     return only ? sdp.split("\r\n").filter((line) => !goes(line)).join("\r\n") : sdp;
   }
 

@@ -193,12 +193,12 @@ globalThis.watch = (session) => {
     const stream = new MediaStream();
     const { peerConnection } = session.sessionDescriptionHandler;
     peerConnection.getReceivers().forEach((it) => stream.addTrack(it.track));
-    globalThis.ear = new Ear(stream);
+    globalThis.ear ??= new Ear(stream);
   });
 };
 globalThis.dial = async (user) => {
   globalThis.session = new SIP.Inviter(ua, SIP.UserAgent.makeURI(`sip:${user}@${domain}`), {
-    sessionDescriptionHandlerOptions: { constraints: { audio: true, video: false } },
+    sessionDescriptionHandlerOptions: { constraints: { audio: raw, video: false } },
   });
   watch(session);
   await session.invite();
@@ -230,13 +230,13 @@ ua.on("newRTCSession", ({ session, originator }) => {
     session.on(state, (event) => states.push(event?.cause ? `${state}: ${event.cause}` : state));
   }
   const listen = (peer) => peer.addEventListener("track", ({ streams, track }) => {
-    globalThis.ear = new Ear(streams[0] ?? new MediaStream([track]));
+    globalThis.ear ??= new Ear(streams[0] ?? new MediaStream([track]));
   });
   if (session.connection) listen(session.connection);
   else session.on("peerconnection", ({ peerconnection }) => listen(peerconnection));
 });
 globalThis.dial = (user) => ua.call(`sip:${user}@${domain}`, {
-  mediaConstraints: { audio: true, video: false }, rtcOfferConstraints: {},
+  mediaConstraints: { audio: raw, video: false }, rtcOfferConstraints: {},
 });
 ua.start();
 """
@@ -295,7 +295,8 @@ def js_sip_talks_to_the_agent(box):
     wait_for_quiet(page, 1.5, 40, "ear")
     page.run("session.hold()")
     in_state(page, "hold")
-    page.run("session.unhold()")
+    time.sleep(1)  # it says so before its re-INVITE is answered
+    check(page.run("return session.unhold()"), "JsSIP is not ready to resume")
     in_state(page, "unhold")
     time.sleep(1)
     page.run("session.sendDTMF('3', { transportType: 'INFO' })")
@@ -317,7 +318,7 @@ def browsers_call_each_other(box):
     page.run("await dial('bob')")
     other.until("it rings", "return globalThis.ringing", 10)
     check(other.run("return ringing") == "alice", other.run("return ringing"))
-    other.run("session.answer({ mediaConstraints: { audio: true, video: false } })")
+    other.run("session.answer({ mediaConstraints: { audio: raw, video: false } })")
     in_state(page, "Established")
     in_state(other, "confirmed")
     for each in (page, other):
@@ -328,15 +329,18 @@ def browsers_call_each_other(box):
     edge.stop()
 
 
-ROUTE = """
+TRUNK = """
 [trunk.callee]
+from    = {{ networks = ["127.0.0.1"] }}
 send_to = ["{send_to}"]
 codecs  = ["{codec}"]
 {proof}
+"""
 
+ROUTE = """
 [[route]]
-when    = {{ trunk = "browsers" }}
-send_to = {{ trunk = "callee" }}
+when    = { trunk = "browsers" }
+send_to = { trunk = "callee" }
 """
 
 
@@ -354,11 +358,13 @@ def to_carrier(box, codec, suite):
     and resumption by the softphone."""
     browser = Browser(box, tone.microphone(box, tone.LOW, 48_000))
     edge, callee, proof = tones.called(box, codec, suite, tone.HIGH, origins=[browser.origin])
-    more = ROUTE.format(send_to=callee.uri(), codec=codec.lower(), proof=proof)
-    edge.set_policy(LOCAL_POLICY + more)
+    trunk = TRUNK.format(send_to=callee.uri(), codec=codec.lower(), proof=proof)
+    edge.set_policy(trunk + LOCAL_POLICY + ROUTE)
     edge.start()
     page = browser.page()
-    whip(edge, page, edge.token(edge.key(), tones.CALLEE), tones.CALLEE)
+    token = edge.token(edge.key(), tones.CALLEE)
+    figures = whip(edge, page, token, tones.CALLEE, codec="opus")
+    check(figures["codec"] in (None, "audio/opus"), f"{figures}")
     page.until("a voice", "return call.ear && call.ear.firstSound !== null", 10)
     time.sleep(6)
     check_tone(box, "browser", page.heard(), RATE, tone.HIGH)
@@ -400,7 +406,7 @@ def a_carrier_calls_a_browser(box):
     page.until("it rings", "return globalThis.ringing", 10)
     page.run(
         """await session.accept({
-             sessionDescriptionHandlerOptions: { constraints: { audio: true, video: false } } })"""
+             sessionDescriptionHandlerOptions: { constraints: { audio: raw, video: false } } })"""
     )
     in_state(page, "Established")
     phone.wait_log("Call established", 10)

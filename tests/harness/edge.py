@@ -213,9 +213,9 @@ class Edge:
 
     def account(self, name):
         """A fresh account's password."""
-        done = self.command("keys", "account", name, "--json", name=f"account-{name}")
+        done = self.command("keys", "account", name, name=f"account-{name}")
         check(done.returncode == 0, f"keys account: {done.stdout}{done.stderr}")
-        return json.loads(done.stdout)["password"]
+        return done.stdout.strip()
 
     def https_request(self, method, path, key=None, body=None, headers=()):
         """An HTTPS request with a key: status, headers and body."""

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -15,15 +15,18 @@ use crate::process::Process;
 pub(super) struct Edge {
     process: Process,
     pub(super) address: SocketAddr,
+    /// The file of what it says.
+    told: PathBuf,
 }
 
 impl Edge {
-    /// Starts `program serve`; every call goes to `callee`.
+    /// Starts `program serve`; every call goes to `callee`. Browsers reach it at `https`, or not at
+    /// all.
     pub(super) fn start(
         program: &Path,
         folder: &Path,
         certificates: &Certificates,
-        address: SocketAddr,
+        (address, https): (SocketAddr, Option<SocketAddr>),
         callee: SocketAddr,
     ) -> anyhow::Result<Self> {
         let policy = folder.join("policy.toml");
@@ -37,12 +40,14 @@ impl Edge {
         fs::create_dir_all(&agents)?;
         let text = CONFIGURATION
             .replace("@LISTEN@", &address.to_string())
+            .replace("@HTTPS@", &https.map(|it| format!("\"{it}\"")).unwrap_or_default())
             .replace("@FOLDER@", &folder.display().to_string())
             .replace("@CERTIFICATE@", &certificates.certificate.display().to_string())
             .replace("@KEY@", &certificates.key.display().to_string());
         let configuration = folder.join("callgate.toml");
         fs::write(&configuration, text)?;
-        let log = fs::File::create(folder.join("callgate.log"))?;
+        let told = folder.join("callgate.log");
+        let log = fs::File::create(&told)?;
         let child = Command::new(program)
             .arg("serve")
             .arg("--config")
@@ -58,7 +63,26 @@ impl Edge {
             ensure!(began.elapsed() < Duration::from_secs(10), "callgate does not listen");
             std::thread::sleep(Duration::from_millis(50));
         }
-        Ok(Self { process, address })
+        Ok(Self { process, address, told })
+    }
+
+    /// The key of its API that it has told at its first start.
+    pub(super) fn first_key(&self) -> anyhow::Result<String> {
+        let began = Instant::now();
+        loop {
+            let told = fs::read_to_string(&self.told)?;
+            let mut lines = told.lines().skip_while(|line| !line.contains("first API key"));
+            if let Some(key) = lines.nth(1) {
+                return Ok(key.trim().to_owned());
+            }
+            ensure!(began.elapsed() < Duration::from_secs(10), "callgate tells no API key");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Its first process, the one of calls and browsers.
+    pub(super) fn process(&self) -> u32 {
+        self.process.id()
     }
 
     /// All its processes, the speech helper included.
@@ -70,7 +94,12 @@ impl Edge {
 const CONFIGURATION: &str = r#"
 [listen]
 tls     = ["@LISTEN@"]
+https   = [@HTTPS@]
+http    = []
 metrics = "127.0.0.1:0"
+
+[browsers]
+ice_tcp = ""
 
 [tls]
 certificate = "@CERTIFICATE@"

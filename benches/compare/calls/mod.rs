@@ -6,6 +6,7 @@ mod callee;
 mod caller;
 mod edge;
 mod kamailio;
+mod registrations;
 mod tls;
 mod wire;
 
@@ -148,7 +149,7 @@ impl Stage {
                 &self.program,
                 &folder,
                 certificates,
-                address,
+                (address, None),
                 callee,
             )?),
             Middle::Callgate | Middle::Kamailio => {

@@ -243,7 +243,8 @@ fn axis(
         let (start, end) = (place(turn.start_ms), place(turn.end_ms));
         put!(
             main,
-            "<rect class=\"{}\" x=\"{}\" width=\"{}\" y=\"{}\" height=\"16\"><title>{}</title></rect>",
+            "<rect class=\"{}\" x=\"{}\" width=\"{}\" y=\"{}\" height=\"16\"><title>{}</title>\
+             </rect>",
             turn.role.as_str(),
             Tenths(start),
             Tenths((end - start).max(2.0)),
@@ -345,8 +346,9 @@ fn leg(main: &mut Html, name: &str, quality: &Value) -> bool {
         let length = (value / full).clamp(0.0, 1.0) * 100.0;
         put!(
             main,
-            "<tr><th scope=\"row\">{}</th><td>{} {}</td><td class=\"bar\"><svg viewBox=\"0 0 100 8\" \
-             preserveAspectRatio=\"none\" aria-hidden=\"true\"><rect class=\"ground\" width=\"100\" \
+            "<tr><th scope=\"row\">{}</th><td>{} {}</td><td class=\"bar\">\
+             <svg viewBox=\"0 0 100 8\" preserveAspectRatio=\"none\" aria-hidden=\"true\">\
+             <rect class=\"ground\" width=\"100\" \
              height=\"8\"/><rect class=\"fill\" width=\"{}\" height=\"8\"/></svg></td></tr>",
             what,
             Tenths(value),

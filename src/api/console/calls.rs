@@ -159,7 +159,8 @@ fn form(main: &mut Html, wanted: &Wanted) {
     put!(
         main,
         "><label for=\"live\">In progress only</label></div>\
-         <div class=\"submit\"><button>Search</button> <a href=\"/console/calls\">Clear</a></div></form>"
+         <div class=\"submit\"><button>Search</button> <a href=\"/console/calls\">Clear</a></div>\
+         </form>"
     );
 }
 
@@ -169,7 +170,8 @@ fn table(main: &mut Html, calls: &[CallSummary]) {
         "<table class=\"calls\"><caption class=\"hidden\">Calls, the newest first; times are UTC\
          </caption><thead><tr><th scope=\"col\">Started (UTC)</th><th scope=\"col\">State</th>\
          <th scope=\"col\">From</th><th scope=\"col\">To</th><th scope=\"col\">Agent or trunk</th>\
-         <th scope=\"col\">Talked</th><th scope=\"col\">Media</th><th scope=\"col\">Why it ended</th>\
+         <th scope=\"col\">Talked</th><th scope=\"col\">Media</th>\
+         <th scope=\"col\">Why it ended</th>\
          </tr></thead><tbody>",
     );
     for call in calls {

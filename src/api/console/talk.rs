@@ -87,12 +87,15 @@ fn controls(main: &mut Html) {
         "<p id=\"state\" class=\"state\" role=\"status\">Ready.</p>\
          <div class=\"levels\">\
          <div id=\"me\" class=\"level\"><span class=\"name\">You</span>\
-         <meter min=\"0\" max=\"1\" aria-hidden=\"true\"></meter><span class=\"word\">silent</span></div>\
+         <meter min=\"0\" max=\"1\" aria-hidden=\"true\"></meter>\
+         <span class=\"word\">silent</span></div>\
          <div id=\"other\" class=\"level\"><span class=\"name\">Agent</span>\
-         <meter min=\"0\" max=\"1\" aria-hidden=\"true\"></meter><span class=\"word\">silent</span></div>\
+         <meter min=\"0\" max=\"1\" aria-hidden=\"true\"></meter>\
+         <span class=\"word\">silent</span></div>\
          </div>\
-         <div class=\"actions\"><button id=\"mute\" class=\"quiet\" aria-pressed=\"false\" disabled>\
-         Mute</button><button id=\"end\" class=\"danger\" disabled>Hang up</button></div>\
+         <div class=\"actions\">\
+         <button id=\"mute\" class=\"quiet\" aria-pressed=\"false\" disabled>Mute</button>\
+         <button id=\"end\" class=\"danger\" disabled>Hang up</button></div>\
          <fieldset id=\"keypad\" class=\"keypad\" disabled><legend>Keypad</legend>",
     );
     for key in ["1", "2", "3", "4", "5", "6", "7", "8", "9", "*", "0", "#"] {
@@ -122,8 +125,8 @@ fn trust(main: &mut Html, authority: Option<String>) {
          you about it, the microphone and SIP over WebSocket may not work until it trusts that \
          authority:</p><ol class=\"steps\">\
          <li>Import <code>{}</code> of the edge's machine as a certificate authority: in Firefox \
-         under Settings, Privacy and security, Certificates; elsewhere into the certificates of the \
-         system.</li>\
+         under Settings, Privacy and security, Certificates; elsewhere into the certificates of \
+         the system.</li>\
          <li>Open the console under a name that the certificate is for, such as \
          <code>https://localhost:8443/console</code> on the same machine.</li>\
          <li>Elsewhere than at a desk of yours, use the owner's own certificates or ACME.</li>\

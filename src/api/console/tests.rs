@@ -492,7 +492,7 @@ async fn the_transcript_of_a_token_s_call_is_streamed_to_its_page() {
     push(LiveKind::Ended { reason: "caller.hung_up" });
     let told = told_events(response).await;
     let names: Vec<_> = told.lines().filter_map(|line| line.strip_prefix("event: ")).collect();
-    assert_eq!(names, ["open", "began", "turn", "ended"], "{told}");
+    assert_eq!(names, ["following", "began", "turn", "ended"], "{told}");
     assert!(told.contains("\"text\":\"welcome\"") && told.contains(&id(1).to_string()));
 }
 

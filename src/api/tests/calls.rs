@@ -19,7 +19,8 @@ use crate::support::PATIENCE;
 pub(crate) const OFFER: &str = "v=0\r\no=- 4611 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\n\
     a=group:BUNDLE 0\r\nm=audio 9 UDP/TLS/RTP/SAVPF 111 0\r\nc=IN IP4 0.0.0.0\r\n\
     a=rtcp:9 IN IP4 0.0.0.0\r\na=ice-ufrag:brow\r\na=ice-pwd:browserbrowserbrowser00\r\n\
-    a=fingerprint:sha-256 00:11:22:33:44:55:66:77:88:99:AA:BB:CC:DD:EE:FF:00:11:22:33:44:55:66:77:88:99:AA:BB:CC:DD:EE:FF\r\n\
+    a=fingerprint:sha-256 00:11:22:33:44:55:66:77:88:99:AA:BB:CC:DD:EE:FF:\
+    00:11:22:33:44:55:66:77:88:99:AA:BB:CC:DD:EE:FF\r\n\
     a=setup:actpass\r\na=mid:0\r\na=sendrecv\r\na=rtcp-mux\r\na=rtpmap:111 opus/48000/2\r\n\
     a=fmtp:111 minptime=10;useinbandfec=1\r\na=rtpmap:0 PCMU/8000\r\n";
 
@@ -29,7 +30,8 @@ pub(crate) fn answer(ufrag: &str, version: u32, direction: &str) -> String {
         "v=0\r\no=callgate 77 {version} IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n\
          a=ice-lite\r\na=group:BUNDLE 0\r\nm=audio 10000 UDP/TLS/RTP/SAVPF 111\r\na=mid:0\r\n\
          a=ice-ufrag:{ufrag}\r\na=ice-pwd:edgeedgeedgeedgeedgeedge\r\n\
-         a=fingerprint:sha-256 FF:EE:DD:CC:BB:AA:99:88:77:66:55:44:33:22:11:00:FF:EE:DD:CC:BB:AA:99:88:77:66:55:44:33:22:11:00\r\n\
+         a=fingerprint:sha-256 FF:EE:DD:CC:BB:AA:99:88:77:66:55:44:33:22:11:00:\
+         FF:EE:DD:CC:BB:AA:99:88:77:66:55:44:33:22:11:00\r\n\
          a=setup:passive\r\na=rtcp-mux\r\na=rtpmap:111 opus/48000/2\r\n\
          a=candidate:1 1 udp 2130706431 127.0.0.1 10000 typ host\r\na=end-of-candidates\r\n\
          a={direction}\r\n"

@@ -4,7 +4,8 @@ use super::*;
 
 const OFFER: &str = "v=0\r\no=- 1 7 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group:BUNDLE 0 1\r\n\
     a=ice-options:trickle\r\nm=audio 9 UDP/TLS/RTP/SAVPF 111\r\nc=IN IP4 0.0.0.0\r\na=mid:0\r\n\
-    a=ice-ufrag:old1\r\na=ice-pwd:oldoldoldoldoldoldoldold\r\na=candidate:9 1 udp 1 192.0.2.1 1 typ host\r\n\
+    a=ice-ufrag:old1\r\na=ice-pwd:oldoldoldoldoldoldoldold\r\n\
+    a=candidate:9 1 udp 1 192.0.2.1 1 typ host\r\n\
     a=rtpmap:111 opus/48000/2\r\nm=video 9 UDP/TLS/RTP/SAVPF 96\r\nc=IN IP4 0.0.0.0\r\na=mid:1\r\n\
     a=ice-ufrag:old1\r\na=ice-pwd:oldoldoldoldoldoldoldold\r\na=rtpmap:96 VP8/90000\r\n";
 

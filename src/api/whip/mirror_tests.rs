@@ -6,7 +6,8 @@ fn session(text: &str) -> Session {
 
 fn browser(direction: &str) -> Session {
     session(&format!(
-        "v=0\r\no=- 1 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\nm=audio 9 UDP/TLS/RTP/SAVPF 111 63 0\r\n\
+        "v=0\r\no=- 1 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\n\
+         m=audio 9 UDP/TLS/RTP/SAVPF 111 63 0\r\n\
          c=IN IP4 0.0.0.0\r\na=mid:0\r\na=setup:actpass\r\na=ice-ufrag:brow\r\n\
          a=ice-pwd:browserbrowserbrowser00\r\na=fingerprint:sha-256 AA:BB\r\na={direction}\r\n\
          a=rtpmap:111 opus/48000/2\r\na=fmtp:111 useinbandfec=1\r\na=rtpmap:63 red/48000/2\r\n\

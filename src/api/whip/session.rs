@@ -65,7 +65,10 @@ pub(crate) struct Opened {
 
 /// Every session, by its id.
 #[derive(Default)]
-pub(crate) struct Sessions(Arc<Mutex<BTreeMap<String, Entry>>>);
+pub(crate) struct Sessions(Arc<Table>);
+
+#[derive(Default)]
+struct Table(Mutex<BTreeMap<String, Entry>>);
 
 #[derive(Clone)]
 struct Entry {
@@ -86,7 +89,7 @@ pub(crate) enum NoSession {
 impl Sessions {
     /// A place for a session, if there is one.
     pub(crate) fn enter(&self, id: String, called: &str, owner: Owner) -> Option<Place> {
-        let mut table = lock(&self.0);
+        let mut table = self.0.lock();
         if table.len() >= limit::API_WHIP_SESSIONS.get() {
             return None;
         }
@@ -102,7 +105,7 @@ impl Sessions {
         called: &str,
         owner: &Owner,
     ) -> Result<mpsc::Sender<Ask>, NoSession> {
-        let table = lock(&self.0);
+        let table = self.0.lock();
         let entry = table.get(id).filter(|entry| entry.called == called).ok_or(NoSession::Gone)?;
         match &entry.owner == owner || *owner == Owner::Workspace {
             true => Ok(entry.asks.clone()),
@@ -114,20 +117,22 @@ impl Sessions {
 /// A browser asks for one thing after the other.
 const ASKS: usize = 4;
 
-fn lock(table: &Mutex<BTreeMap<String, Entry>>) -> MutexGuard<'_, BTreeMap<String, Entry>> {
-    table.lock().unwrap_or_else(PoisonError::into_inner)
+impl Table {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Entry>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// A session's place in the table, until it is dropped.
 pub(crate) struct Place {
-    table: Arc<Mutex<BTreeMap<String, Entry>>>,
+    table: Arc<Table>,
     id: String,
     asks: mpsc::Receiver<Ask>,
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        lock(&self.table).remove(&self.id);
+        self.table.lock().remove(&self.id);
     }
 }
 
@@ -233,7 +238,7 @@ impl Running {
                 Act::NotRestarted(refusal) => self.patched(Patched::Refused(refusal)),
                 Act::Over => {
                     // From now on it is not found; what waits is told by the closed channel.
-                    lock(&self.place.table).remove(&self.place.id);
+                    self.place.table.lock().remove(&self.place.id);
                     self.place.asks.close();
                 }
             }

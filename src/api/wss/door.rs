@@ -258,12 +258,12 @@ impl Door {
             Proof::Missing { is_stale } => return self.challenge(now, request, is_stale),
             Proof::Refused(status, retry) => {
                 let verdict = self.refuse(request, status, retry);
-                return match (self.who.take(), verdict) {
-                    (Some(_), Verdict::Reply(answer)) => {
-                        Verdict::Close(Why::Unproved, Some(answer))
-                    }
-                    (_, verdict) => verdict,
-                };
+                let Verdict::Reply(answer) = verdict else { return verdict };
+                // Somebody else's wrong tries, of the same address, end nobody's session.
+                if retry.is_some() || self.who.take().is_none() {
+                    return Verdict::Reply(answer);
+                }
+                return Verdict::Close(Why::Unproved, Some(answer));
             }
         };
         let to = request.headers.to().ok().map(|to| to.uri);

@@ -72,6 +72,16 @@ fn timer(random: u32) -> String {
     lines.to_owned()
 }
 
+/// What the relay tells of a leg.
+fn media(random: u32, has_browsers: bool) -> MediaEvent {
+    match random % 6 {
+        0..4 if has_browsers => secured(),
+        4 if has_browsers => MediaEvent::PathLost,
+        5 if has_browsers => MediaEvent::Unsecured { code: "dtls.timeout" },
+        _ => MediaEvent::Inactive,
+    }
+}
+
 /// Some callers, and an edge that they confuse.
 struct Chaos {
     random: SeededRandom,
@@ -194,15 +204,7 @@ impl Chaos {
             13 => drop(caller.request(world, "UPDATE", &body)),
             14 => drop(caller.request(world, "INFO", "application/dtmf|1")),
             15 if !world.needs.is_empty() => world.hang_up(Reason::AgentHungUp),
-            16 if !world.needs.is_empty() => {
-                let event = match random % 6 {
-                    0..4 if self.has_browsers => secured(),
-                    4 if self.has_browsers => MediaEvent::PathLost,
-                    5 if self.has_browsers => MediaEvent::Unsecured { code: "dtls.timeout" },
-                    _ => MediaEvent::Inactive,
-                };
-                world.media(event);
-            }
+            16 if !world.needs.is_empty() => world.media(media(random, self.has_browsers)),
             17 => world.input(Input::FlowClosed(caller.peer.flow)),
             18 => self.reconnect(index),
             22 => self.come_up(index),

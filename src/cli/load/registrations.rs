@@ -66,6 +66,7 @@ fn configured(options: &Options) -> anyhow::Result<RegistrationsConfig> {
         rate: options.rate,
         hold: Duration::try_from_secs_f64(options.hold).context("--hold")?,
         logins: logins.context("each line of --logins is a user, a blank and a password")?,
+        sources: options.sources.clone(),
         tls: super::tls(options),
     })
 }

@@ -86,8 +86,10 @@ const EMPTY_ENDINGS: &[&str] =
     &["Manager", "Handler", "Helper", "Util", "Utils", "Info", "Data", "Service", "Processor"];
 
 /// Types that may: another's word, taken over.
-const NAMED_BY_OTHERS: &[(&str, &str)] =
-    &[("SenderInfo", "RFC 3550 section 6.4.1 calls it sender info")];
+const NAMED_BY_OTHERS: &[(&str, &str)] = &[
+    ("SenderInfo", "RFC 3550 section 6.4.1 calls it sender info"),
+    ("Data", "what the trait of bodies of HTTP calls its pieces"),
+];
 
 fn text_of(source: &Source, within: In) -> String {
     match within {

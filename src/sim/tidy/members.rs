@@ -123,6 +123,9 @@ const OUTSIDE: &[(&str, &[&str], &str)] = &[
     ("rtrb", &["relay", "edge"], "bounded rings between shard and worker"),
     ("hyper", &["telemetry", "api"], "metrics and health"),
     ("hyper-util", &["telemetry", "api"], "metrics and health"),
+    ("axum", &["api"], "routes, extractors and WebSockets over hyper"),
+    ("http", &["api"], "statuses and header fields"),
+    ("tower", &["api"], "the trait that axum's routers are called by"),
     ("http-body-util", &["telemetry", "api"], "metrics and health"),
     // cryptography: where keys live, and nowhere else
     (

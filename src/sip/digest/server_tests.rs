@@ -12,7 +12,7 @@ fn nonces(seed: u64) -> Nonces {
     Nonces::new(&mut SeededRandom::new(seed), LIFE)
 }
 
-fn md5(user: &str, realm: &str, password: &str) -> Secret<String> {
+fn key(user: &str, realm: &str, password: &str) -> Secret<String> {
     md5_key(user, realm, &Secret::new(password.to_owned()))
 }
 
@@ -41,12 +41,12 @@ fn the_published_answers_are_right_and_others_are_not() {
     };
     let (realm, password) = ("http-auth@example.org", "Circle of Life");
     for (text, key, wrong) in [
-        (&*md5, md5("Mufasa", realm, password), md5("Mufasa", realm, "circle of life")),
+        (&*md5, key("Mufasa", realm, password), key("Mufasa", realm, "circle of life")),
         (&*sha, sha_key(password), sha_key("circle of life")),
         (
             old,
-            md5("Mufasa", "testrealm@host.com", "Circle Of Life"),
-            md5("Mufasa", "testrealm@host.com", ""),
+            key("Mufasa", "testrealm@host.com", "Circle Of Life"),
+            key("Mufasa", "testrealm@host.com", ""),
         ),
     ] {
         let answer = Answer::parse(text).unwrap();
@@ -71,7 +71,7 @@ fn our_own_client_answers_our_challenge() {
         let answer = Answer::parse(header.text().unwrap()).unwrap();
         assert_eq!((answer.count, &*answer.user, &*answer.nonce), (count, "alice", &*nonce));
         assert!(answer.is_md5());
-        let key = md5("alice", &answer.realm, "s3cret");
+        let key = self::key("alice", &answer.realm, "s3cret");
         assert!(answer.is_by(&key, &Method::Register));
     }
 }

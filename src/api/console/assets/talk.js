@@ -115,7 +115,7 @@ class Call {
     on("missed", () => this.said({ role: "edge", text: "Some of the transcript was left out here." }));
     on("ended", () => this.close("The call is over."));
     return new Promise((done) => {
-      on("open", done);
+      on("following", done);
       // Without it one can still talk.
       setTimeout(done, 3000);
     });
