@@ -9,7 +9,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-peers=(rtpengine-daemon kamailio kamailio-tls-modules)
+# libssl-dev and gcc: the program of OpenSSL's side of DTLS handshakes is compiled by `compare`.
+peers=(rtpengine-daemon kamailio kamailio-tls-modules libssl-dev gcc)
 missing=()
 for package in "${peers[@]}"; do
   dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")

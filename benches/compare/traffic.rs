@@ -40,7 +40,7 @@ pub(crate) enum Work {
     Opus,
     /// The same at the complexity that rtpengine works at.
     OpusAlike,
-    /// G.711 u-law, DTLS-SRTP of the caller under this profile, SRTP with keys in SDP of the callee.
+    /// G.711 u-law, DTLS-SRTP of the caller under this profile, SRTP by SDES of the callee.
     DtlsToSrtp(Suite),
 }
 

@@ -26,7 +26,7 @@ use crate::speak;
 #[derive(Args)]
 pub(crate) struct Options {
     /// Whom to call, such as 'sip:reception@127.0.0.1:5061;transport=tls'.
-    #[arg(long, value_name = "URI", required_unless_present_any = ["scenario", "answer", "whip", "wss"])]
+    #[arg(long, value_name = "URI", required_unless_present_any = WHOM)]
     to: Option<String>,
     /// Call as browsers do, at this WHIP endpoint: https://127.0.0.1:8443/whip/reception.
     #[arg(long, value_name = "URL", conflicts_with = "to")]
@@ -134,6 +134,9 @@ pub(crate) struct Options {
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
 }
+
+/// Options that say whom to call, or that nobody is.
+const WHOM: [&str; 4] = ["scenario", "answer", "whip", "wss"];
 
 /// Options that only make sense without a scenario.
 const ONE_COMMAND: [&str; 15] = [

@@ -92,12 +92,14 @@ fn greet(edge: &Edge, authority: &std::path::Path) {
         }
     }
     for address in edge.browsers().addresses() {
-        println!("HTTPS         https://{address}/console   (WHIP at /whip/NAME, SIP over WSS at /sip)");
+        println!("console       https://{address}/console");
+        println!("WHIP          https://{address}/whip/NAME");
+        println!("SIP over WSS  wss://{address}/sip");
     }
     println!("metrics       http://{}/metrics   (and /health)", edge.metrics());
     if let Some(key) = edge.browsers().first_key() {
         println!();
-        println!("The workspace's first API key. It signs in to the console, and is not shown again:");
+        println!("The workspace's first API key, for console and API; it is not shown again:");
         println!("  {}", key.expose());
     }
     let Some(address) = secure else { return };

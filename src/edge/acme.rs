@@ -11,9 +11,10 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use base::{Clock, Event, WallTime, limit};
 use instant_acme::{
     Account, AccountCredentials, AuthorizationStatus, ChallengeType, Identifier, NewAccount,
@@ -67,21 +68,23 @@ pub enum AcmeError {
 
 /// Answers to challenges under way, by token. Clones are one and the same.
 #[derive(Clone, Debug, Default)]
-pub struct Challenges(Arc<Mutex<BTreeMap<String, String>>>);
+pub struct Challenges(Arc<ArcSwap<BTreeMap<String, String>>>);
 
 impl Challenges {
     /// What `/.well-known/acme-challenge/TOKEN` answers.
     #[must_use]
     pub fn answer(&self, token: &str) -> Option<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(token).cloned()
+        self.0.load().get(token).cloned()
     }
 
     fn put(&self, token: String, answer: String) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(token, answer);
+        let mut all = BTreeMap::clone(&self.0.load());
+        all.insert(token, answer);
+        self.0.store(Arc::new(all)); // one task alone writes
     }
 
     fn clear(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.0.store(Arc::default());
     }
 }
 
@@ -91,12 +94,15 @@ pub fn is_wanted(config: &Config) -> bool {
     !config.acme.domains.is_empty()
 }
 
-/// Puts the one file of chain and key in the place of both in the configuration, and a development
-/// certificate into it where there is none yet.
+/// Where certificates come by ACME, puts the one file of chain and key in the place of both in the
+/// configuration, and a development certificate into it where there is none yet.
 ///
 /// # Errors
 /// Where that cannot be made.
 pub fn prepare(config: &mut Config, now: WallTime) -> Result<(), DevelopmentError> {
+    if !is_wanted(config) {
+        return Ok(());
+    }
     let folder = config.tls.certificate.parent().unwrap_or(Path::new(".")).to_path_buf();
     let file = folder.join("acme.pem");
     if !file.exists() {

@@ -151,7 +151,8 @@ impl Kept {
             self.vault.handle().flush().await.unwrap();
             let reader = Reader::open(&config(self.folder.path())).await.unwrap();
             let (since, number) = (WallTime::default(), None);
-            reader.calls(&CallFilter { count: 10_000, since, number, ..CallFilter::default() }).await.unwrap()
+            let filter = CallFilter { count: 10_000, since, number, ..CallFilter::default() };
+            reader.calls(&filter).await.unwrap()
         })
     }
 

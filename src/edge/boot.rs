@@ -124,9 +124,7 @@ impl Edge {
         let telemetry =
             Telemetry::new(OsClock).map_err(|error| BootError::Telemetry(error.to_string()))?;
         let telemetry = Arc::new(telemetry);
-        if acme::is_wanted(&config) {
-            acme::prepare(&mut config, OsClock.wall())?;
-        }
+        acme::prepare(&mut config, OsClock.wall())?;
         let certificates = CertificateWatch::start(&config, OsClock.wall(), &telemetry)?;
         let mut loaded = policies::load(&config, 1, OsClock.wall())?;
         let vault = open_vault(&config, &telemetry)?;

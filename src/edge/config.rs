@@ -309,7 +309,7 @@ impl Config {
         let ice_tcp = &self.browsers.ice_tcp;
         if !ice_tcp.is_empty() && ice_tcp.parse::<SocketAddr>().is_err() {
             let text = format!("ice_tcp = \"{ice_tcp}\"");
-            let message = "browsers.ice_tcp wants an address and port, such as \"203.0.113.5:8444\"";
+            let message = "browsers.ice_tcp wants address and port, such as \"203.0.113.5:8444\"";
             return Err(error("callgate.toml", &text, 10..text.len(), message));
         }
         if !self.acme.domains.is_empty() && !self.acme.agree {

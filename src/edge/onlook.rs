@@ -13,17 +13,20 @@ use vault::Role;
 /// Tells pages of calls; clones are the same. Nothing here waits, and where nobody looks on it
 /// costs next to nothing.
 #[derive(Clone, Debug, Default)]
-pub struct Onlookers {
+pub struct Onlookers(Arc<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
     live: Live,
-    /// The shard of each call in progress.
-    present: Arc<Mutex<BTreeMap<CallId, usize>>>,
+    /// The shard of each call in progress; locked twice in a call's life.
+    present: Mutex<BTreeMap<CallId, usize>>,
 }
 
 impl Onlookers {
     /// The hub that pages follow.
     #[must_use]
     pub fn live(&self) -> Live {
-        self.live.clone()
+        self.0.live.clone()
     }
 
     /// The shard of a call in progress.
@@ -47,7 +50,7 @@ impl Onlookers {
             }
             _ => return,
         };
-        self.live.push(LiveEvent { call, kind });
+        self.0.live.push(LiveEvent { call, kind });
     }
 
     /// Somebody has said something.
@@ -66,7 +69,7 @@ impl Onlookers {
             interrupted: turn.interrupted,
             latency_ms: turn.latency.map(millis),
         };
-        self.live.push(LiveEvent { call, kind });
+        self.0.live.push(LiveEvent { call, kind });
     }
 
     /// Something happened to a leg's media.
@@ -82,11 +85,11 @@ impl Onlookers {
             MediaEvent::Report { quality, .. } if leg.index == 0 => figures(quality),
             _ => return,
         };
-        self.live.push(LiveEvent { call: leg.call, kind });
+        self.0.live.push(LiveEvent { call: leg.call, kind });
     }
 
     fn present(&self) -> MutexGuard<'_, BTreeMap<CallId, usize>> {
-        self.present.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.present.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

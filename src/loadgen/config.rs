@@ -86,8 +86,8 @@ pub struct Target {
     pub host: Host,
     /// The port to connect to.
     pub port: u16,
-    /// Of [`Transport::Whip`], the path that offers are posted to, of [`Transport::Wss`] that of the
-    /// WebSocket; otherwise empty.
+    /// Of [`Transport::Whip`], the path that offers are posted to; of [`Transport::Wss`] that of
+    /// the WebSocket; otherwise empty.
     pub path: String,
 }
 

@@ -2,7 +2,8 @@
 //! or plain RTP, speaks, presses keys, listens, and measures what a caller would notice.
 //!
 //! It is the far end of callgate and shares nothing with it above tier 1: its user agent,
-//! its media, its SRTP (`webrtc-srtp`) and its DTLS (`webrtc-dtls`) are its own, so that a bug in one shows in the other.
+//! its media, its SRTP (`webrtc-srtp`) and its DTLS (`webrtc-dtls`) are its own, so that a bug in
+//! one shows in the other.
 //!
 //! The path of a scenario: a file -> [`Scenario::read`] (`scenario/`) -> [`ScenarioRun`] (`run/`):
 //! callers, callees (`listen.rs`) and bad actors, with one task per call for signalling only, which

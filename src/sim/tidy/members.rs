@@ -103,6 +103,7 @@ const OUTSIDE: &[(&str, &[&str], &str)] = &[
         &["transport", "relay", "cli", "loadgen"],
         "development certificates, and the one of DTLS-SRTP",
     ),
+    ("instant-acme", &["edge"], "certificates by ACME"),
     ("dimpl", &["relay"], "DTLS, by default; behind a trait"),
     ("webrtc-dtls", &["relay", "loadgen"], "DTLS, the other back end; behind the guard"),
     ("webrtc-util", &["relay", "loadgen"], "the connection that webrtc-dtls takes"),

@@ -22,6 +22,7 @@ const HOSTS: &[&str] = &[
     "github.com",
     "iana.org",
     "json-schema.org",
+    "letsencrypt.org",
     "keepachangelog.com",
     "nexte.st",
     "opus-codec.org",
