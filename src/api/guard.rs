@@ -99,10 +99,6 @@ impl Guard {
         self.clock.wall()
     }
 
-    pub(crate) fn now(&self) -> Instant {
-        self.clock.now()
-    }
-
     fn tries(&self) -> MutexGuard<'_, Tries> {
         self.tries.lock().unwrap_or_else(PoisonError::into_inner)
     }
