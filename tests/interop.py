@@ -27,7 +27,7 @@ OUT = Path(os.environ.get("CALLGATE_TESTS_OUT", REPOSITORY / "tests/out")).absol
 AREAS = [
     "signalling", "plaintext", "conversation", "bridging", "survival", "keeping", "commands",
     "watch", "load", "hostile", "network", "transferring", "tones",
-    "recorded", "compared", "wired", "refusing", "keys", "browser", "certificates",
+    "recorded", "compared", "wired", "refusing", "keys", "browser", "console", "certificates",
 ]  # fmt: skip
 PASSED, FAILED, SKIPPED = 0, 1, 77
 LOGS, FAULTS = "logs.hold_nothing_personal", "logs.hold_no_faults"

@@ -148,7 +148,7 @@ impl Desk {
         let sessions = [0, 1].map(|index| SessionId::new(u64::from(call), index));
         for (session, party) in sessions.into_iter().zip(parties) {
             let (bind, dtls) = (IpAddr::V4(Ipv4Addr::LOCALHOST), party.browser.is_some());
-            let need = Need { bind, separate_rtcp: !dtls, dtls };
+            let need = Need { bind, separate_rtcp: !dtls, dtls, fresh_identity: false };
             self.relay.command(session, Command::Reserve(need))?;
         }
         let reserved = [self.reserved(sessions[0])?, self.reserved(sessions[1])?];

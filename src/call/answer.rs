@@ -144,7 +144,7 @@ impl Leg {
         // where we are to offer, the peer may still refuse it. A browser may not.
         let is_unmuxed = is_any(|_, line| line.is_open_audio() && !line.has_rtcp_mux());
         let separate_rtcp = is_unmuxed || offer.is_none() && !dtls;
-        Some(Need { bind: bind?, separate_rtcp, dtls })
+        Some(Need { bind: bind?, separate_rtcp, dtls, fresh_identity: false })
     }
 
     fn reserve(&mut self, desk: &mut Desk<'_>, reserved: Reserved) {

@@ -573,7 +573,7 @@ impl Leg {
     pub(crate) fn need_to_dial(&self, bind: IpAddr) -> Need {
         let negotiated = self.media.as_ref().map(LegMedia::is_dtls);
         let dtls = negotiated.unwrap_or_else(|| self.is_browsers());
-        Need { bind, separate_rtcp: !dtls, dtls }
+        Need { bind, separate_rtcp: !dtls, dtls, fresh_identity: false }
     }
 
     /// Our INVITE without Via and Contact (RFC 3261 section 8.1.1).

@@ -301,16 +301,21 @@ impl LegMedia {
 
     /// Moves to other ports of another session, and makes the offer that tells so. Keys and
     /// source are fresh: the new session counts its packets anew, and a nonce must not come twice.
+    /// A browser is shown another certificate, so that it makes a new handshake (RFC 8842 section
+    /// 4), under other ICE credentials.
     pub(crate) fn move_to(
         &mut self,
         leg: LegId,
         reserved: Reserved,
         random: &mut dyn Random,
     ) -> Session {
-        (self.leg, self.reserved, self.lines) = (leg, reserved, None);
+        (self.leg, self.reserved, self.lines, self.secured) = (leg, reserved, None, None);
         self.source = SourceIdentity::random(random);
         if let Some(plan) = &mut self.plan {
             (plan.leg, plan.source) = (leg, self.source.clone());
+            if let Protection::Dtls(handshake) = &mut plan.protection {
+                handshake.local = Credentials::random(random);
+            }
         }
         self.offer(random)
     }

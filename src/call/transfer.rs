@@ -7,7 +7,7 @@
 //! the call is as it was, and who asked is told.
 
 use base::{Event, Instant, LegId, Reason};
-use policy::{Attempt, Destination, Offer, Verdict};
+use policy::{Attempt, Destination, Offer, Transport, Verdict};
 use sip::transaction::ServerKey;
 use sip::{Name, Request, Status, Uri};
 
@@ -116,11 +116,13 @@ impl Call {
         let places = request.headers.addresses(Name::ReferTo).map_err(|_| Reason::Malformed)?;
         let [place] = &places[..] else { return Err(Reason::Malformed) };
         let is_call = place.uri.param("method").is_none_or(|it| it.eq_ignore_ascii_case("INVITE"));
-        if !is_call || place.uri.user().is_none() && place.uri.number().is_none() {
-            return Err(Reason::TransferRefused);
-        }
         let mut headers = place.uri.headers();
         let replaces = headers.find(|(name, _)| name.eq_ignore_ascii_case("Replaces"));
+        // A dialog says whom it is with; softphones name our Contact, which has no user.
+        let is_named = replaces.is_some() || place.uri.user().is_some();
+        if !is_call || !is_named && place.uri.number().is_none() {
+            return Err(Reason::TransferRefused);
+        }
         // Within a URI it is escaped.
         let replaces = replaces
             .map(|(_, value)| Replaces::parse(&sip::uri::unescape(value)).ok_or(Reason::Malformed));
@@ -342,7 +344,10 @@ impl Call {
         }
         match leg.media.as_ref().map(|media| media.bind()) {
             Some(bind) => {
+                // What a browser knows under our certificate is its association with the session
+                // that it leaves (RFC 8842 section 4).
                 let need = leg.need_to_dial(bind);
+                let need = media::Need { fresh_identity: need.dtls, ..need };
                 self.legs.push(leg);
                 desk.output(Output::Reserve { leg: id, need });
             }
@@ -360,15 +365,15 @@ impl Call {
         self.ending.is_none() && self.transfer.as_ref().is_some_and(waits)
     }
 
-    /// Where the far end of a leg stands that is to be replaced, if it can leave this call. A
-    /// browser cannot: it would send to the new session under keys that only the old one has, as
-    /// it takes the same certificate for the same association (RFC 8842 section 5.1).
+    /// Where the far end of a leg stands that is to be replaced, if it can leave this call. A page
+    /// of WHIP cannot: nothing is offered to it once its session stands (RFC 9725 section 4.4).
     pub(crate) fn far_end(&self, replaced: u8) -> Option<usize> {
         let at = self.place(replaced)?;
         let far = self.partner(at)?;
         let is_up = |at: usize| self.legs[at].stage == Stage::Talking;
         let is_asked = self.passing.as_ref().is_some_and(Passing::is_asked);
-        let is_tied = self.legs[far].media.as_ref().is_some_and(LegMedia::is_dtls);
+        let peer = self.legs[far].peer.as_ref();
+        let is_tied = peer.is_some_and(|peer| peer.transport == Transport::Whip);
         let is_free = self.transfer.is_none() && !is_asked && !is_tied;
         (is_up(at) && is_up(far) && is_free).then_some(far)
     }

@@ -24,6 +24,9 @@ pub struct Need {
     /// Whether keys come from a DTLS handshake on the media path ([`Protection::Dtls`]): then one
     /// of our certificates is chosen for it.
     pub dtls: bool,
+    /// With `dtls`: whether that certificate is made for this leg alone. A peer that knows another
+    /// association of ours under a certificate takes the same one for the same association.
+    pub fresh_identity: bool,
 }
 
 /// What the relay found.

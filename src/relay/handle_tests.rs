@@ -72,7 +72,12 @@ fn a_call_flows(driver: DriverChoice) {
     let relay = Relay::start(&config, |_| Box::new(Sink(sender.clone()))).unwrap();
     assert_eq!(relay.refusal() == Some(Refusal::NotWanted), driver == DriverChoice::Epoll);
     let (handle, session) = (relay.handle(), SessionId::new(5, 0));
-    let need = Need { bind: IpAddr::from([127, 0, 0, 1]), separate_rtcp: true, dtls: false };
+    let need = Need {
+        bind: IpAddr::from([127, 0, 0, 1]),
+        separate_rtcp: true,
+        dtls: false,
+        fresh_identity: false,
+    };
     handle.command(session, Command::Reserve(need)).unwrap();
     let reserved = wait_for(&events, |event| match event {
         MediaEvent::Reserved(reserved) => Some(reserved),
@@ -134,7 +139,12 @@ fn what_was_posted_is_done_with_one_wake() {
             RelayConfig { workers: 2, ports: 23_000..=23_999, seed: 7, driver, ice_tcp: None };
         let relay = Relay::start(&config, |_| Box::new(Sink(sender.clone()))).unwrap();
         let handle = relay.handle();
-        let need = Need { bind: IpAddr::from([127, 0, 0, 1]), separate_rtcp: true, dtls: false };
+        let need = Need {
+            bind: IpAddr::from([127, 0, 0, 1]),
+            separate_rtcp: true,
+            dtls: false,
+            fresh_identity: false,
+        };
         // Stems that follow each other belong to different workers.
         let sessions = [(7, 0), (7, 1), (8, 0)].map(|(stem, leg)| SessionId::new(stem, leg));
         for session in sessions {
@@ -156,7 +166,12 @@ fn two_legs_hear_each_other_over_real_sockets() {
             RelayConfig { workers: 2, ports: 22_000..=22_999, seed: 7, driver, ice_tcp: None };
         let relay = Relay::start(&config, |_| Box::new(Sink(sender.clone()))).unwrap();
         let (handle, sessions) = (relay.handle(), [0, 1].map(|leg| SessionId::new(6, leg)));
-        let need = Need { bind: IpAddr::from([127, 0, 0, 1]), separate_rtcp: false, dtls: false };
+        let need = Need {
+            bind: IpAddr::from([127, 0, 0, 1]),
+            separate_rtcp: false,
+            dtls: false,
+            fresh_identity: false,
+        };
         let ports = sessions.map(|session| {
             handle.command(session, Command::Reserve(need)).unwrap();
             wait_for(&events, |event| match event {

@@ -135,7 +135,7 @@ impl Call {
         let config = RelayConfig { workers: 2, ports, seed: 7, driver, ice_tcp: Some(any) };
         let relay = Relay::start(&config, |_| Box::new(Sink(sender.clone()))).unwrap();
         let bind = IpAddr::from([127, 0, 0, 1]);
-        let need = Need { bind, separate_rtcp: false, dtls: true };
+        let need = Need { bind, separate_rtcp: false, dtls: true, fresh_identity: false };
         relay.handle().command(SESSION, Command::Reserve(need)).unwrap();
         let (_, event) = events.recv_timeout(WAIT).unwrap();
         let MediaEvent::Reserved(reserved) = event else { panic!("{event:?}") };
@@ -167,14 +167,26 @@ impl Call {
 
     /// From the first check to sound both ways.
     fn connect(&mut self) {
-        self.check();
+        self.find();
         let edge = self.reserved.fingerprint.clone().unwrap();
-        self.until(|call| !call.browser.mapped.is_empty());
         let hello = self.browser.shake(now(), DtlsRole::Active, &edge);
         self.send(&hello);
         self.until(|call| call.browser.keys.is_some());
         self.talk();
         assert!(self.seen.iter().any(|it| matches!(it, MediaEvent::Secured { .. })));
+    }
+
+    /// Checks until it is answered, as browsers do: the first one may come before the plan.
+    fn find(&mut self) {
+        let began = StdInstant::now();
+        while self.browser.mapped.is_empty() {
+            assert!(began.elapsed() < WAIT, "no check is answered");
+            self.check();
+            let asked = StdInstant::now();
+            self.until(|call| {
+                !call.browser.mapped.is_empty() || asked.elapsed() > 5 * READ.unwrap()
+            });
+        }
     }
 
     fn check(&mut self) {
@@ -251,7 +263,12 @@ fn a_new_certificate_is_that_of_new_sessions_and_the_old_one_of_old_ones() {
     known.set(Arc::downgrade(&call.relay.handle.workers)).unwrap();
     let fresh = crate::path::browser::identity(71);
     assert!(ToWorkers(known).rotated(&fresh));
-    let need = Need { bind: IpAddr::from([127, 0, 0, 1]), separate_rtcp: false, dtls: true };
+    let need = Need {
+        bind: IpAddr::from([127, 0, 0, 1]),
+        separate_rtcp: false,
+        dtls: true,
+        fresh_identity: false,
+    };
     for stem in [6, 7] {
         let command = Command::Reserve(need);
         call.relay.handle().command(SessionId::new(stem, 0), command).unwrap();
@@ -266,10 +283,54 @@ fn a_new_certificate_is_that_of_new_sessions_and_the_old_one_of_old_ones() {
 }
 
 #[test]
+fn a_leg_that_moves_shows_a_certificate_of_its_own_and_hands_other_keys() {
+    let mut call = Call::start(DriverChoice::Auto, 24_800..=24_899);
+    call.connect();
+    let (first, former) = (call.reserved.clone(), call.browser.keys.take());
+    let need = Need {
+        bind: IpAddr::from([127, 0, 0, 1]),
+        separate_rtcp: false,
+        dtls: true,
+        fresh_identity: true,
+    };
+    // Of two that ask, each has its own.
+    let moved = SessionId::new(6, 0);
+    for session in [moved, SessionId::new(7, 0)] {
+        call.relay.handle().command(session, Command::Reserve(need)).unwrap();
+    }
+    let reserved = |call: &Call| -> Vec<Reserved> {
+        let events = call.seen.iter().filter_map(|event| match event {
+            MediaEvent::Reserved(reserved) => Some(reserved.clone()),
+            _ => None,
+        });
+        events.collect()
+    };
+    call.until(|call| reserved(call).len() == 2);
+    let [one, other] = &reserved(&call)[..] else { panic!() };
+    let shown = [&first, one, other].map(|it| it.fingerprint.clone().unwrap());
+    assert!(shown[0] != shown[1] && shown[1] != shown[2] && shown[0] != shown[2]);
+
+    call.browser.restart(50).unwrap();
+    let plan = plan(&call.browser, DtlsBackend::Dimpl);
+    for (session, place) in [(moved, one), (SessionId::new(7, 0), other)] {
+        let plan = Box::new(plan.clone());
+        call.relay.handle().command(session, Command::Apply { plan, with: None }).unwrap();
+        call.reserved = place.clone();
+        call.switch(Wire::udp());
+        call.seen.clear();
+        call.browser.mapped.clear();
+        call.connect();
+        assert!(call.browser.keys.is_some() && call.browser.keys != former);
+        call.browser.keys = None;
+    }
+    let counted = call.relay.handle().dtls_counters();
+    assert_eq!((counted.begun, counted.completed, counted.failed), (3, 3, 0));
+}
+
+#[test]
 fn a_browser_that_is_another_one_gets_no_keys() {
     let mut call = Call::start(DriverChoice::Auto, 24_600..=24_699);
-    call.check();
-    call.until(|call| !call.browser.mapped.is_empty());
+    call.find();
     call.browser.identity = crate::path::browser::identity(70);
     let edge = call.reserved.fingerprint.clone().unwrap();
     let hello = call.browser.shake(now(), DtlsRole::Active, &edge);
@@ -283,8 +344,7 @@ fn a_browser_that_is_another_one_gets_no_keys() {
 #[test]
 fn a_relay_that_is_dropped_ends_its_handshakes() {
     let mut call = Call::start(DriverChoice::Auto, 24_200..=24_299);
-    call.check();
-    call.until(|call| !call.browser.mapped.is_empty());
+    call.find();
     let Relay { handle, threads, handshakes, ice_tcp, .. } = call.relay;
     drop((handle, ice_tcp));
     // Each of them would wait for ever, were it kept by another.

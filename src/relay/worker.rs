@@ -152,6 +152,8 @@ pub(crate) struct Worker<N> {
     random: SeededRandom,
     sessions: Vec<Option<Entry>>,
     places: HashMap<SessionId, usize>,
+    /// Sessions that begin when the certificate is there that they alone show.
+    identified: HashMap<SessionId, Need>,
     /// Where ICE-TCP is listened for, and the sessions by user name fragment.
     ice_tcp: Option<SocketAddr>,
     ufrags: HashMap<String, SessionId>,
@@ -197,6 +199,7 @@ impl<N: Network> Worker<N> {
             random: SeededRandom::new(setup.seed),
             sessions: Vec::new(),
             places: HashMap::new(),
+            identified: HashMap::new(),
             ice_tcp: setup.ice_tcp,
             ufrags: HashMap::new(),
             vacant: Vec::new(),
@@ -279,8 +282,11 @@ impl<N: Network> Worker<N> {
             self.name(place, plan);
         }
         match (command, place) {
-            (Command::Reserve(need), None) => self.reserve(id, need),
+            (Command::Reserve(need), None) if !self.identified.contains_key(&id) => {
+                self.reserve(id, need);
+            }
             (Command::Release, Some(place)) => self.release(place),
+            (Command::Release, None) if self.identified.remove(&id).is_some() => {}
             (Command::Reserve(_), Some(_)) | (_, None) => self.tally.count(Meter::Orphans, 1),
             (command, Some(place)) => self.step(place, |session, now, driver| match command {
                 Command::Apply { plan, with } => session.apply(now, *plan, with, driver).is_ok(),
@@ -323,10 +329,16 @@ impl<N: Network> Worker<N> {
 
     /// News of a session that has gone are nobody's.
     fn on_handshake(&mut self, of: HandshakeId, news: News) {
-        if let Some(place) = self.places.get(&of.session).copied() {
-            self.step(place, |session, now, driver| {
+        match (news, self.places.get(&of.session).copied()) {
+            (News::Identity(identity), _) => {
+                if let Some(need) = self.identified.remove(&of.session) {
+                    self.begin(of.session, need, identity);
+                }
+            }
+            (news, Some(place)) => self.step(place, |session, now, driver| {
                 session.on_handshake(now, of.number, news, driver).is_ok()
-            });
+            }),
+            (_, None) => {}
         }
     }
 
@@ -398,10 +410,27 @@ impl<N: Network> Worker<N> {
         });
     }
 
+    /// Begins a session with the certificate of new ones, or asks for one of its own.
     fn reserve(&mut self, id: SessionId, need: Need) {
-        let room = self.places.len() < limit::RELAY_SESSIONS.get() && self.drain_until.is_none();
-        let identity = self.dtls.as_ref().filter(|_| need.dtls).map(|(_, it)| it.clone());
-        if !room || identity.is_some() != need.dtls {
+        let dtls = self.dtls.as_ref().filter(|_| need.dtls);
+        let Some((dtls, _)) = dtls.filter(|_| need.fresh_identity) else {
+            let present = dtls.map(|(_, present)| present.clone());
+            return self.begin(id, need, present);
+        };
+        if self.has_room() && dtls.identify(id).is_ok() {
+            self.identified.insert(id, need);
+        } else {
+            self.sink.deliver(id, MediaEvent::ReserveFailed { ports: false });
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        let sessions = self.places.len() + self.identified.len();
+        sessions < limit::RELAY_SESSIONS.get() && self.drain_until.is_none()
+    }
+
+    fn begin(&mut self, id: SessionId, need: Need, identity: Option<Identity>) {
+        if !self.has_room() || identity.is_some() != need.dtls {
             return self.sink.deliver(id, MediaEvent::ReserveFailed { ports: false });
         }
         let place = self.vacant.pop().unwrap_or(self.sessions.len());

@@ -140,7 +140,12 @@ impl Rig {
     }
 
     fn reserve(&mut self, session: u64) -> MediaEvent {
-        let need = Need { bind: IpAddr::from([127, 0, 0, 1]), separate_rtcp: true, dtls: false };
+        let need = Need {
+            bind: IpAddr::from([127, 0, 0, 1]),
+            separate_rtcp: true,
+            dtls: false,
+            fresh_identity: false,
+        };
         self.tell(session, Command::Reserve(need));
         self.worker.round();
         let (id, event) = self.events.0.lock().unwrap().pop().unwrap();
@@ -207,7 +212,12 @@ fn released_ports_rest_and_used_up_ports_are_refused() {
     assert!(rig.net.0.borrow().open.is_empty());
     rig.worker.reserve(
         SessionId::new(3, 0),
-        Need { bind: IpAddr::from([0; 4]), separate_rtcp: false, dtls: false },
+        Need {
+            bind: IpAddr::from([0; 4]),
+            separate_rtcp: false,
+            dtls: false,
+            fresh_identity: false,
+        },
     );
     let failed = (SessionId::new(3, 0), Some(MediaEvent::ReserveFailed { ports: true }));
     assert!(rig.events.0.lock().unwrap().contains(&failed));
@@ -261,12 +271,69 @@ fn a_drained_worker_takes_no_session_and_ends_with_the_last_one() {
 #[test]
 fn a_browsers_leg_finds_no_place_where_no_handshake_can_be_done() {
     let mut rig = rig(10_000..=10_099);
-    let need = Need { bind: IpAddr::from([127, 0, 0, 1]), separate_rtcp: false, dtls: true };
+    let need = Need {
+        bind: IpAddr::from([127, 0, 0, 1]),
+        separate_rtcp: false,
+        dtls: true,
+        fresh_identity: false,
+    };
     rig.tell(1, Command::Reserve(need));
     rig.worker.round();
     let failed = MediaEvent::ReserveFailed { ports: false };
     assert_eq!(rig.events.0.lock().unwrap().last().unwrap().1, Some(failed));
     assert!(matches!(rig.reserve(2), MediaEvent::Reserved(_)));
+}
+
+/// The thread of handshakes, which is told to nobody: a test gives its news by hand.
+struct Unheard;
+
+impl crate::dtls::DtlsSink for Unheard {
+    fn deliver(&mut self, _: HandshakeId, _: News) -> Result<(), News> {
+        Ok(())
+    }
+    fn rotated(&mut self, _: &Identity) -> bool {
+        true
+    }
+}
+
+#[test]
+fn a_session_with_a_certificate_of_its_own_begins_when_that_is_there() {
+    let mut rig = rig(10_000..=10_099);
+    let present = crate::path::browser::identity(1);
+    let identities = crate::dtls::Identities::new(
+        &mut SeededRandom::new(3),
+        crate::driver::now(),
+        crate::driver::wall(),
+    );
+    let thread = crate::dtls::Handshakes::start(Box::new(Unheard), identities.unwrap(), 1);
+    rig.worker.dtls = Some((thread.unwrap().handle(), present));
+    let need = Need {
+        bind: IpAddr::from([127, 0, 0, 1]),
+        separate_rtcp: false,
+        dtls: true,
+        fresh_identity: true,
+    };
+    (1..=4).for_each(|session| rig.tell(session, Command::Reserve(need)));
+    rig.tell(2, Command::Release);
+    rig.worker.round();
+    assert!(rig.events.0.lock().unwrap().is_empty());
+
+    let own = crate::path::browser::identity(2);
+    let made = [Some(own.clone()), Some(own.clone()), None, Some(own.clone())];
+    for (session, identity) in (1..).zip(made) {
+        if session == 4 {
+            rig.commands.send(Message::Drain(Duration::from_secs(60))).unwrap();
+        }
+        let of = HandshakeId { session: SessionId::new(session, 0), number: 0 };
+        rig.commands.send(Message::Handshake(of, News::Identity(identity))).unwrap();
+    }
+    rig.worker.round();
+    let seen = std::mem::take(&mut *rig.events.0.lock().unwrap());
+    let failed = Some(MediaEvent::ReserveFailed { ports: false });
+    let [(first, Some(MediaEvent::Reserved(reserved))), rest @ ..] = &seen[..] else { panic!() };
+    assert_eq!((first.stem(), reserved.fingerprint.as_ref()), (1, Some(own.fingerprint())));
+    assert_eq!(rest, [(SessionId::new(3, 0), failed.clone()), (SessionId::new(4, 0), failed)]);
+    assert_eq!((rig.worker.places.len(), rig.worker.identified.len()), (1, 0));
 }
 
 #[test]
@@ -289,7 +356,12 @@ fn what_the_driver_finds_stale_is_counted() {
 /// Two legs of one call that hear each other.
 fn bridged(rig: &mut Rig) -> [SessionId; 2] {
     let ids = [SessionId::new(7, 0), SessionId::new(7, 1)];
-    let need = Need { bind: IpAddr::from([127, 0, 0, 1]), separate_rtcp: false, dtls: false };
+    let need = Need {
+        bind: IpAddr::from([127, 0, 0, 1]),
+        separate_rtcp: false,
+        dtls: false,
+        fresh_identity: false,
+    };
     let mut plans = [5000, 5002].map(plan);
     for (index, plan) in (0..).zip(&mut plans) {
         plan.leg.index = index;

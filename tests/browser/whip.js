@@ -89,6 +89,8 @@ export class Whip {
     const headers = { authorization: `Bearer ${this.token}` };
     const { status } = await fetch(this.location, { method: "DELETE", headers });
     this.peer.close();
+    this.microphone.getTracks().forEach((it) => it.stop());
+    this.ear?.context.close();
     return status;
   }
 

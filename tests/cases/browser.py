@@ -79,6 +79,27 @@ def whip_talks_to_the_agent(box):
     edge.stop()
 
 
+@case(timeout=120, alone=True)
+def the_first_word_comes_soon(box):
+    """Twenty calls, one after the other: from our answer to media and to the agent's first sound.
+    The figures are notes; what is checked is that each call hears its greeting from the start."""
+    edge, browser, page = open_page(box)
+    key = edge.key()
+    found = {"connected": [], "sound": []}
+    for _ in range(20):
+        whip(edge, page, edge.token(key))
+        page.until("the greeting", "return call.ear && call.ear.firstSound !== null", 5)
+        times = page.run("return { ...call.times, sound: call.ear.firstSound }")
+        for name, values in found.items():
+            values.append(times[name] - times["answered"])
+        check(page.run("return call.hangUp()") == 200, "DELETE")
+    for name, values in found.items():
+        values.sort()
+        box.note(f"{name}: p50 {values[9]:.0f} ms, p95 {values[18]:.0f} ms after the answer")
+    browser.close()
+    edge.stop()
+
+
 @case(timeout=90)
 def whip_keeps_to_its_rules(box):
     """Statuses, headers, CORS, tokens used twice, foreign origins."""
@@ -152,12 +173,12 @@ def a_browser_changes_its_network(box):
 
 @case(timeout=120)
 def a_reload_in_mid_call_is_the_end_of_that_call_only(box):
-    """The page is gone without a word: consent ends the call; the token opens the next one."""
+    """The page is gone without a word: consent ends its call, while it has begun another one."""
     edge, browser, page = open_page(box)
-    token = edge.token(edge.key())
-    whip(edge, page, token)
+    key = edge.key()
+    whip(edge, page, edge.token(key))
     page.ask("reload")
-    figures = whip(edge, page, token)
+    figures = whip(edge, page, edge.token(key))
     check(figures["dtls"] == "connected", f"{figures}")
     # RFC 7675: 30 s without a check.
     def is_over():
@@ -440,4 +461,121 @@ def a_call_survives_a_dropped_socket(box):
     in_state(page, "Terminated")
     edge.wait_for_call(lambda it: it["state"] == "ended", 10)
     browser.close()
+    edge.stop()
+
+
+TONES = {"alice": 937.5, "bob": tone.LOW, "carol": tone.HIGH}
+# Either library's way to take a call.
+ACCEPT = """
+const constraints = { audio: raw, video: false };
+if (session.answer) session.answer({ mediaConstraints: constraints });
+else await session.accept({ sessionDescriptionHandlerOptions: { constraints } });
+"""
+ROUTE_TO_CAROL = """
+[[route]]
+when    = { called = { exact = "carol" } }
+send_to = { account = "carol" }
+"""
+
+
+def three_who_speak(box):
+    """An edge and three browsers, each with a page that says a tone of its own: alice has SIP.js,
+    bob and carol JsSIP."""
+    browsers = {
+        user: Browser(box, tone.microphone(box, frequency, 48_000), name=f"browser-{user}")
+        for user, frequency in TONES.items()
+    }
+    policy = LOCAL_POLICY + ROUTE_TO_CAROL
+    edge = Edge(box, policy=policy, origins=[it.origin for it in browsers.values()]).start()
+    pages = []
+    for user, browser in browsers.items():
+        pages.append(browser.page(user))
+        register(edge, pages[-1], SIP_JS if user == "alice" else JS_SIP, user)
+    return edge, browsers.values(), *pages
+
+
+def taken(caller, page, user):
+    """One page calls another one's account; both hear the other."""
+    caller.run("await dial(argument)", user)
+    page.until("it rings", "return globalThis.ringing", 10)
+    page.run(ACCEPT)
+    for each in (caller, page):
+        in_state(each, "Established", "confirmed")
+    page.until("a voice", "return globalThis.ear && ear.firstSound !== null", 10)
+
+
+def check_joined(box, one, other):
+    """Two parties that a third one has joined hear each other."""
+    time.sleep(6)
+    for page, far in ((one, other), (other, one)):
+        check_tone(box, page.name, page.heard("ear"), RATE, TONES[far.name])
+
+
+@case(timeout=150)
+def blind_transfer(box):
+    """SIP.js calls one account and refers it to another one, who answers: these two talk."""
+    edge, browsers, alice, bob, carol = three_who_speak(box)
+    taken(alice, bob, "bob")
+    carol_is = f"sip:carol@127.0.0.1:{edge.https}"
+    alice.run("await session.refer(SIP.UserAgent.makeURI(argument))", carol_is)
+    carol.until("it rings", "return globalThis.ringing", 10)
+    carol.run(ACCEPT)
+    in_state(alice, "Terminated")
+    check_joined(box, bob, carol)
+    bob.run("session.terminate()")
+    carol.until("the end", "return states.some((it) => it.startsWith('ended'))", 10)
+    for browser in browsers:
+        browser.close()
+    edge.stop()
+
+
+SHOWN = "return pc().remoteDescription.sdp.match(/a=fingerprint:.*/)[0]"
+SIP_JS_PEER = "globalThis.pc = () => session.sessionDescriptionHandler.peerConnection"
+JS_SIP_PEER = "globalThis.pc = () => session.connection"
+
+
+@case(timeout=150)
+def attended_transfer(box):
+    """SIP.js holds one account, asks another one, and joins the two: the second one's browser, with
+    JsSIP, moves into the first call, with a new handshake."""
+    edge, browsers, alice, bob, carol = three_who_speak(box)
+    taken(alice, bob, "bob")
+    alice.run("globalThis.first = session; await hold(true)")
+    bob.until("it is held", "return session.isOnHold().remote", 10)
+    taken(alice, carol, "carol")
+    carol.run(JS_SIP_PEER)
+    before = carol.run(SHOWN)
+    alice.run("await first.refer(session)")
+    over = "return states.filter((it) => it === 'Terminated').length === 2"
+    alice.until("both are over", over, 10)
+    check(carol.run(SHOWN) != before, "carol was shown the same certificate")
+    check_joined(box, bob, carol)
+    check(carol.run("return pc().connectionState") == "connected", carol.log())
+    carol.run("session.terminate()")
+    bob.until("the end", "return states.some((it) => it.startsWith('ended'))", 10)
+    for browser in browsers:
+        browser.close()
+    edge.stop()
+
+
+@case(timeout=150)
+def attended_transfer_by_js_sip(box):
+    """The same the other way about: JsSIP joins the two, and SIP.js is the one that moves."""
+    edge, browsers, alice, bob, carol = three_who_speak(box)
+    taken(bob, carol, "carol")
+    bob.run("globalThis.first = session; session.hold()")
+    carol.until("it is held", "return session.isOnHold().remote", 10)
+    taken(bob, alice, "alice")
+    alice.run(SIP_JS_PEER)
+    before = alice.run(SHOWN)
+    bob.run("first.refer(argument, { replaces: session })", f"sip:alice@127.0.0.1:{edge.https}")
+    over = "return states.filter((it) => it.startsWith('ended')).length === 2"
+    bob.until("both are over", over, 10)
+    check(alice.run(SHOWN) != before, "alice was shown the same certificate")
+    check_joined(box, carol, alice)
+    check(alice.run("return pc().connectionState") == "connected", alice.log())
+    alice.run("await session.bye()")
+    carol.until("the end", "return states.some((it) => it.startsWith('ended'))", 10)
+    for browser in browsers:
+        browser.close()
     edge.stop()

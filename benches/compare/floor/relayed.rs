@@ -60,7 +60,12 @@ fn open(
     random: &mut SeededRandom,
 ) -> anyhow::Result<[SocketAddr; 2]> {
     let sessions = [SessionId::new(call, 0), SessionId::new(call, 1)];
-    let need = Need { bind: IpAddr::V4(Ipv4Addr::LOCALHOST), separate_rtcp: false, dtls: false };
+    let need = Need {
+        bind: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        separate_rtcp: false,
+        dtls: false,
+        fresh_identity: false,
+    };
     let reserve = |session| {
         relay.command(session, Command::Reserve(need))?;
         match events.recv_timeout(WITHIN)? {

@@ -41,7 +41,13 @@ impl Phone {
     }
 
     /// Answers a request of the edge with a description.
-    fn say(&self, world: &mut World, request: &Request, status: &str, description: &str) {
+    pub(super) fn say(
+        &self,
+        world: &mut World,
+        request: &Request,
+        status: &str,
+        description: &str,
+    ) {
         let mut request = request.clone();
         if request.headers.to_tag().is_none() {
             let to = format!("{};tag=tag-phone", request.headers.text(Name::To).unwrap());

@@ -1,13 +1,16 @@
 //! Stories of browsers that transfer, and of browsers that are to be carried over.
 
-use media::Protection;
-use sip::{Message, Name, Response};
+use base::{LegId, Reason};
+use media::{Handshake, MediaEvent, Protection};
+use sip::{Message, Name, Request, Response};
 
 use super::bridging::{Callee, bridge, callee_answer, requests, responses};
-use super::browsers::{BROWSERS, CHROME, FIREFOX, body, handshake, secured, world, wss};
+use super::browsers::{
+    BROWSERS, CHROME, FIREFOX, answer_of, body, handshake, secured, whip, world, wss,
+};
 use super::browsers_called::{Phone, up};
 use super::transferring::{latest, methods, news, refer};
-use super::world::{Caller, POLICY, World, sdp_of};
+use super::world::{Caller, POLICY, World, fresh_fingerprint, sdp_of};
 use crate::Input;
 
 /// A softphone over WSS calls a number of a trunk, which answers.
@@ -25,10 +28,12 @@ fn connected(world: &mut World, caller: &mut Caller, called: &str, trunk: &str) 
     callee
 }
 
+/// A dialog as SIP.js names it: by the Contact that we gave it.
 fn replaces(caller: &Caller) -> String {
     let call_id = caller.call_id.replace('@', "%40");
     let (to, from) = (&caller.to_tag, &caller.tag);
-    format!("<sip:x@edge.example?Replaces={call_id}%3Bto-tag%3D{to}%3Bfrom-tag%3D{from}>")
+    let dialog = format!("{call_id}%3Bto-tag%3D{to}%3Bfrom-tag%3D{from}");
+    format!("\"Carol\" <sip:edge.example:8443;transport=wss?Replaces={dialog}>")
 }
 
 #[test]
@@ -60,18 +65,131 @@ fn a_softphone_joins_the_far_ends_of_its_two_calls() {
     assert_eq!(bridge(&latest(&world, moved)).with, first.leg);
 }
 
+/// What a browser is offered that moves, and its leg's handshake until it answers.
+fn moved(world: &mut World, phone: &Phone) -> (Request, LegId, Handshake) {
+    let before = of(world, phone.leg);
+    let (leg, need) = *world.needs.last().unwrap();
+    assert!(need.dtls && need.fresh_identity && !need.separate_rtcp);
+    assert!(world.released.contains(&phone.leg), "its old association ends");
+    world.reserve();
+    let sent = requests(world);
+    assert_eq!(methods(&sent), ["INVITE", "NOTIFY", "BYE"]);
+    assert_eq!(news(&sent[1]), ("SIP/2.0 200 OK".to_owned(), true));
+    let reinvite = sent.into_iter().next().unwrap();
+    let session = sdp_of(&reinvite.body);
+    let line = &session.media[0];
+    assert_eq!(line.attribute("fingerprint"), Some(fresh_fingerprint().to_string().as_str()));
+    assert_eq!((line.attribute("setup"), line.mid()), (Some("actpass"), Some("0")));
+    let ufrag = line.attribute("ice-ufrag").unwrap();
+    assert_ne!(ufrag, before.local.ufrag);
+    let after = of(world, leg);
+    assert_eq!(after.local.ufrag, ufrag, "checks that come before the answer are known");
+    assert_ne!(latest(world, leg).source.ssrc, latest(world, phone.leg).source.ssrc);
+    (reinvite, leg, before)
+}
+
+fn of(world: &World, leg: LegId) -> Handshake {
+    match latest(world, leg).protection {
+        Protection::Dtls(handshake) => *handshake,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// What it answers the offer of another association with, as Chromium does: the role and the
+/// certificate that it had, under other ICE credentials.
+fn restarted() -> String {
+    answer_of(CHROME, "active").replace("a=ice-ufrag:kQ7+", "a=ice-ufrag:mV2a")
+}
+
+/// A softphone's second call.
+fn another() -> Caller {
+    let mut second = wss(11);
+    (second.call_id, second.tag) = ("second@softphone".to_owned(), "tag-second".to_owned());
+    second
+}
+
+/// A softphone calls an account whose browser answers.
+fn consulted(world: &mut World, caller: &mut Caller, flow: u64) -> Phone {
+    caller.target = "sip:alice@edge.example".to_owned();
+    caller.request(world, "INVITE", &body(CHROME));
+    world.reserve();
+    let phone = Phone::rung(world, flow);
+    phone.accept(world, "active");
+    let ok = accepted(&world.take());
+    caller.follow(&ok);
+    caller.ack(world, "");
+    world.input(Input::Media { leg: phone.leg, event: secured() });
+    phone
+}
+
 #[test]
-fn a_browser_is_not_carried_into_another_call_and_both_calls_go_on() {
+fn a_browser_that_is_carried_into_another_call_makes_another_association() {
+    let mut world = world();
+    let (mut caller, mut second) = (wss(11), another());
+    let first = consulted(&mut world, &mut caller, 40);
+    let phone = consulted(&mut world, &mut second, 41);
+    refer(&mut world, &mut caller, &replaces(&second));
+    assert_eq!(methods(&requests(&mut world)), ["NOTIFY", "BYE"]);
+    let (reinvite, leg, before) = moved(&mut world, &phone);
+    assert_eq!(leg.call, first.leg.call);
+    assert_eq!(bridge(&latest(&world, first.leg)).with, leg);
+
+    phone.say(&mut world, &reinvite, "200 OK", &restarted());
+    assert_eq!(methods(&requests(&mut world)), ["ACK"]);
+    let after = of(&world, leg);
+    assert_eq!((after.role, &after.peer), (before.role, &before.peer));
+    assert_eq!(after.remote.ufrag, "mV2a");
+    assert_eq!(bridge(&latest(&world, leg)).with, first.leg);
+    world.input(Input::Media { leg, event: secured() });
+    assert_eq!(world.ends(), [Reason::Transferred], "the second call, and no other");
+}
+
+#[test]
+fn a_browser_that_makes_no_other_association_ends_the_call_that_it_was_carried_into() {
+    let mut world = world();
+    let (mut caller, mut second) = (wss(11), another());
+    consulted(&mut world, &mut caller, 40);
+    let phone = consulted(&mut world, &mut second, 41);
+    refer(&mut world, &mut caller, &replaces(&second));
+    world.take();
+    let (reinvite, leg, _) = moved(&mut world, &phone);
+    phone.say(&mut world, &reinvite, "200 OK", &restarted());
+    let event = MediaEvent::Unsecured { code: "dtls.timeout" };
+    world.input(Input::Media { leg, event });
+    assert_eq!(world.ends(), [Reason::Transferred, Reason::Unsecured]);
+}
+
+#[test]
+fn a_browser_is_carried_into_a_carriers_call() {
     let mut world = world();
     let (mut caller, first) = up(&mut world, "active");
     let (second, phone) = up(&mut world, "active");
     refer(&mut world, &mut caller, &replaces(&second));
+    assert_eq!(methods(&requests(&mut world)), ["NOTIFY", "BYE"]);
+    let (_, leg, _) = moved(&mut world, &phone);
+    assert_eq!(bridge(&latest(&world, first.leg)).with, leg);
+}
+
+#[test]
+fn a_page_of_whip_is_not_carried_into_another_call_and_both_calls_go_on() {
+    let (mut world, mut pages) = (world(), Vec::new());
+    for mut page in [another(), whip()] {
+        // Two that call one carrier.
+        let callee = connected(&mut world, &mut page, "+442079460000", "beta");
+        pages.push(callee);
+    }
+    let [first, second] = &mut pages[..] else { panic!() };
+    let (call_id, named) = (&second.caller.call_id, second.invite.headers.from_tag().unwrap());
+    let dialog = format!("{call_id}%3Bto-tag%3D{named}%3Bfrom-tag%3D{}", second.caller.tag);
+    let to = format!("<sip:x@edge.example?Replaces={}>", dialog.replace('@', "%40"));
+    refer(&mut world, &mut first.caller, &to);
     let sent = requests(&mut world);
     assert_eq!(methods(&sent), ["NOTIFY", "NOTIFY"]);
     assert!(news(&sent[1]).1, "it is over");
     assert!(world.ends().is_empty());
-    assert_eq!(bridge(&latest(&world, first.leg)).with.index, 0);
-    assert_eq!(bridge(&latest(&world, phone.leg)).with.index, 0);
+    for callee in [&first, &second] {
+        assert_eq!(bridge(&latest(&world, callee.leg)).with.index, 0);
+    }
 }
 
 #[test]
@@ -115,7 +233,7 @@ fn a_voice_agent_carries_a_browser_to_a_carrier() {
     let callee = Callee::reached(&mut world, "beta");
     callee.accept(&mut world, &callee_answer(&callee, "0 101"));
     assert_eq!(world.stopped, [call]);
-    let browsers = latest(&world, base::LegId { call, index: 0 });
+    let browsers = latest(&world, LegId { call, index: 0 });
     assert!(matches!(browsers.protection, Protection::Dtls(_)));
     assert_eq!(bridge(&browsers).with, callee.leg);
 }

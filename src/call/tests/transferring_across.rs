@@ -9,9 +9,13 @@ use sip::{Message, Request};
 use super::bridging::{
     Callee, body, bridge, callee_answer, connected, plans, requests, reserve, responses,
 };
+use super::browsers::{BROWSERS, CHROME, answer_of};
+use super::browsers_called::up;
 use super::transferring::{latest, methods, news, refer};
 use super::transferring_by_pass::consult;
-use super::world::{Caller, POLICY, World, described, direction, offer, offer_with, peer, sdp_of};
+use super::world::{
+    Caller, POLICY, World, described, direction, fresh_fingerprint, offer, offer_with, peer, sdp_of,
+};
 use crate::Input;
 
 /// Two shards, and what they tell each other.
@@ -146,6 +150,31 @@ fn an_attended_transfer_joins_the_far_ends_of_calls_of_two_shards() {
     assert_eq!((ok.status.code(), bye.method.as_str()), (200, "BYE"));
     assert_eq!(shards.here.ends(), [Reason::CalleeHungUp]);
     shards.assert_quiet();
+}
+
+#[test]
+fn a_browser_that_is_carried_into_a_call_of_another_shard_makes_another_association() {
+    let policy = format!("{BROWSERS}{POLICY}");
+    let (here, there) = (World::with_policy(&policy), World::of_shard(4, 2, &policy));
+    let mut shards = Shards { here, there };
+    let (mut caller, callee) = connected(&mut shards.here);
+    let (second, phone) = up(&mut shards.there, "active");
+    let call_id = second.call_id.replace('@', "%40");
+    let named = format!("{call_id}%3Bto-tag%3D{}%3Bfrom-tag%3D{}", second.to_tag, second.tag);
+    refer(&mut shards.here, &mut caller, &format!("<sip:x@edge.example?Replaces={named}>"));
+    shards.settle();
+    assert!(shards.there.released.contains(&phone.leg));
+    let (moved, need) = *shards.here.needs.last().unwrap();
+    assert_eq!((moved.call, need.dtls, need.fresh_identity), (callee.leg.call, true, true));
+    shards.here.take();
+    shards.here.reserve();
+    let reinvite = requests(&mut shards.here).remove(0);
+    let shown = sdp_of(&reinvite.body).media[0].attribute("fingerprint").map(str::to_owned);
+    assert_eq!(shown, Some(fresh_fingerprint().to_string()));
+    phone.say(&mut shards.here, &reinvite, "200 OK", &answer_of(CHROME, "active"));
+    assert_eq!(methods(&requests(&mut shards.here)), ["ACK"]);
+    assert_eq!(bridge(&latest(&shards.here, callee.leg)).with, moved);
+    assert_eq!(bridge(&latest(&shards.here, moved)).with, callee.leg);
 }
 
 #[test]

@@ -419,13 +419,21 @@ fn found(need: Need) -> Reserved {
         rtp: at(20_000),
         rtcp: need.separate_rtcp.then(|| at(20_001)),
         ice_tcp: need.dtls.then(|| at(9_443)),
-        fingerprint: need.dtls.then(our_fingerprint),
+        fingerprint: need.dtls.then(|| match need.fresh_identity {
+            true => fresh_fingerprint(),
+            false => our_fingerprint(),
+        }),
     }
 }
 
 /// Of the certificate that the relay shows.
 pub(super) fn our_fingerprint() -> Fingerprint {
     Fingerprint::new(FingerprintHash::Sha256, vec![0xed; 32]).unwrap()
+}
+
+/// Of the certificate that the relay shows on one leg alone.
+pub(super) fn fresh_fingerprint() -> Fingerprint {
+    Fingerprint::new(FingerprintHash::Sha256, vec![0xf0; 32]).unwrap()
 }
 
 /// A caller: one dialog, written as text.

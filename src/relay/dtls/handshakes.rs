@@ -5,7 +5,8 @@
 //! in one association ends that one only. What a worker has no room for is tried again, but for
 //! datagrams, which are repeated by those who miss them.
 //!
-//! The thread also keeps the certificate of new legs and tells the workers of each new one.
+//! The thread also keeps the certificate of new legs and tells the workers of each new one, and
+//! makes those that one leg alone shows.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
@@ -45,6 +46,8 @@ pub enum News {
     Failed(Failure),
     /// The peer has said goodbye to DTLS. Media and call go on until signalling says otherwise.
     Closed,
+    /// The certificate that [`DtlsHandle::identify`] asked for; `None` where it cannot be made.
+    Identity(Option<Identity>),
 }
 
 /// Where results go; called on the thread of the handshakes, which waits meanwhile.
@@ -68,6 +71,7 @@ enum Command {
     Begin(u32, Box<Setup>),
     Datagram(Vec<u8>),
     End(u32),
+    Identify,
 }
 
 #[derive(Debug, Default)]
@@ -145,6 +149,15 @@ impl DtlsHandle {
     /// [`Lost`]; to be tried again.
     pub fn end(&self, id: HandshakeId) -> Result<(), Lost> {
         self.send(id.session, Command::End(id.number))
+    }
+
+    /// Asks for a certificate that no other session shows, for one that is still to begin; it
+    /// comes as [`News::Identity`], whatever the number.
+    ///
+    /// # Errors
+    /// [`Lost`].
+    pub fn identify(&self, session: SessionId) -> Result<(), Lost> {
+        self.send(session, Command::Identify)
     }
 
     /// Where to read the counts.
@@ -295,6 +308,10 @@ impl Table {
                 self.step(session, |association, now| association.handle_datagram(now, &bytes));
             }
             Command::End(number) => self.end(session, number),
+            Command::Identify => {
+                let made = Identity::generate(&mut self.random, wall()).ok();
+                self.tell(HandshakeId { session, number: 0 }, News::Identity(made));
+            }
         }
     }
 

@@ -38,6 +38,7 @@ impl DtlsSink for Crossing {
             News::Keys(keys) => Told::Keys(of.session, keys),
             News::Failed(failure) => Told::Failed(of.session, failure),
             News::Closed => Told::Closed(of.session),
+            News::Identity(_) => return Ok(()),
         };
         self.told.send(told).unwrap();
         Ok(())
@@ -236,6 +237,20 @@ fn a_panic_ends_one_association_only() {
     assert_eq!(next(&telling), Told::Closed(sessions[1]));
     assert_eq!(table.entries.keys().collect::<Vec<_>>(), [&sessions[2]]);
     assert_eq!((table.handshaking, table.timers.len()), (0, 0));
+}
+
+#[test]
+fn a_certificate_that_finds_no_room_is_tried_again_and_each_is_another() {
+    let (told, telling) = sync_channel(10);
+    let mut table = table(Box::new(Narrow { left: 2, told: told.clone() }));
+    table.command((SessionId::new(1, 0), Command::Identify));
+    assert!(telling.try_recv().is_err());
+    table.deliver_again(table.again.unwrap());
+    table.sink = Box::new(Narrow { left: 1, told });
+    table.command((SessionId::new(2, 0), Command::Identify));
+    let made: Vec<_> = telling.try_iter().flatten().collect();
+    let [News::Identity(Some(one)), News::Identity(Some(other))] = &made[..] else { panic!() };
+    assert!(one != other && *one != table.identities.present());
 }
 
 /// A sink without room, for so many attempts.

@@ -1,5 +1,6 @@
 //! The certificate that our side of a handshake shows: self-signed, its fingerprint in our SDP,
-//! one for all new legs until the next takes its place. A handshake under way keeps its own.
+//! one for all new legs until the next takes its place. A handshake under way keeps its own. A leg
+//! that moves to another session has one that nobody else shows.
 
 use std::fmt;
 use std::sync::Arc;
@@ -69,6 +70,14 @@ impl Identity {
         self.0.key.expose()
     }
 }
+
+impl PartialEq for Identity {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.certificate == other.0.certificate
+    }
+}
+
+impl Eq for Identity {}
 
 impl fmt::Debug for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

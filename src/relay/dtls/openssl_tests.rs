@@ -35,7 +35,7 @@ impl DtlsSink for Wire {
             }
             News::Keys(keys) => self.told.send(Ok(keys)).unwrap(),
             News::Failed(failure) => self.told.send(Err(failure)).unwrap(),
-            News::Closed => {}
+            News::Closed | News::Identity(_) => {}
         }
         Ok(())
     }

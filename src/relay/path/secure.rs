@@ -442,7 +442,7 @@ impl Session {
             (News::Keys(keys), State::Under(_)) => return self.on_keys(now, keys, driver),
             (News::Failed(failure), State::Under(_)) => secure.fail(failure, driver),
             // What the peer says of DTLS ends no call; signalling does.
-            (News::Keys(_) | News::Failed(_) | News::Closed, _) => {}
+            (News::Keys(_) | News::Failed(_) | News::Closed | News::Identity(_), _) => {}
         }
         Ok(())
     }

@@ -50,6 +50,7 @@ const RFCS: &[(u32, &str)] = &[
     (4571, "Framing RTP and RTCP Packets over Connection-Oriented Transport"),
     (4585, "Extended RTP Profile for RTCP-Based Feedback"),
     (4594, "Configuration Guidelines for DiffServ Service Classes"),
+    (4648, "The Base16, Base32, and Base64 Data Encodings"),
     (4730, "A SIP Event Package for Key Press Stimulus"),
     (4733, "RTP Payload for DTMF Digits, Telephony Tones, and Telephony Signals"),
     (4855, "Media Type Registration of RTP Payload Formats"),
@@ -124,6 +125,7 @@ const RFCS: &[(u32, &str)] = &[
     (9147, "The DTLS Protocol Version 1.3"),
     (9429, "JavaScript Session Establishment Protocol"),
     (9457, "Problem Details for HTTP APIs"),
+    (9562, "Universally Unique IDentifiers (UUIDs)"),
     (9725, "WebRTC-HTTP Ingestion Protocol (WHIP)"),
 ];
 
