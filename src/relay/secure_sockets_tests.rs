@@ -293,9 +293,9 @@ fn a_leg_that_moves_shows_a_certificate_of_its_own_and_hands_other_keys() {
         dtls: true,
         fresh_identity: true,
     };
-    // Of two that ask, each has its own.
+    // Of two that ask, each has its own; both live on one worker, which answers in turn.
     let moved = SessionId::new(6, 0);
-    for session in [moved, SessionId::new(7, 0)] {
+    for session in [moved, SessionId::new(8, 0)] {
         call.relay.handle().command(session, Command::Reserve(need)).unwrap();
     }
     let reserved = |call: &Call| -> Vec<Reserved> {
@@ -312,7 +312,7 @@ fn a_leg_that_moves_shows_a_certificate_of_its_own_and_hands_other_keys() {
 
     call.browser.restart(50).unwrap();
     let plan = plan(&call.browser, DtlsBackend::Dimpl);
-    for (session, place) in [(moved, one), (SessionId::new(7, 0), other)] {
+    for (session, place) in [(moved, one), (SessionId::new(8, 0), other)] {
         let plan = Box::new(plan.clone());
         call.relay.handle().command(session, Command::Apply { plan, with: None }).unwrap();
         call.reserved = place.clone();

@@ -390,7 +390,9 @@ fn open_writer(
         if damaged > 0 {
             // Whoever they were for comes in no more; the others do.
             shared.tell(Event::VaultFailed { what: "access" });
-            ledger.audit(own_entry("access.damaged", None, format!("rows={damaged}")), wall).await?;
+            ledger
+                .audit(own_entry("access.damaged", None, format!("rows={damaged}")), wall)
+                .await?;
         }
         Ok::<_, OpenError>((ledger, edge, chain.seq, keys))
     })?;

@@ -23,9 +23,7 @@ pub(crate) async fn rows(
         .fetch_all(connection)
         .await?;
     rows.iter()
-        .map(|row| {
-            Ok(Row { kind: row.try_get(0)?, id: row.try_get(1)?, content: row.try_get(2)? })
-        })
+        .map(|row| Ok(Row { kind: row.try_get(0)?, id: row.try_get(1)?, content: row.try_get(2)? }))
         .collect()
 }
 
