@@ -45,8 +45,7 @@ use crate::wss::{self, Registrar};
 /// What the operator decides.
 #[derive(Clone, Debug)]
 pub struct ApiConfig {
-    /// The host that SIP addresses of browsers and their callees have, and the realm of digest:
-    /// the edge's own name.
+    /// The host that SIP addresses of browsers and their callees have: the edge's own name.
     pub host: String,
     /// The port that plaintext requests are led to.
     pub https_port: u16,

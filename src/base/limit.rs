@@ -143,7 +143,7 @@ limits! {
     /// Datagrams waiting between a handshake's task and its thread, each way.
     DTLS_QUEUE "dtls.queue" 32 "two flights and what a peer repeats meanwhile",
     /// How long a DTLS certificate is given to new legs, in milliseconds.
-    DTLS_IDENTITY_MS "dtls.identity_ms" 86_400_000 "a day: one stolen from memory is soon useless, and none is made per call",
+    DTLS_IDENTITY_MS "dtls.identity_ms" 86_400_000 "a day: one stolen from memory is soon useless, and none is made per call but for a leg that moves",
 
     // transport
     /// Open signalling connections.

@@ -156,12 +156,18 @@ impl Call {
         std::mem::replace(&mut self.wire, wire)
     }
 
-    /// Checks from where it is now, until media comes there.
+    /// Checks from where it is now, again and again as browsers do, until media comes there: a
+    /// datagram is lost that reaches a socket which is just being closed.
     fn move_here(&mut self) {
         let moved = MediaEvent::Latched { source: self.browser.address, moved: true };
         self.seen.clear();
-        self.check();
-        self.until(|call| call.seen.contains(&moved));
+        let began = StdInstant::now();
+        while !self.seen.contains(&moved) {
+            assert!(began.elapsed() < WAIT, "no check moves it: {:?}", self.seen);
+            self.check();
+            let asked = StdInstant::now();
+            self.until(|call| call.seen.contains(&moved) || asked.elapsed() > 5 * READ.unwrap());
+        }
         self.talk();
     }
 
