@@ -133,12 +133,27 @@ impl Registrar {
         alive.iter().map(binding).collect()
     }
 
-    /// The way to the client that registered this very address, as one entry or none.
+    /// The way to the client that registered this very address, or was given it as its own (GRUU,
+    /// RFC 5627 section 5), as one entry or none.
     #[must_use]
     pub fn lookup_contact(&self, contact: &Uri, now: Instant) -> Vec<Binding> {
         let table = self.table();
-        let mut all = table.accounts.values().flatten();
-        let found = all.find(|it| it.ends > now && it.contact.equivalent(contact));
+        let (user, own) = (contact.user_unescaped(), contact.param("gr"));
+        let is_of = |account: &str, it: &Bound| match own {
+            None => it.contact.equivalent(contact),
+            Some("") => user.as_deref() == Some(it.temporary.as_str()),
+            Some(id) => {
+                let instance = it.instance.as_deref().unwrap_or_default();
+                let bare = instance.trim_start_matches('<').trim_end_matches('>');
+                user.as_deref() == Some(account) && bare == id
+            }
+        };
+        let all = table
+            .accounts
+            .iter()
+            .flat_map(|(account, all)| all.iter().map(move |it| (account, it)));
+        let mut alive = all.filter(|(_, it)| it.ends > now);
+        let found = alive.find(|(account, it)| is_of(account, it)).map(|(_, it)| it);
         let binding =
             |it: &Bound| Binding { flow: Arc::clone(&it.flow), contact: it.contact.clone() };
         found.map(binding).into_iter().collect()

@@ -60,6 +60,34 @@ fn the_newest_comes_first_and_each_ends_in_its_time() {
 }
 
 #[test]
+fn a_client_is_found_by_its_contact_and_by_the_addresses_that_it_was_given() {
+    let registrar = Registrar::default();
+    bind(&registrar, 1, ("a", 1), vec![of_instance("sip:x@one.invalid", "<urn:uuid:1>")]).unwrap();
+    let flow_of = |uri: &str| {
+        let found = registrar.lookup_contact(&Uri::parse(uri).unwrap(), START);
+        found.first().map(|it| it.flow.id)
+    };
+    for known in [
+        "sip:x@one.invalid",
+        "sip:x@one.invalid;ob",
+        "sip:alice@edge.example;gr=urn:uuid:1",
+        "sip:tgruu.1@edge.example;gr",
+    ] {
+        assert_eq!(flow_of(known), Some(FlowId(1)), "{known}");
+    }
+    for other in [
+        "sip:x@two.invalid",
+        "sip:alice@edge.example;gr=urn:uuid:2",
+        "sip:bob@edge.example;gr=urn:uuid:1",
+        "sip:tgruu.2@edge.example;gr",
+    ] {
+        assert_eq!(flow_of(other), None, "{other}");
+    }
+    registrar.flow_gone(FlowId(1));
+    assert_eq!(flow_of("sip:x@one.invalid"), None);
+}
+
+#[test]
 fn a_client_that_comes_back_takes_the_place_of_its_old_flow() {
     let registrar = Registrar::default();
     bind(&registrar, 1, ("a", 1), vec![of_instance("sip:x@one.invalid", "<urn:uuid:1>")]).unwrap();
