@@ -107,7 +107,7 @@ export class Whip {
       srtp: transport.srtpCipher,
       role: transport.dtlsRole,
       protocol: one("remote-candidate", (it) => it.id === pair.remoteCandidateId).protocol,
-      codec: one("codec", (it) => it.id === inbound.codecId).mimeType,
+      codec: one("codec", (it) => it.id === inbound.codecId).mimeType ?? null,
       received: inbound.packetsReceived ?? 0,
       lost: inbound.packetsLost ?? 0,
       sent: one("outbound-rtp").packetsSent ?? 0,

@@ -65,10 +65,11 @@ def whip_talks_to_the_agent(box):
     """A browser posts an offer, hears the agent and is heard; a key ends the talk."""
     edge, browser, page = open_page(box)
     box.secret("opening hours")
-    figures = whip(edge, page, edge.token(edge.key()))
+    whip(edge, page, edge.token(edge.key()))
+    page.until("the greeting", "return call.ear && call.ear.firstSound !== null", 5)
+    figures = page.run("return call.figures()")
     check(figures["dtls"] == "connected" and figures["srtp"], f"{figures}")
     check(figures["codec"] == "audio/opus", f"{figures}")
-    page.until("the greeting", "return call.ear && call.ear.firstSound !== null", 5)
     # The greeting, the question, the answer, and whether there is anything else.
     time.sleep(14)
     wait_for_quiet(page, 1.5, 40)

@@ -66,8 +66,9 @@ class Phone:
         self.dumps = folder / "dumps"
         self.sip = free_ports(4, address)
         self.console_port = free_ports(1)
-        first = 41_000 + (self.sip % 500) * 32
-        self.rtp_ports = range(first, first + 31)
+        # Phones of other cases have other SIP ports, at least four away, and so other media ports.
+        first = 41_000 + (self.sip - 2_000) // 4 * 8
+        self.rtp_ports = range(first, first + 8)
         microphone = folder / "quiet.wav"
         if tone_at:
             microphone = tone.microphone(box, tone_at, self.rate, self.channels)
@@ -76,7 +77,7 @@ class Phone:
         trust = f"sip_cafile {authority}\n" if authority else ""
         trust += f"sip_certificate {certificate}\n" if certificate else ""
         text = CONFIGURATION.format(
-            address=address, sip=self.sip, rtp=first, rtp_last=first + 30,
+            address=address, sip=self.sip, rtp=first, rtp_last=first + 7,
             microphone=microphone, rate=self.rate, channels=self.channels, dumps=self.dumps,
             trust=trust, console=self.console_port, modules=MODULES, codec_module=module,
         )
