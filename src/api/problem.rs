@@ -9,7 +9,7 @@ use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, StatusCode};
 use serde_json::{Value, json};
 
-/// Why a request was not served. As a response it has a body only once [`finish`] gave it the
+/// Why a request was not served. As a response it has a body only once `finish` gave it the
 /// request's id, which the server does with every response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
