@@ -121,7 +121,9 @@ impl Description {
         let line =
             |(tag, suite): (u32, &Suite)| CryptoLine::generate(tag, *suite, random).to_attribute();
         self.local.offer_crypto = (1..).zip(&self.suites).map(line).collect();
-        let offer = sdp::offer(&self.local);
+        let mut offer = sdp::offer(&self.local);
+        // The edge is lite; a browser searches, so that it is found (RFC 8445 section 6.1.1).
+        offer.attributes.retain(|attribute| attribute.name != "ice-lite");
         self.sent = Some(offer.clone());
         offer
     }
