@@ -65,7 +65,7 @@ def shown(port):
 
 @case(timeout=90)
 def by_acme(box):
-    """The first certificate is a development one; the authority's takes its place under a call."""
+    """The first certificate is a development one; the authority's takes its place while it serves."""
     other = Edge(box, name="other")
     check(other.command("certs").returncode == 0, "certificates for the authority's own port")
     folder = other.root / "certs"
