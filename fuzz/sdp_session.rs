@@ -109,5 +109,6 @@ fn local(plaintext: bool) -> Local {
         offer_protocol: Protocol::RtpSavp,
         offer_crypto: vec![ours.to_attribute()],
         offer_dtls: vec![Attribute::new("setup", "actpass")],
+        ice_lite: true,
     }
 }

@@ -94,7 +94,7 @@ impl Origins {
     /// Where its page may not talk to us: 403.
     pub(crate) fn of(&self, headers: &HeaderMap) -> Result<Option<Origin>, Problem> {
         let foreign = || {
-            let detail = "pages of this origin may not use this edge; see [https] origins";
+            let detail = "pages of this origin may not use this edge; see [browsers] origins";
             Problem::new(StatusCode::FORBIDDEN, "api.foreign_origin", detail)
         };
         let mut named = headers.get_all(ORIGIN).iter();

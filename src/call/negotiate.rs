@@ -590,6 +590,7 @@ impl LegMedia {
             offer_protocol: Protocol::RtpSavp,
             offer_crypto: Vec::new(),
             offer_dtls: Vec::new(),
+            ice_lite: true,
         }
     }
 

@@ -5,6 +5,7 @@
 mod registrations;
 mod scenario;
 
+use std::fmt::Display;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -19,6 +20,7 @@ use loadgen::{
     Authorities, Config, Identity, Load, OfferMode, Protection, Script, Step, Target, Tls,
 };
 use rtp::sdes::Suite;
+use serde::Serialize;
 
 use crate::speak;
 
@@ -199,7 +201,14 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
         let _ = drawing.await;
         anyhow::Ok(report?)
     })?;
-    let document = serde_json::to_string_pretty(&report)?;
+    tell(options, &report)?;
+    let all_well = report.failed == 0 && report.answered == report.placed;
+    Ok(if all_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Writes the report to its file, and prints it.
+fn tell(options: &Options, report: &(impl Serialize + Display)) -> anyhow::Result<()> {
+    let document = serde_json::to_string_pretty(report)?;
     if let Some(path) = &options.report {
         std::fs::write(path, &document)
             .with_context(|| format!("cannot write {}", path.display()))?;
@@ -209,8 +218,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
     } else {
         println!("{report}");
     }
-    let all_well = report.failed == 0 && report.answered == report.placed;
-    Ok(if all_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(())
 }
 
 fn configured(options: &Options) -> anyhow::Result<Config> {

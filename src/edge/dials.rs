@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use base::{Clock, Event, Instant, LegId, Reason, limit};
-use call::{Peer, Unserved};
+use call::Unserved;
 use policy::Transport;
 use sip::Uri;
 use telemetry::Telemetry;
@@ -17,7 +17,7 @@ use transport::{Dial, DialError, Dialling, Failure, Reached, TransportHandle};
 
 use crate::browsers::{Accounts, Way};
 use crate::clock::OsClock;
-use crate::front::word;
+use crate::front::peer_of;
 use crate::shard::{Input, Wish};
 
 /// The dials of one shard.
@@ -150,17 +150,6 @@ fn input_of(leg: LegId, answer: Result<Reached, DialError>) -> call::Input {
         }
         Err(error) => call::Input::Unreachable { leg, reason: error.reason() },
     }
-}
-
-fn peer_of(flow: &transport::Flow) -> Arc<Peer> {
-    Arc::new(Peer {
-        flow: flow.id,
-        transport: word(flow.transport),
-        source: flow.source,
-        local: flow.local,
-        certificates: Arc::clone(&flow.certificates),
-        alias: flow.reusable,
-    })
 }
 
 fn tell(shard: &mpsc::Sender<Input>, telemetry: &Telemetry, input: call::Input) {

@@ -303,14 +303,7 @@ impl Door {
         };
         let message = parsed.map_err(|failure| self.misread(at, flow, &failure, &trunk, room))?;
         let shard = shard_of(&message, self.shards);
-        let peer = Arc::new(Peer {
-            flow: flow.id,
-            transport: word(flow.transport),
-            source: flow.source,
-            local: flow.local,
-            certificates: Arc::clone(&flow.certificates),
-            alias: flow.reusable,
-        });
+        let peer = peer_of(flow);
         let alias = alias_of(&message);
         let message = Box::new(message);
         let input = call::Input::Message { peer, trunk: trunk.clone(), message };
@@ -428,6 +421,18 @@ fn alias_of(message: &Message) -> Option<u16> {
     let Message::Request(Request { headers, .. }) = message else { return None };
     let via = headers.top_via().ok().filter(|via| via.params.has("alias"))?;
     Some(via.port.unwrap_or(5061))
+}
+
+/// Who is at the other end of a flow, as calls know it.
+pub(crate) fn peer_of(flow: &Flow) -> Arc<Peer> {
+    Arc::new(Peer {
+        flow: flow.id,
+        transport: word(flow.transport),
+        source: flow.source,
+        local: flow.local,
+        certificates: Arc::clone(&flow.certificates),
+        alias: flow.reusable,
+    })
 }
 
 /// The transport in policy's words.

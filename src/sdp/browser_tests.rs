@@ -35,6 +35,7 @@ fn want() -> Local {
         offer_protocol: Protocol::UdpTlsRtpSavpf,
         offer_crypto: Vec::new(),
         offer_dtls: ours("actpass"),
+        ice_lite: true,
     }
 }
 

@@ -57,6 +57,8 @@ pub struct Local {
     pub offer_crypto: Vec<Secret<String>>,
     /// For [`offer`] of a DTLS-SRTP line: its `fingerprint`, `setup` and ICE attributes.
     pub offer_dtls: Vec<Attribute>,
+    /// Whether we are a lite ICE agent, which every description with a DTLS-SRTP line then says.
+    pub ice_lite: bool,
 }
 
 /// How media of the negotiated line is protected.
@@ -380,7 +382,7 @@ fn answer_session(
     {
         session.attributes.push(Attribute::new("group", format!("BUNDLE {mid}")));
     }
-    if negotiated.keying == Keying::Dtls {
+    if negotiated.keying == Keying::Dtls && want.ice_lite {
         session.attributes.push(Attribute::flag(ICE_LITE));
     }
     session
@@ -393,13 +395,12 @@ fn offer_session(want: &Local, media: Vec<Media>) -> Session {
         let open = session.media.iter().find(|media| media.is_open_audio());
         let group = open.and_then(Media::mid).map(|mid| format!("BUNDLE {mid}"));
         session.attributes.extend(group.map(|group| Attribute::new("group", group)));
-        session.attributes.push(Attribute::flag(ICE_LITE));
+        session.attributes.extend(want.ice_lite.then(|| Attribute::flag(ICE_LITE)));
     }
     session
 }
 
-/// What every description of ours with a DTLS-SRTP line says: we are found, and search for nobody
-/// (RFC 8839 section 5.3).
+/// Said by who is found and searches for nobody (RFC 8839 section 5.3).
 const ICE_LITE: &str = "ice-lite";
 
 fn new_session(want: &Local, media: Vec<Media>) -> Session {

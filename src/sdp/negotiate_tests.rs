@@ -115,6 +115,7 @@ fn want() -> Local {
         offer_protocol: Protocol::RtpSavp,
         offer_crypto: vec![Secret::new(CRYPTO_1.into())],
         offer_dtls: Vec::new(),
+        ice_lite: true,
     }
 }
 

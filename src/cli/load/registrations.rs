@@ -31,16 +31,7 @@ pub(super) fn run(options: &Options) -> anyhow::Result<ExitCode> {
         let _ = drawing.await;
         anyhow::Ok(report?)
     })?;
-    let document = serde_json::to_string_pretty(&report)?;
-    if let Some(path) = &options.report {
-        std::fs::write(path, &document)
-            .with_context(|| format!("cannot write {}", path.display()))?;
-    }
-    if options.json {
-        println!("{document}");
-    } else {
-        println!("{report}");
-    }
+    super::tell(options, &report)?;
     let all_well = report.kept == report.planned;
     Ok(if all_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

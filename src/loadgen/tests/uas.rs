@@ -358,6 +358,7 @@ fn describe(invite: &Request, port: u16) -> (Session, Option<Negotiated>) {
         offer_protocol: sdp::Protocol::RtpSavp,
         offer_crypto: Vec::new(),
         offer_dtls: Vec::new(),
+        ice_lite: true,
     };
     let key = |tag, suite| CryptoLine::generate(tag, suite, &mut OsRandom).to_attribute();
     if invite.body.is_empty() {

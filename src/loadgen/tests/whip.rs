@@ -145,6 +145,7 @@ async fn describe(shared: &Arc<Shared>, offer: &[u8]) -> String {
         offer_protocol: Protocol::UdpTlsRtpSavpf,
         offer_crypto: Vec::new(),
         offer_dtls: Vec::new(),
+        ice_lite: true,
     };
     let answer = sdp::answer(&offer, &local).unwrap();
     if shared.fault != Fault::Deaf {

@@ -86,6 +86,7 @@ impl Description {
                 offer_protocol,
                 offer_crypto: Vec::new(),
                 offer_dtls: Vec::new(),
+                ice_lite: false,
             },
             suites: if has_lines { suites.to_vec() } else { Vec::new() },
             sent: None,
@@ -121,9 +122,7 @@ impl Description {
         let line =
             |(tag, suite): (u32, &Suite)| CryptoLine::generate(tag, *suite, random).to_attribute();
         self.local.offer_crypto = (1..).zip(&self.suites).map(line).collect();
-        let mut offer = sdp::offer(&self.local);
-        // The edge is lite; a browser searches, so that it is found (RFC 8445 section 6.1.1).
-        offer.attributes.retain(|attribute| attribute.name != "ice-lite");
+        let offer = sdp::offer(&self.local);
         self.sent = Some(offer.clone());
         offer
     }

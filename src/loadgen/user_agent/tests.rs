@@ -65,6 +65,7 @@ impl World {
             offer_protocol: sdp::Protocol::RtpSavp,
             offer_crypto: Vec::new(),
             offer_dtls: Vec::new(),
+            ice_lite: false,
         };
         let ua = UserAgent::new(parties, description(30_000), Box::new(SeededRandom::new(1)));
         let mut world = Self {

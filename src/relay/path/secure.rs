@@ -50,6 +50,8 @@ pub(super) struct Secure {
     look: Option<Instant>,
     is_lost: bool,
     is_ringing: bool,
+    /// ICE selected a route before, though it may be gone.
+    was_selected: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,6 +82,7 @@ impl Secure {
             look: None,
             is_lost: false,
             is_ringing: false,
+            was_selected: false,
         };
         secure.want(now);
         secure
@@ -211,7 +214,6 @@ impl Secure {
         driver: &mut dyn Driver,
     ) -> Result<Option<Route>, DropReason> {
         let mut answer = [0; rtp::ice::stun::ANSWER_BYTES];
-        let before = self.ice.selected();
         let taken = self.ice.handle(now, route(port, source), datagram, &mut answer);
         let taken = taken.map_err(|refused| match refused {
             Refused::Malformed | Refused::NotRequest => DropReason::NotCheck,
@@ -233,11 +235,12 @@ impl Secure {
             // What is repeated of the handshake goes where the peer is now.
             self.heard = None;
         }
-        self.tell_selected(route, before.is_some(), driver);
+        self.tell_selected(route, driver);
         Ok(Some(route))
     }
 
-    fn tell_selected(&self, route: Route, moved: bool, driver: &mut dyn Driver) {
+    fn tell_selected(&mut self, route: Route, driver: &mut dyn Driver) {
+        let moved = std::mem::replace(&mut self.was_selected, true);
         if route.socket == 0 {
             driver.connect(route.remote);
         }
@@ -416,7 +419,7 @@ impl Session {
             return;
         }
         if let Some(route) = selected {
-            secure.tell_selected(route, true, driver);
+            secure.tell_selected(route, driver);
         }
         if let (Some(flow), Some(_)) = (&mut self.flow, &secure.keys) {
             flow.pin(selected);

@@ -600,6 +600,20 @@ fn a_plan_without_a_handshake_ends_it_and_learns_the_source_again() {
 }
 
 #[test]
+fn a_browser_whose_only_connection_broke_has_moved_when_it_comes_back() {
+    let mut rig = Rig::new();
+    rig.apply();
+    let check = rig.browser.check(true);
+    let mut datagram = check.clone();
+    let port = Port::Stream(3);
+    rig.session.on_datagram(rig.now, port, address(9), &mut datagram, &mut rig.world);
+    assert_eq!(rig.count(&MediaEvent::Latched { source: address(9), moved: false }), 1);
+    rig.session.close_stream(3, &mut rig.world);
+    rig.deliver_from(address(2), &check);
+    assert_eq!(rig.count(&MediaEvent::Latched { source: address(2), moved: true }), 1);
+}
+
+#[test]
 fn a_connection_that_closes_leaves_media_on_the_best_way_that_is_left() {
     let mut rig = Rig::secured();
     let check = rig.browser.check(true);

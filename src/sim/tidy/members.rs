@@ -143,7 +143,7 @@ const OUTSIDE: &[(&str, &[&str], &str)] = &[
     ("zeroize", &["base", "relay", "vault"], "keys that are wiped"),
     ("base64", &["rtp", "vault", "loadgen"], "SDES keys; signed heads as text; WebSocket keys"),
     ("hex", &["sip", "vault"], "hashes as text"),
-    ("md-5", &["sip", "vault"], "digest credentials; many trunks know nothing else (RFC 8760)"),
+    ("md-5", &["sip"], "digest credentials; many trunks know nothing else (RFC 8760)"),
     ("sha2", &["sip"], "digest credentials"),
     // audio
     ("opus", &["audio", "vault"], "the codec; recordings"),

@@ -188,9 +188,9 @@ impl Hashes {
     pub fn of(user: &str, realm: &str, password: &str) -> Self {
         let text = zeroize::Zeroizing::new(format!("{user}:{realm}:{password}"));
         let sha256 = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes());
-        let md5 = <md5::Md5 as md5::Digest>::digest(text.as_bytes());
+        let password = Secret::new(password.to_owned());
         Self {
-            md5: Secret::new(hex::encode(md5)),
+            md5: sip::digest::server::md5_key(user, realm, &password),
             sha256: Secret::new(hex::encode(sha256.as_ref())),
         }
     }
