@@ -16,7 +16,7 @@ fi
 
 build=(gcc g++ make cmake pkg-config libpocketsphinx-dev libsphinxbase-dev flite1-dev)
 run=(pocketsphinx-en-us)
-test=(python3 python3-venv sip-tester baresip-core stunnel4 openssl tshark sqlite3 jq flite pocketsphinx asterisk-core-sounds-en-wav asterisk-core-sounds-en-g722 chromium pebble)
+test=(python3 python3-venv sip-tester baresip-core stunnel4 openssl tshark sqlite3 jq flite pocketsphinx asterisk-core-sounds-en-wav asterisk-core-sounds-en-g722 chromium firefox-esr pebble coturn)
 
 packages=("${build[@]}" "${run[@]}")
 [ "${1:-run}" = test ] && packages+=("${test[@]}")
@@ -46,7 +46,7 @@ if [ "${1:-run}" = test ] && ! "$openssl/bin/python" -c 'import OpenSSL' 2>/dev/
   "$openssl/bin/pip" install --quiet --disable-pip-version-check pyOpenSSL==26.4.0 cryptography==50.0.2
 fi
 
-# SIP.js, JsSIP and what drives Chromium; nothing of them is run at installation.
+# SIP.js, JsSIP and what drives Chromium (Firefox needs nothing more); nothing of them is run at installation.
 browser=tests/browser
 if [ "${1:-run}" = test ] && ! cmp -s "$browser/package-lock.json" "$browser/node_modules/.lock"; then
   echo "Installing: the packages of $browser"

@@ -24,7 +24,7 @@ pub fn dtls_guard(data: &[u8]) {
             4 => world.guard.sent(world.now, bytes),
             5 => world.repeat(),
             6 => world.now += Duration::from_millis(length as u64),
-            _ => world.guard.complete(),
+            _ => world.complete(length & 1 == 1),
         }
     }
 }
@@ -113,7 +113,7 @@ impl World {
         sequence[2..].copy_from_slice(&record[5..11]);
         assert_eq!(u64::from_be_bytes(sequence), self.sequence);
         self.sequence += 1;
-        assert!(record[0] == 20 || record[0] == HANDSHAKE || (record[0] == 26 && self.form.has_13));
+        assert!(record[0] == 20 || record[0] == HANDSHAKE);
         if record[0] == HANDSHAKE {
             let header = &record[HEADER..][..12];
             assert_eq!(u16::from_be_bytes([header[4], header[5]]), self.message);
@@ -123,6 +123,11 @@ impl World {
             let length = u32::from_be_bytes([0, header[1], header[2], header[3]]);
             assert_eq!(record.len(), HEADER + 12 + length as usize);
         }
+    }
+
+    fn complete(&mut self, is_13: bool) {
+        self.form.has_13 &= is_13;
+        self.guard.complete(self.form.has_13);
     }
 
     fn repeat(&mut self) {

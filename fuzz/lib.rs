@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod dtls_guard;
+mod ice_agent;
 mod policy_file;
 mod rtp_packets;
 mod sdp_session;
@@ -16,6 +17,7 @@ mod srtp_differential;
 mod websocket_sip;
 
 pub use dtls_guard::dtls_guard;
+pub use ice_agent::stun;
 pub use policy_file::policy_file;
 pub use rtp_packets::rtp;
 pub use sdp_session::sdp;

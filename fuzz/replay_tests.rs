@@ -58,3 +58,8 @@ fn policy_files() {
 fn frames_of_websockets() {
     replay("websocket_sip", crate::websocket_sip);
 }
+
+#[test]
+fn checks_of_ice() {
+    replay("stun", crate::stun);
+}

@@ -12,7 +12,7 @@ cd "$(dirname "$0")"
 seconds=${1:-10}
 shift || true
 targets=("$@")
-[ ${#targets[@]} -gt 0 ] || targets=(sip_message sip_framing sdp rtp srtp_differential dtls_guard policy_file websocket_sip)
+[ ${#targets[@]} -gt 0 ] || targets=(sip_message sip_framing sdp rtp srtp_differential dtls_guard policy_file websocket_sip stun)
 
 triple=$(rustc -vV | sed -n 's/^host: //p')
 export CARGO_TARGET_DIR=$PWD/target CARGO_TERM_COLOR=never CARGO_INCREMENTAL=0

@@ -140,7 +140,8 @@ impl Credentials for Known {
         static KEY: OnceLock<Secret<String>> = OnceLock::new();
         let password = Secret::new(PASSWORD.to_owned());
         let key = KEY.get_or_init(|| server::md5_key("alice", realm, &password));
-        let who = Who::Account { name: Personal::new("alice".to_owned()) };
+        let name = Personal::new("alice".to_owned());
+        let who = Who::Account { name, display: None, caller: None };
         (user == "alice").then(|| (who, Ha1(key.clone())))
     }
 }

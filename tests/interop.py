@@ -26,8 +26,9 @@ from harness.edge import BINARY
 OUT = Path(os.environ.get("CALLGATE_TESTS_OUT", REPOSITORY / "tests/out")).absolute()
 AREAS = [
     "signalling", "plaintext", "conversation", "bridging", "survival", "keeping", "commands",
-    "watch", "load", "hostile", "network", "transferring", "tones",
-    "recorded", "compared", "wired", "refusing", "keys", "browser", "console", "certificates",
+    "watch", "load", "hostile", "network", "nat", "transferring", "tones",
+    "recorded", "compared", "wired", "refusing", "keys", "browser", "carried", "firefox",
+    "handshakes", "console", "certificates", "shared_port",
 ]  # fmt: skip
 PASSED, FAILED, SKIPPED = 0, 1, 77
 LOGS, FAULTS = "logs.hold_nothing_personal", "logs.hold_no_faults"
@@ -218,7 +219,11 @@ def main():
         run.tell(LOGS, FAILED if found else PASSED, 0, "\n".join(found), notes)
         faults = logs_hold_no_faults(folders)
         run.tell(FAULTS, FAILED if faults else PASSED, 0, "\n".join(faults))
+    # What pages looked like stays: a person is to look at them.
+    (OUT / "screenshots").mkdir(exist_ok=True)
     for folder in folders:
+        for picture in folder.glob("*.png"):
+            shutil.copy(picture, OUT / "screenshots")
         if (folder / "passed").exists() and not options.keep and not found + faults:
             shutil.rmtree(folder)
     passed, failed, skipped = (run.counts[it] for it in (PASSED, FAILED, SKIPPED))

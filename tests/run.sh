@@ -5,7 +5,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-if [ -z "${CALLGATE_BIN:-}" ] && [[ " $* " != *" --list "* ]]; then
+if [ -z "${CALLGATE_BIN:-}" ] && [[ ! " $* " =~ \ (--list|--help|-h)\  ]]; then
   cargo build --locked --quiet -p callgate -p callgate-speech
   export CALLGATE_BIN=${CARGO_TARGET_DIR:-target}/debug/callgate
 fi

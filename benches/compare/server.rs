@@ -100,7 +100,8 @@ impl EventSink for Sink {
 pub(crate) fn serve(workers: usize) -> anyhow::Result<()> {
     let (sender, events) = sync_channel(EVENTS);
     let driver = DriverChoice::Auto;
-    let config = RelayConfig { workers, ports: PORTS, seed: 1, driver, ice_tcp: None };
+    let config =
+        RelayConfig { workers, ports: PORTS, seed: 1, driver, ice_tcp: None, browser_port: None };
     let relay = Relay::start(&config, |_| Box::new(Sink(sender.clone())))?;
     let mut desk = Desk {
         relay: relay.handle(),

@@ -18,7 +18,6 @@ use crate::provider::{Grammar, Phrase};
 #[serde(deny_unknown_fields)]
 struct AgentFile {
     #[serde(default)]
-    #[expect(dead_code, reason = "for the reader of the file")]
     description: String,
     #[serde(default)]
     voice: String,
@@ -156,6 +155,7 @@ impl Compiler<'_> {
         }
         let steps = file.step.iter().map(|(name, step)| self.step(name, step)).collect();
         let flow = Flow {
+            description: file.description.trim().to_owned(),
             voice: file.voice.clone(),
             recording: file.recording,
             transcript: file.transcript,

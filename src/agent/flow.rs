@@ -14,6 +14,8 @@ pub struct StepId(pub u16);
 /// A voice agent's behaviour.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Flow {
+    /// What its author says of it, for who chooses an agent.
+    pub description: String,
     /// The speaker's voice; empty for its default.
     pub voice: String,
     /// Whether calls may be recorded, as far as the agent is concerned.

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use base::{Personal, Secret, WallTime};
+use sip::{Host, NameAddr, Uri};
 
+pub use vault::TokenUse;
 /// The realm of every challenge, which the passwords of accounts are hashed with.
 pub use vault::access::REALM;
 
@@ -23,7 +25,33 @@ pub enum Who {
     Account {
         /// The name, which is also the user of its SIP address.
         name: Personal<String>,
+        /// What the person is called.
+        display: Option<Personal<String>>,
+        /// The number or user that others than browsers see.
+        caller: Option<Personal<String>>,
     },
+}
+
+impl Who {
+    /// The caller as an operator has said that others see it (RFC 3325): name and number, or where
+    /// there is none the user of its address, which the calls take for none. Nothing of it is the
+    /// caller's own word.
+    pub(crate) fn asserted(&self, host: &Host) -> NameAddr {
+        let text = |text: &Option<Personal<String>>| text.as_ref().map(|it| it.expose().clone());
+        let (user, display, caller) = match self {
+            Self::Key { id, .. } => (id.clone(), None, None),
+            Self::Token(token) => (token.id.clone(), text(&token.name), text(&token.caller)),
+            Self::Account { name, display, caller } => {
+                (name.expose().clone(), text(display), text(caller))
+            }
+        };
+        let user = caller.as_deref().unwrap_or(&user);
+        let asserted = NameAddr::new(Uri::sip(Some(user), host, None));
+        match &display {
+            Some(display) => asserted.with_display(display),
+            None => asserted,
+        }
+    }
 }
 
 /// What a browser token allows. The token itself is not kept: it is made of the id under a key of
@@ -39,8 +67,12 @@ pub struct BrowserToken {
     pub origin: Option<String>,
     /// What the caller is called.
     pub name: Option<Personal<String>>,
+    /// The number or user that others see of the caller.
+    pub caller: Option<Personal<String>>,
     /// When it ends.
     pub expires: WallTime,
+    /// What it has opened, as far as the vault knows.
+    pub used: Option<TokenUse>,
 }
 
 /// MD5 or SHA-256 of `user:realm:password` in lower-case hexadecimal (RFC 8760 section 2.6).
@@ -58,6 +90,12 @@ pub trait Credentials: Send + Sync + 'static {
 
     /// Notes that the answer to a digest challenge was right; a bearer is noted with its check.
     fn came_in(&self, _who: &Who, _now: WallTime) {}
+
+    /// Keeps beyond a restart what a token has opened, by the token's id; `false` where that
+    /// cannot be.
+    fn opened(&self, _token: &str, _used: TokenUse, _now: WallTime) -> bool {
+        true
+    }
 }
 
 /// The vault's keys, tokens and accounts.
@@ -87,12 +125,13 @@ impl Credentials for VaultCredentials {
             return Some((Who::Token(Arc::new(token.into())), Ha1(hashes.md5)));
         }
         let (account, hashes) = self.0.account(user, realm)?;
-        Some((Who::Account { name: account.name }, Ha1(hashes.md5)))
+        let vault::Account { name, display, caller, .. } = account;
+        Some((Who::Account { name, display, caller }, Ha1(hashes.md5)))
     }
 
     fn came_in(&self, who: &Who, now: WallTime) {
         match who {
-            Who::Account { name } => self.0.account_used(name.expose(), now),
+            Who::Account { name, .. } => self.0.account_used(name.expose(), now),
             Who::Token(token) => {
                 if let Ok(id) = token.id.parse() {
                     self.0.token_used(id, now);
@@ -102,12 +141,17 @@ impl Credentials for VaultCredentials {
             Who::Key { .. } => {}
         }
     }
+
+    fn opened(&self, token: &str, used: TokenUse, now: WallTime) -> bool {
+        // An id that is none has opened nothing either.
+        token.parse().is_ok_and(|id| self.0.token_opened(id, used, now))
+    }
 }
 
 impl From<vault::Token> for BrowserToken {
     fn from(token: vault::Token) -> Self {
-        let vault::Token { id, called, origin, name, created: _, expires } = token;
-        Self { id: id.to_string(), called, origin, name, expires }
+        let vault::Token { id, called, origin, name, caller, created: _, expires, used } = token;
+        Self { id: id.to_string(), called, origin, name, caller, expires, used }
     }
 }
 
@@ -182,7 +226,7 @@ pub(crate) mod tests {
 
         let password = keys.set_account("alice", "callgate", None, who()).await.unwrap();
         let (found, ha1) = credentials.digest("alice", "callgate", NOW).unwrap();
-        assert!(matches!(&found, Who::Account { name } if name.expose() == "alice"));
+        assert!(matches!(&found, Who::Account { name, .. } if name.expose() == "alice"));
         assert_eq!(ha1.0, vault::Hashes::of("alice", "callgate", password.expose()).md5);
         assert!(credentials.digest("alice", "other", NOW).is_none());
         assert!(credentials.bearer(password.expose(), NOW).is_none());

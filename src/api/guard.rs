@@ -10,7 +10,7 @@ use base::{Clock, Event, Instant, WallTime, limit};
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, StatusCode};
 
-use crate::auth::{Credentials, Ha1, Who};
+use crate::auth::{BrowserToken, Credentials, Ha1, TokenUse, Who};
 use crate::problem::Problem;
 
 /// Where a request came from; an extension of every request.
@@ -78,6 +78,13 @@ impl Guard {
     /// Notes that the answer to a digest challenge was right.
     pub(crate) fn came_in(&self, who: &Who) {
         self.credentials.came_in(who, self.wall());
+    }
+
+    /// Keeps beyond a restart what a token has opened.
+    pub(crate) fn opened(&self, token: &BrowserToken, used: TokenUse) {
+        if !self.credentials.opened(&token.id, used, self.wall()) {
+            (self.events)(Event::VaultFailed { what: "token" });
+        }
     }
 
     /// Whether credentials of this source are looked at; else the seconds until they are.

@@ -45,7 +45,10 @@ pub fn routes(guard: Arc<Guard>, keys: Keys) -> Router {
         .route("/v1/browser-tokens", get(list_tokens).post(create_token))
         .route("/v1/browser-tokens/{id}", get(show_token).delete(revoke_token))
         .route("/v1/accounts", get(list_accounts))
-        .route("/v1/accounts/{name}", get(show_account).put(set_account).delete(remove_account))
+        .route(
+            "/v1/accounts/{name}",
+            get(show_account).put(set_account).patch(present_account).delete(remove_account),
+        )
         .with_state(shared)
 }
 
@@ -242,6 +245,7 @@ fn token_json(token: &Token) -> Value {
         "called": token.called,
         "origin": token.origin,
         "name": token.name.as_ref().map(Personal::expose),
+        "caller": token.caller.as_ref().map(Personal::expose),
         "created_at": token.created.to_string(),
         "expires_at": token.expires.to_string(),
     })
@@ -270,6 +274,7 @@ async fn create_token(
         fields.wrong("agent", "value_error", "is another word for called: give one of them");
     }
     let (origin, name) = (fields.text("origin"), fields.text("name"));
+    let shown = fields.text("caller");
     let seconds = fields.number("expires_in", 1..=limit::VAULT_TOKEN_MS.value / 1_000);
     fields.finish()?;
     let seconds = seconds.unwrap_or(TOKEN_SECONDS);
@@ -277,6 +282,7 @@ async fn create_token(
         called: called.or(agent),
         origin,
         name: name.map(Personal::new),
+        caller: shown.map(Personal::new),
         lasts: Some(Duration::from_secs(seconds)),
     };
     let made = shared.keys.create_token(terms, caller.actor.clone()).await;
@@ -317,6 +323,8 @@ async fn revoke_token(
 fn account_json(account: &Account) -> Value {
     json!({
         "name": account.name.expose(),
+        "display": account.display.as_ref().map(Personal::expose),
+        "caller": account.caller.as_ref().map(Personal::expose),
         "realm": account.realm,
         "created_at": account.created.to_string(),
         "changed_at": account.changed.to_string(),
@@ -368,6 +376,24 @@ async fn set_account(
     }
     let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
     Ok(caller.answer(status, body))
+}
+
+/// How a person is shown to whom it calls; the password stays.
+async fn present_account(
+    State(shared): Asked,
+    Extension(peer): Extension<Peer>,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Answer {
+    let caller = shared.caller(&headers, peer, Does::Write)?;
+    let mut fields = Fields::read(body).await?;
+    let (display, shown) = (fields.text("display"), fields.text("caller"));
+    fields.finish()?;
+    let set = shared.keys.present_account(&name, display, shown, caller.actor.clone()).await;
+    set.map_err(|error| refused("Account", error))?;
+    let (account, _) = shared.keys.account(&name, REALM).ok_or_else(|| not_found("Account"))?;
+    Ok(caller.answer(StatusCode::OK, account_json(&account)))
 }
 
 async fn remove_account(

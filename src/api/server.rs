@@ -6,6 +6,7 @@
 //! (RFC 9112 section 11.2).
 
 use std::convert::Infallible;
+use std::fmt;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::response::IntoResponse;
 use axum::routing::get;
-use base::{Random, Secret, limit};
+use base::{Random, Secret, WallTime, limit};
 use http::header::{
     CACHE_CONTROL, CONNECTION, CONTENT_SECURITY_POLICY, HeaderName, REFERRER_POLICY,
     STRICT_TRANSPORT_SECURITY, TRANSFER_ENCODING, UPGRADE, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
@@ -26,6 +27,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use serde_json::{Value, json};
 use tokio::time::Instant;
 use tower::ServiceExt;
 use transport::{OpenError, Serving, Streams, TransportHandle, Web, WebStream};
@@ -60,8 +62,27 @@ pub struct ApiConfig {
 pub struct IceServer {
     /// `stun:`, `turn:` or `turns:` (RFC 7064, RFC 7065).
     pub url: String,
-    /// User and password, where it asks for them.
-    pub login: Option<(String, Secret<String>)>,
+    /// How browsers log in, where it asks for that.
+    pub login: Option<IceLogin>,
+}
+
+/// Makes out a browser's user and password at a TURN server, at the time that it is told of them.
+#[derive(Clone)]
+pub struct IceLogin(Arc<dyn Fn(WallTime) -> (String, Secret<String>) + Send + Sync>);
+
+impl IceLogin {
+    /// A login that is made out by `make`.
+    pub fn new(
+        make: impl Fn(WallTime) -> (String, Secret<String>) + Send + Sync + 'static,
+    ) -> Self {
+        Self(Arc::new(make))
+    }
+}
+
+impl fmt::Debug for IceLogin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("IceLogin")
+    }
 }
 
 /// What the edge lends.
@@ -134,7 +155,7 @@ impl Api {
     pub fn new(config: ApiConfig, parts: Parts) -> Result<Self, ApiError> {
         let host = sip::Host::parse(&config.host).ok_or(ApiError::Host)?;
         let Parts { transport, guard, clock, random, events, pages, challenges } = parts;
-        let tokens = Arc::<Tokens>::default();
+        let tokens = Arc::new(Tokens::new(Arc::clone(&guard)));
         let random = SharedRandom::new(random);
         let house =
             House::sharing(Arc::clone(&guard), Arc::clone(&tokens), host.clone(), random.clone());
@@ -358,17 +379,27 @@ impl Streams for Plaintext {
 }
 
 impl IceServer {
-    /// As a Link field (RFC 9725 section 4.6).
-    pub(crate) fn link(&self) -> String {
+    /// As a Link field (RFC 9725 section 4.6), with a login that is good from now on.
+    pub(crate) fn link(&self, now: WallTime) -> String {
         let mut link = format!("<{}>; rel=\"ice-server\"", self.url.replace(['<', '>'], ""));
-        if let Some((user, password)) = &self.login {
+        if let Some((user, password)) = self.login.as_ref().map(|login| (login.0)(now)) {
             let quoted = |text: &str| text.replace('\\', "\\\\").replace('"', "\\\"");
             link += &format!(
                 "; username=\"{}\"; credential=\"{}\"; credential-type=\"password\"",
-                quoted(user),
+                quoted(&user),
                 quoted(password.expose()),
             );
         }
         link
+    }
+
+    /// As an `RTCIceServer` (WebRTC section 4.2.4), with a login that is good from now on.
+    pub(crate) fn entry(&self, now: WallTime) -> Value {
+        let mut entry = json!({ "urls": self.url });
+        if let Some((user, password)) = self.login.as_ref().map(|login| (login.0)(now)) {
+            entry["username"] = user.into();
+            entry["credential"] = password.expose().as_str().into();
+        }
+        entry
     }
 }

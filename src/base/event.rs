@@ -316,7 +316,7 @@ events! {
     CertificatesRejected "transport.certificates.rejected" Error {}
     /// The store refused a write.
     VaultFailed "vault.write.failed" Error {
-        /// What was to be written: `call`, `turn`, `recording` or `audit`.
+        /// What was to be written: `call`, `turn`, `recording`, `token` or `audit`.
         what: &'static str,
     }
     /// A fault between calls; the shard goes on.

@@ -30,3 +30,16 @@ pub use random::{Random, SeededRandom};
 pub use redact::{Personal, Secret};
 pub use throttle::Throttle;
 pub use time::{Clock, Date, Instant, ManualClock, WallTime};
+
+/// Whether a text may name a caller to others: a number with a plus sign (E.164: 2 to 15 digits),
+/// or the user of a SIP address of at most 64 characters that need no escaping there.
+#[must_use]
+pub fn is_caller(text: &str) -> bool {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    match text.strip_prefix('+') {
+        Some(digits) => {
+            (2..=15).contains(&digits.len()) && digits.chars().all(|c| c.is_ascii_digit())
+        }
+        None => (1..=64).contains(&text.len()) && text.chars().all(is_plain),
+    }
+}

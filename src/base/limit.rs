@@ -80,6 +80,10 @@ limits! {
     RTP_PACKET_BYTES "rtp.packet_bytes" 1_500 "Ethernet's MTU; audio is below 400 bytes",
     /// New SSRCs accepted in one session.
     RTP_SSRCS "rtp.ssrcs" 8 "re-INVITEs and transfers behind one peer change it a few times",
+    /// Parts that a leg's media figures over time have.
+    MEDIA_CURVE_SPELLS "media.curve_spells" 120 "ten minutes in parts of five seconds, hours in coarser ones; about 5 KB",
+    /// Legs of one call whose media figures are kept over time.
+    MEDIA_CURVES "media.curves" 8 "two talk at a time, and a transfer or two changes them; stored they are below 100 KB",
     /// Most packets that a jitter buffer holds.
     RTP_JITTER_PACKETS "rtp.jitter_packets" 50 "one second at 20 ms; older audio is of no use in a conversation",
     /// Most samples of an agent's speech queued at the relay, in milliseconds.
@@ -152,6 +156,8 @@ limits! {
     TRANSPORT_CONNECTIONS_PER_SOURCE "transport.connections_per_source" 256 "a carrier's edge opens a few; a NAT full of phones some hundred",
     /// Connections of one address whose TLS handshake is not done.
     TRANSPORT_HANDSHAKES_PER_SOURCE "transport.handshakes_per_source" 32 "honest handshakes take milliseconds",
+    /// TLS handshakes that one address may begin in a second.
+    TRANSPORT_HANDSHAKES_PER_SECOND "transport.handshakes_per_second" 600 "twice what a busy carrier without connection reuse needs; a third of a core at most",
     /// Longest TLS handshake, in milliseconds.
     TRANSPORT_HANDSHAKE_MS "transport.handshake_ms" 5_000 "a slow mobile link needs about two seconds",
     /// Longest time from the first byte of a message to its last, in milliseconds.
@@ -288,6 +294,8 @@ limits! {
     API_FRAGMENT_BYTES "api.fragment_bytes" 16_384 "a hundred candidates of 120 bytes",
     /// Most lines of such a fragment.
     API_FRAGMENT_LINES "api.fragment_lines" 256 "a browser gathers some dozen candidates",
+    /// How long a login at a TURN server with a shared secret is good, in milliseconds.
+    API_ICE_LOGIN_MS "api.ice_login_ms" 43_200_000 "a TURN server asks again with each refresh: a call of twelve hours",
     /// Browser tokens whose use is remembered until they expire.
     API_TOKENS "api.tokens" 65_536 "about 10 MB; each belongs to a session that was opened",
     /// Open WebSockets of SIP.
@@ -334,6 +342,20 @@ limits! {
     ICE_TCP_QUEUE "ice.tcp_queue" 50 "a second of sound at 20 ms; older is of no use in a conversation",
     /// Datagrams read from one connection of ICE-TCP in a tenth of a second.
     ICE_TCP_DATAGRAMS "ice.tcp_datagrams" 40 "sound at 10 ms is ten, and a second that waited is worked off in two",
+    /// Datagrams read at the browsers' shared port, for each of its addresses, in 10 ms.
+    ICE_PORT_DATAGRAMS "ice.port_datagrams" 200 "checks of a thousand browsers that are all connecting; 4 % of a core for whoever floods it",
+    /// Checks taken at the browsers' shared port from one address, of IPv6 one /64, in 100 ms.
+    ICE_PORT_CHECKS_PER_SOURCE "ice.port_checks_per_source" 200 "an office behind one address: a hundred browsers that connect at one time, each with twenty a second",
+    /// Datagrams of one session that the browsers' shared port hands on in 100 ms.
+    ICE_PORT_DATAGRAMS_PER_SESSION "ice.port_datagrams_per_session" 40 "sound at 10 ms is ten, checks and a handshake come on top",
+    /// What workers may tell the thread of the browsers' shared port before it has listened.
+    ICE_PORT_NOTES "ice.port_notes" 4_096 "one for each session; what finds no room waits at its worker",
+    /// Local addresses at which the browsers' shared port is open.
+    ICE_PORT_ADDRESSES "ice.port_addresses" 64 "zones of one machine; policy names them, so that an error there is bounded",
+    /// Receive buffer of the browsers' shared port, in bytes.
+    ICE_PORT_BYTES "ice.port_bytes" 1_048_576 "a thousand checks; the system may give less",
+    /// How long a route at the browsers' shared port outlasts its latest check, in milliseconds.
+    ICE_PORT_KEPT_MS "ice.port_kept_ms" 10_000 "browsers check each route that they use every three seconds; then another call may have the address",
     /// Time for which a worse route is not taken although it is nominated, in milliseconds.
     ICE_RENOMINATION_MS "ice.renomination_ms" 1_000 "who nominates all routes repeats that within 50 ms; who has moved repeats it for the new one alone",
 
@@ -377,6 +399,9 @@ limits! {
     CALL_REFERRALS "call.referrals" 1_000 "five attended transfers begun each second, each good for three minutes",
     /// Longest wait for the other party's answer to a REFER that was passed on, in milliseconds.
     CALL_REFER_MS "call.refer_ms" 20_000 "the referrer gives its REFER up after 32 s (RFC 3261 section 17.1.2.2)",
+    /// How long an offer waits for what the other party says to what follows from it, in
+    /// milliseconds.
+    CALL_CHANGE_MS "call.change_ms" 8_000 "the other side's machine answers an offer within a round trip or two; who asked waits no longer than its own timers",
     /// How long a leg may be busy before it goes to another shard, in milliseconds.
     CALL_CROSSING_MS "call.crossing_ms" 5_000 "a hold that went ahead of the REFER is over after a round trip or two",
     /// How long a REFER that was passed on is followed, and such a name is good, in milliseconds.

@@ -212,7 +212,7 @@ outcomes! {
     /// A fault of ours; the call was ended so that others go on.
     Internal "edge.internal" 500 500 Edge "a bug in callgate; the log has the place",
     /// A source holds more connections or unfinished handshakes than its share.
-    ConnectionLimit "transport.connection_limit" 503 429 Peer "the source, or all together, reached limit transport.connections_per_source, transport.handshakes_per_source or transport.connections",
+    ConnectionLimit "transport.connection_limit" 503 429 Peer "the source, or all together, reached limit transport.connections_per_source, transport.handshakes_per_source, transport.handshakes_per_second or transport.connections",
     /// A TLS handshake failed or took too long.
     HandshakeFailed "transport.handshake_failed" 403 403 Peer "no TLS, another protocol, a half-open connection, or a certificate that [tls] client_ca does not vouch for",
     /// A source sends more than its share.

@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use base::{Instant, LegId, Reason, TrunkName, limit};
+use base::{CallId, Instant, LegId, Reason, TrunkName, VoiceAgentName, limit};
 use sip::{DialogId, Message, Method, Name, Request, ids};
 
 use crate::bridge::Call;
@@ -33,6 +33,14 @@ enum Told {
     Came { join: Join, leg: Box<Leg> },
     /// The other answer: a name by which the leg may be replaced, where it has one.
     Named { join: Join, name: Option<DialogId> },
+    /// The leg that was named talks with this voice agent, which may take the one there as well.
+    Talks { join: Join, agent: VoiceAgentName, by: u8, leg: LegId },
+    /// It has: the leg that was named is no longer needed.
+    Left { leg: LegId },
+    /// The far end of the leg that was named cannot leave its call.
+    Tied { join: Join, by: u8 },
+    /// So the leg comes that is to talk with it.
+    Brought { join: Join, leg: Box<Leg> },
     /// There is no such leg, or it may not leave its call.
     Refused { join: Join, reason: Reason },
     /// Nobody waits for the leg that came: this one is its stub.
@@ -56,6 +64,18 @@ struct Wanted {
     by: u8,
     join: Join,
     until: Instant,
+}
+
+/// What a leg that is replaced amounts to for whoever is to be joined with its far end.
+pub(crate) enum Found {
+    /// It has one, which can leave its call.
+    FarEnd,
+    /// It has one that cannot.
+    Tied,
+    /// It talks with a voice agent.
+    Agent(VoiceAgentName),
+    /// It has none, or none that may be replaced.
+    Nothing(Reason),
 }
 
 /// Shards that a message may pass: a leg that is carried over and over leaves a stub each time.
@@ -87,6 +107,15 @@ impl Calls {
             Told::Wanted { by, join, hops } => self.on_wanted(by, join, hops),
             Told::Came { join, leg } => self.on_came(&join, *leg),
             Told::Named { join, name } => self.on_named(&join, name.as_ref()),
+            Told::Talks { join, agent, by, leg } => {
+                let waits = self.call(join.leg.call).is_some_and(|it| it.awaits(join.leg.index));
+                if waits && self.enlist(join.leg.call, &agent) {
+                    self.cross(by, Told::Left { leg });
+                }
+            }
+            Told::Left { leg } => self.leave_agent(leg),
+            Told::Tied { join, by } => self.on_tied(join, by),
+            Told::Brought { join, leg } => self.on_brought(&join, *leg),
             Told::Refused { join, reason } => self.on_refused(&join, reason),
             Told::Returned { stub } => self.with_leg(stub, |call, at, desk| {
                 call.legs[at].is_back(desk);
@@ -106,7 +135,7 @@ impl Calls {
             Told::Wanted { by, join, .. } if by == self.shard => {
                 self.on_refused(&join, Reason::NoDialog);
             }
-            Told::Came { leg, .. } => {
+            Told::Came { leg, .. } | Told::Brought { leg, .. } => {
                 if let Some((_, stub)) = leg.home {
                     self.on_crossed(Crossing(Told::Returned { stub }));
                 }
@@ -122,6 +151,9 @@ impl Calls {
             // Who waits has a deadline, and a stub ends with the longest call.
             Told::Wanted { .. }
             | Told::Named { .. }
+            | Told::Talks { .. }
+            | Told::Left { .. }
+            | Told::Tied { .. }
             | Told::Refused { .. }
             | Told::Returned { .. }
             | Told::Over { .. } => {}
@@ -205,10 +237,25 @@ impl Calls {
     pub(crate) fn let_go(&mut self) {
         for wanted in std::mem::take(&mut self.away.wanted) {
             let mut lent = Err(Reason::NoDialog);
-            if let Some(leg) = self.replaced_in(&wanted.join) {
-                self.with_call(leg.call, |call, desk| lent = call.lend(desk, leg.index));
-            }
+            let replaced = self.replaced_in(&wanted.join);
+            let found = replaced.map(|leg| (leg, self.found(leg, &wanted.join)));
             let Wanted { by, join, until } = wanted;
+            match found {
+                Some((leg, Found::Agent(agent))) => {
+                    let told = Told::Talks { join, agent, by: self.shard, leg };
+                    self.cross(by, told);
+                    continue;
+                }
+                Some((_, Found::Tied)) => {
+                    self.cross(by, Told::Tied { join, by: self.shard });
+                    continue;
+                }
+                Some((leg, Found::FarEnd)) => {
+                    self.with_call(leg.call, |call, desk| lent = call.lend(desk, leg.index));
+                }
+                Some((_, Found::Nothing(reason))) => lent = Err(reason),
+                None => {}
+            }
             match lent {
                 Ok(leg) => {
                     if let (Some(dialog), Some((_, stub))) = (leg.dialog_id(), leg.home) {
@@ -233,6 +280,89 @@ impl Calls {
                 call.adopt(desk, leg, join.leg.index);
             }
         });
+        if let Some((home, stub)) = left.and_then(|leg| leg.home) {
+            self.cross(home, Told::Returned { stub });
+        }
+    }
+
+    /// What the leg that a join names amounts to.
+    pub(crate) fn found(&self, leg: LegId, join: &Join) -> Found {
+        let (Some(call), Some(replaced)) = (self.call(leg.call), self.leg(leg)) else {
+            return Found::Nothing(Reason::NoDialog);
+        };
+        let is_up = matches!(replaced.stage, Stage::Answered | Stage::Talking);
+        if is_up && join.early_only {
+            return Found::Nothing(Reason::Busy); // RFC 3891 section 3
+        }
+        match call.agent_of(leg.index) {
+            Some(agent) => Found::Agent(agent.clone()),
+            None if call.is_far_end_tied(leg.index) => Found::Tied,
+            None => Found::FarEnd,
+        }
+    }
+
+    /// Lets a voice agent take the place of the referrer in a call; `false` where it cannot.
+    pub(crate) fn enlist(&mut self, call: CallId, agent: &VoiceAgentName) -> bool {
+        let mut is_there = false;
+        self.with_call(call, |call, desk| is_there = call.enlist(desk, agent));
+        is_there
+    }
+
+    /// The talk of a referrer with a voice agent is over: another one has begun elsewhere.
+    pub(crate) fn leave_agent(&mut self, leg: LegId) {
+        self.with_call(leg.call, |call, desk| {
+            if call.agent_of(leg.index).is_some() {
+                call.hang_up(desk, Reason::Transferred);
+            }
+        });
+    }
+
+    /// Brings the leg of a join to the call of the leg that is replaced, whose far end is tied.
+    pub(crate) fn bring(&mut self, join: &Join, replaced: LegId) {
+        let mut sent = None;
+        self.with_call(join.leg.call, |call, desk| {
+            sent = call.send_off(desk);
+            if sent.is_none() {
+                call.transfer_failed(desk, Failure::of(Reason::TransferRefused));
+            }
+        });
+        let Some(leg) = sent else { return };
+        let mut left = None;
+        self.with_call(replaced.call, |call, desk| {
+            left = call.take_in(desk, leg, replaced.index);
+        });
+        if let Some(mut leg) = left.take() {
+            leg.hang_up(&mut self.desk(), Reason::TransferRefused);
+        }
+    }
+
+    /// The far end of another shard's call cannot leave it: the leg here goes there.
+    fn on_tied(&mut self, join: Join, by: u8) {
+        let mut sent = Err(Reason::NoDialog);
+        self.with_call(join.leg.call, |call, desk| {
+            if !call.awaits(join.leg.index) {
+                return;
+            }
+            sent = call.send_across(desk, join.leg.index);
+            if let Err(reason) = sent {
+                call.transfer_failed(desk, Failure::of(reason));
+            }
+        });
+        let Ok(leg) = sent else { return };
+        if let (Some(dialog), Some((_, stub))) = (leg.dialog_id(), leg.home) {
+            self.away.moved.insert(dialog.clone(), (by, stub));
+        }
+        self.cross(by, Told::Brought { join, leg });
+    }
+
+    /// A leg of another shard is to talk with the far end of one here.
+    fn on_brought(&mut self, join: &Join, leg: Leg) {
+        let mut left = Some(leg);
+        if let Some(replaced) = self.replaced_in(join) {
+            self.with_call(replaced.call, |call, desk| {
+                left = left.take().and_then(|leg| call.take_in(desk, leg, replaced.index));
+            });
+        }
         if let Some((home, stub)) = left.and_then(|leg| leg.home) {
             self.cross(home, Told::Returned { stub });
         }
@@ -285,13 +415,29 @@ impl Call {
         self.hang_up(desk, Reason::Transferred);
         Ok(Box::new(moved))
     }
+
+    /// The leg that stays of a transfer goes to another shard, where the new party cannot leave
+    /// its call; here its stub stays, and the call ends.
+    ///
+    /// # Errors
+    /// It may not leave its call.
+    fn send_across(&mut self, desk: &mut Desk<'_>, stays: u8) -> Result<Box<Leg>, Reason> {
+        let at = self.place(stays).ok_or(Reason::PeerGone)?;
+        if self.legs[at].is_tied() || !self.legs[at].is_idle() {
+            return Err(Reason::TransferRefused);
+        }
+        let moved = self.legs[at].depart(desk);
+        self.over_there(desk);
+        self.hang_up(desk, Reason::Transferred);
+        Ok(Box::new(moved))
+    }
 }
 
 impl Leg {
     /// Whether nothing is under way whose answer would come to this shard.
     fn is_idle(&self) -> bool {
         let is_asking = self.pending.is_some() || self.to_tell.is_some();
-        let is_asked = self.invite.is_some() || self.reliable.is_some();
+        let is_asked = self.invite.is_some() || self.reliable.is_some() || self.deferred.is_some();
         self.stage == Stage::Talking && !is_asking && !is_asked && !self.is_moving
     }
 

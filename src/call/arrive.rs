@@ -99,11 +99,16 @@ impl Calls {
                 return;
             }
         };
-        let mut leg = Leg::new(ladder.leg(), trunk.clone(), accepted.terms.clone(), true, now);
+        let terms = self.terms_of_leg(trunk, &accepted);
+        let mut leg = Leg::new(ladder.leg(), trunk.clone(), terms, true, now);
         (leg.peer, leg.dialog, leg.ladder) = (Some(Arc::clone(peer)), Some(dialog), ladder);
         leg.note_allowed(&invite.headers);
         leg.is_to_be_recorded = keep::wants_recording(&self.setup, &accepted);
-        let caller = Caller::of(&invite, &accepted.caller);
+        let present = self.setup.policy.present(trunk);
+        let caller = match peer.transport.is_browsers() {
+            true => Caller::of_browser(&invite, &accepted.caller, present),
+            false => Caller::of(&invite, &accepted.caller),
+        };
         leg.invite = Some(PendingInvite::new(key, invite));
         let mut call = Call::new(call, accepted, caller, vec![leg], now);
         call.barge_in = self.barge_in(&call.accepted);
@@ -112,6 +117,15 @@ impl Calls {
         let id = call.id;
         self.keep_call(Box::new(call));
         self.with_call(id, Call::begin);
+    }
+
+    /// The terms of a caller's leg. The decision names what its offer had; later offers may have the
+    /// trunk's other codecs.
+    fn terms_of_leg(&self, trunk: &TrunkName, accepted: &policy::Accepted) -> policy::Terms {
+        let codecs = self.setup.policy.terms(trunk, self.wall).map(|terms| terms.codecs);
+        let mut terms = accepted.terms.clone();
+        terms.codecs = codecs.unwrap_or(terms.codecs);
+        terms
     }
 
     /// The refusal of an INVITE, as policy words it where it was policy.

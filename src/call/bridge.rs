@@ -2,7 +2,7 @@
 //! agent, or another leg. Each leg negotiates for itself; here their media is joined, and what
 //! one leg does is carried to the other.
 
-use base::{CallId, Event, Instant, LegId, Reason};
+use base::{CallId, Event, Instant, LegId, Reason, VoiceAgentName};
 use media::{Bridge, KeyForm, Purpose, Rule};
 use policy::{Accepted, Destination, DtmfMethod};
 use rtp::Suite;
@@ -21,6 +21,8 @@ use crate::transfer::Transfer;
 pub(crate) struct Call {
     pub(crate) id: CallId,
     pub(crate) accepted: Box<Accepted>,
+    /// The voice agent that has a part in it, or is to have.
+    pub(crate) agent: Option<VoiceAgentName>,
     /// When the voice agent's speech stops for the caller's.
     pub(crate) barge_in: Option<media::BargeIn>,
     pub(crate) keep: Keep,
@@ -29,6 +31,8 @@ pub(crate) struct Call {
     /// Whether it is or was recorded, and why it is not, as was said last.
     pub(crate) is_recorded: bool,
     pub(crate) unrecorded: Option<Unrecorded>,
+    /// Whether a transcript is or was kept.
+    pub(crate) is_transcribed: bool,
     pub(crate) keys_exposed: bool,
     /// The caller is the first; legs that are gone leave.
     pub(crate) legs: Vec<Leg>,
@@ -74,12 +78,17 @@ impl Call {
         Self {
             id,
             called: accepted.called.clone(),
+            agent: match &accepted.destination {
+                Destination::Agent { name } => Some(name.clone()),
+                Destination::Trunk { .. } => None,
+            },
             accepted,
             barge_in: None,
             keep: Keep { recording: false, transcript: false },
             taped: None,
             is_recorded: false,
             unrecorded: None,
+            is_transcribed: false,
             keys_exposed: false,
             caller,
             legs,
@@ -170,9 +179,13 @@ impl Call {
         if partner.is_some_and(|partner| has_plan(partner) && has_plan(at)) {
             self.ring_caller(desk, false);
         }
+        // Whoever has changed is followed; were both offered what the other has, they would swap.
+        let is_followed = partner.is_some_and(|partner| self.refit(desk, partner, Some(at)));
+        if !is_followed {
+            self.refit(desk, at, partner);
+        }
         for (from, to) in [(Some(at), partner), (partner, Some(at))] {
             let Some(from) = from else { continue };
-            self.refit(desk, from, to);
             let purpose = match self.legs[from].partner {
                 // Who is told of a caller says "hello" first; that must not cut it short.
                 None if self.is_target(self.legs[from].id.index) => {
@@ -190,13 +203,13 @@ impl Call {
         self.follow_tape(desk);
     }
 
-    /// Lets a leg agree anew where it speaks what its partner can no longer hear.
-    fn refit(&mut self, desk: &mut Desk<'_>, at: usize, partner: Option<usize>) {
+    /// Lets a leg agree anew where it speaks what its partner can no longer hear; whether it does.
+    fn refit(&mut self, desk: &mut Desk<'_>, at: usize, partner: Option<usize>) -> bool {
         let speaks_to_agent = self.legs[at].partner.is_none();
         if partner.is_none() && !speaks_to_agent {
-            return; // it waits for another party
+            return false; // it waits for another party
         }
-        let Some(mut media) = self.legs[at].media.take() else { return };
+        let Some(mut media) = self.legs[at].media.take() else { return false };
         let is_stale = media.refit(partner.and_then(|it| self.legs[it].media.as_ref()));
         let present = media.plan().map(|plan| plan.direction);
         let leg = &mut self.legs[at];
@@ -204,6 +217,7 @@ impl Call {
         if let (true, Some(present)) = (is_stale, present) {
             leg.tell_direction(desk, present);
         }
+        is_stale
     }
 
     fn between(&self, from: usize, to: usize) -> Option<Bridge> {
@@ -241,6 +255,7 @@ impl Call {
             desk.event(Event::KeysExposed { call });
         }
         self.judge_recording(desk);
+        self.is_transcribed = self.keep.transcript;
         let (wall, keep, unrecorded) = (desk.wall, self.keep, self.unrecorded);
         desk.record(Record::Answered {
             call,
@@ -260,8 +275,8 @@ impl Call {
             return;
         }
         leg.stage = Stage::Talking;
-        if self.awaits_agent(at) {
-            return self.start_agent(desk, at);
+        if self.begin_agent(desk, at) {
+            return;
         }
         // What waited until both were up.
         self.legs[at].tell_pending(desk);
@@ -270,15 +285,23 @@ impl Call {
 
     /// Whether a leg is up whose voice agent has not begun.
     fn awaits_agent(&self, at: usize) -> bool {
-        let is_agents = matches!(self.accepted.destination, Destination::Agent { .. });
         let leg = &self.legs[at];
         let is_up = leg.stage == Stage::Talking && leg.partner.is_none();
-        is_agents && is_up && !self.is_agent_there && !self.is_target(leg.id.index)
+        self.agent.is_some() && is_up && !self.is_agent_there && !self.is_target(leg.id.index)
+    }
+
+    /// Lets the voice agent begin that a leg waits for; `false` where it waits for none.
+    pub(crate) fn begin_agent(&mut self, desk: &mut Desk<'_>, at: usize) -> bool {
+        let awaits = self.awaits_agent(at);
+        if awaits {
+            self.start_agent(desk, at);
+        }
+        awaits
     }
 
     /// Lets the voice agent begin, as soon as it is heard.
     fn start_agent(&mut self, desk: &mut Desk<'_>, at: usize) {
-        let Destination::Agent { name } = &self.accepted.destination else { return };
+        let Some(name) = &self.agent else { return };
         let leg = &self.legs[at];
         if leg.media.as_ref().is_some_and(LegMedia::is_heard) {
             self.is_agent_there = true;
@@ -296,9 +319,7 @@ impl Call {
         if let Some(Agreed { protection, .. }) = media.agreed() {
             desk.record(Record::Secured { leg, protection });
         }
-        if self.awaits_agent(at) {
-            self.start_agent(desk, at);
-        }
+        self.begin_agent(desk, at);
         self.target_is_secured(desk, at);
     }
 

@@ -14,7 +14,7 @@ use sip::transaction::{
 };
 use sip::{DialogId, FlowId, Message, Request, Response, ids};
 
-use crate::across::Away;
+use crate::across::{Away, Found};
 use crate::bridge::Call;
 use crate::contract::{Input, Ledger, Output, Peer, Record, Setup};
 use crate::desk::{Desk, Join, Joined};
@@ -504,15 +504,25 @@ impl Calls {
             let name = replaced.and_then(|leg| self.name(leg, to));
             return self.on_named(join, name.as_ref());
         }
-        let mut far = None;
-        if let Some(leg) = replaced {
-            self.with_call(leg.call, |call, desk| {
-                far = transfer::detach(call, desk, leg.index);
-            });
+        let found = replaced.map_or(Found::Nothing(Reason::NoDialog), |leg| self.found(leg, join));
+        let mut far = Err(Reason::NoDialog);
+        match (found, replaced) {
+            (Found::Agent(agent), Some(leg)) => {
+                if self.enlist(join.leg.call, &agent) {
+                    self.leave_agent(leg);
+                }
+                return;
+            }
+            (Found::Tied, Some(leg)) => return self.bring(join, leg),
+            (Found::FarEnd, Some(leg)) => self.with_call(leg.call, |call, desk| {
+                far = transfer::detach(call, desk, leg.index).ok_or(Reason::NoDialog);
+            }),
+            (Found::Nothing(reason), _) => far = Err(reason),
+            (_, None) => {}
         }
         self.with_call(join.leg.call, |call, desk| match far {
-            Some(far) => call.adopt(desk, far, join.leg.index),
-            None => call.transfer_failed(desk, Failure::of(Reason::NoDialog)),
+            Ok(far) => call.adopt(desk, far, join.leg.index),
+            Err(reason) => call.transfer_failed(desk, Failure::of(reason)),
         });
     }
 

@@ -329,6 +329,8 @@ pub enum Record {
         call: CallId,
         /// Whether it is, or was at any time.
         recording: bool,
+        /// Whether a transcript is kept, or was at any time.
+        transcript: bool,
         /// Why it is not, at least from some time on, where that was wanted.
         unrecorded: Option<Unrecorded>,
     },

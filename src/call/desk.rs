@@ -55,6 +55,8 @@ pub(crate) struct Join {
     pub(crate) trunk: TrunkName,
     /// The leg of the other call that is replaced.
     pub(crate) dialog: DialogId,
+    /// Whether it is to be replaced only while nobody has answered (RFC 3891 section 4).
+    pub(crate) early_only: bool,
     /// By whom.
     pub(crate) how: Joined,
 }

@@ -140,6 +140,8 @@ impl Dialling {
 pub(crate) struct Caller {
     /// Number or user after normalisation.
     pub(crate) number: String,
+    /// The account of a browser that calls, which other browsers are shown.
+    pub(crate) account: Option<String>,
     /// The display name of its From.
     pub(crate) display: Option<String>,
     /// Whether it asserted an identity (RFC 3325).
@@ -163,9 +165,33 @@ impl Caller {
         let headers = &invite.headers;
         Self {
             number: number.to_owned(),
+            account: None,
             display: headers.from().ok().and_then(|from| from.display),
             is_asserted: headers.has(Name::PAssertedIdentity),
             privacy: headers.text(Name::Privacy).map(str::to_owned),
+            hops: headers.max_forwards().ok().flatten().unwrap_or(70),
+        }
+    }
+
+    /// The caller of a browser's call. What others see of it is what `api` asserts, and nothing of
+    /// the browser's own: a number that differs from the user of its address, else the `present` of
+    /// its trunk, else nobody.
+    pub(crate) fn of_browser(invite: &Request, number: &str, present: Option<&str>) -> Self {
+        let headers = &invite.headers;
+        let asserted = headers.addresses(Name::PAssertedIdentity).unwrap_or_default();
+        let asserted = asserted.into_iter().next();
+        let user = |uri: &Uri| uri.user_unescaped().map(|user| user.into_owned());
+        let own = headers.from().ok().and_then(|from| user(&from.uri));
+        let given =
+            asserted.as_ref().and_then(|it| user(&it.uri)).filter(|it| Some(it) != own.as_ref());
+        let number = given.map_or(present.unwrap_or_default(), |_| number);
+        Self {
+            number: number.to_owned(),
+            // Ids of tokens and keys are nobody's name.
+            account: own.filter(|own| !own.starts_with("bt_") && !own.starts_with("key_")),
+            display: asserted.and_then(|it| it.display),
+            is_asserted: true,
+            privacy: None,
             hops: headers.max_forwards().ok().flatten().unwrap_or(70),
         }
     }
@@ -604,13 +630,19 @@ impl Leg {
         let tag = ids::new_tag(desk.shard, desk.random);
         let anonymous = Host::parse("anonymous.invalid")?;
         // RFC 3323 section 4.1.1.3.
-        let from = if caller.is_anonymous() {
-            NameAddr::new(Uri::sip(Some("anonymous"), &anonymous, None)).with_display("Anonymous")
-        } else {
-            let from = NameAddr::new(Uri::sip(Some(&caller.number), &us, None));
-            match &caller.display {
-                Some(display) => from.with_display(display),
-                None => from,
+        let account = caller.account.as_deref().filter(|_| self.is_browsers());
+        let from = match account {
+            None if caller.is_anonymous() => {
+                let nobody = NameAddr::new(Uri::sip(Some("anonymous"), &anonymous, None));
+                nobody.with_display("Anonymous")
+            }
+            _ => {
+                let user = account.unwrap_or(&caller.number);
+                let from = NameAddr::new(Uri::sip(Some(user), &us, None));
+                match &caller.display {
+                    Some(display) => from.with_display(display),
+                    None => from,
+                }
             }
         };
         let from = from.with_param("tag", Some(&tag));
@@ -626,7 +658,7 @@ impl Leg {
         headers.push_tokens(Name::Supported, SUPPORTED);
         // RFC 3325 section 5: a trunk is a peer that both sides have agreed to trust. A browser is
         // in a person's hands, who is not told what the caller wants hidden.
-        let is_told = !(self.is_browsers() && caller.is_anonymous());
+        let is_told = account.is_none() && !(self.is_browsers() && caller.is_anonymous());
         if caller.is_asserted && !caller.number.is_empty() && is_told {
             let asserted = NameAddr::new(Uri::sip(Some(&caller.number), &us, None));
             headers.push(Name::PAssertedIdentity, asserted.to_string());

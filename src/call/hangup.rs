@@ -189,8 +189,16 @@ impl Call {
             Some(Pending::Bye(_)) => leg.stage = Stage::Gone,
             Some(Pending::Refresh { is_invite, .. }) => {
                 let told = leg.told;
+                if self.change_refused(desk, at, response) {
+                    self.legs[at].told = None;
+                    return self.legs[at].tell_pending(desk);
+                }
+                let leg = &mut self.legs[at];
                 match leg.on_refresh_response(desk, response, is_invite) {
-                    Ok(Some(agreed)) => self.apply_told(desk, at, &agreed, told),
+                    Ok(Some(agreed)) => {
+                        self.change_agreed(desk, at);
+                        self.apply_told(desk, at, &agreed, told);
+                    }
                     Ok(None) => {}
                     Err(reason) => return self.leg_lost(desk, at, reason),
                 }
@@ -240,6 +248,8 @@ impl Call {
         if let Err(reason) = leg.on_reliable_timeout(desk) {
             return self.fail(desk, Failure::of(reason));
         }
+        self.on_change_timeout(desk, at);
+        let leg = &self.legs[at];
         if leg.stage == Stage::Inviting {
             self.on_dial_timeout(desk, at);
         }
@@ -315,6 +325,10 @@ impl Leg {
     /// The leg's media is over.
     pub(crate) fn leave(&mut self, desk: &mut Desk<'_>, reason: Reason) {
         (self.invite, self.reliable) = (None, None);
+        // RFC 3261 section 15.1.2: what is pending is answered first.
+        if let Some(deferred) = self.deferred.take() {
+            self.refuse(desk, deferred.key, &deferred.request, Reason::Cancelled);
+        }
         self.ended_by = Some(reason);
         desk.output(Output::Release { leg: self.id });
     }

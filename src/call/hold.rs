@@ -75,6 +75,18 @@ impl Call {
     }
 
     fn on_reinvite(&mut self, desk: &mut Desk<'_>, at: usize, key: ServerKey, request: Request) {
+        self.reinvite(desk, at, key, request, true);
+    }
+
+    /// Answers a re-INVITE; where `may_wait`, perhaps not before the partner has said something.
+    pub(crate) fn reinvite(
+        &mut self,
+        desk: &mut Desk<'_>,
+        at: usize,
+        key: ServerKey,
+        request: Request,
+        may_wait: bool,
+    ) {
         if self.legs[at].is_offer_outstanding() {
             return self.legs[at].refuse(desk, key, &request, Reason::RequestPending);
         }
@@ -87,7 +99,7 @@ impl Call {
         let described = offer_of(&request).and_then(|offer| leg.negotiate(desk, offer));
         let (session, agreed) = match described {
             Ok(described) => described,
-            Err(reason) => return leg.refuse(desk, key, &request, reason),
+            Err(reason) => return self.not_taken(desk, at, (key, &request), reason, may_wait),
         };
         if leg.refresh_session(desk, key, &request).is_err() {
             return;
@@ -105,8 +117,38 @@ impl Call {
         }
     }
 
+    /// An offer cannot be answered as things are.
+    fn not_taken(
+        &mut self,
+        desk: &mut Desk<'_>,
+        at: usize,
+        (key, request): (ServerKey, &Request),
+        reason: Reason,
+        may_wait: bool,
+    ) {
+        let may_change = may_wait && reason == Reason::NoCommonCodec;
+        let waits = may_change.then(|| self.ask_partner(desk, at, key, request));
+        match waits {
+            Some(Ok(())) => {}
+            Some(Err(reason)) => self.legs[at].refuse(desk, key, request, reason),
+            None => self.legs[at].refuse(desk, key, request, reason),
+        }
+    }
+
     /// RFC 3311; mostly a session refresh (RFC 4028 section 7.4).
     fn on_update(&mut self, desk: &mut Desk<'_>, at: usize, key: ServerKey, request: &Request) {
+        self.update(desk, at, key, request, true);
+    }
+
+    /// Answers an UPDATE; where `may_wait`, perhaps not before the partner has said something.
+    pub(crate) fn update(
+        &mut self,
+        desk: &mut Desk<'_>,
+        at: usize,
+        key: ServerKey,
+        request: &Request,
+        may_wait: bool,
+    ) {
         self.prefer_partners(at);
         let leg = &mut self.legs[at];
         let offer = match offer_of(request) {
@@ -120,7 +162,7 @@ impl Call {
         let described = offer.map(|offer| leg.negotiate(desk, Some(offer))).transpose();
         let described = match described {
             Ok(described) => described,
-            Err(reason) => return leg.refuse(desk, key, request, reason),
+            Err(reason) => return self.not_taken(desk, at, (key, request), reason, may_wait),
         };
         if leg.refresh_session(desk, key, request).is_err() {
             return;
@@ -143,7 +185,7 @@ impl Leg {
         // An early dialog may be changed once its first offer is answered (RFC 6337 section 3).
         let is_early = self.invite.as_ref().is_some_and(|invite| invite.described.is_some());
         let is_new = self.stage == Stage::Inviting && !(is_early && self.reliable.is_none());
-        ours || unanswered || is_new || self.is_offered()
+        ours || unanswered || is_new || self.is_offered() || self.deferred.is_some()
     }
 
     fn negotiate(
@@ -189,7 +231,7 @@ impl Leg {
     /// again when that is over.
     pub(crate) fn tell_pending(&mut self, desk: &mut Desk<'_>) {
         let is_busy = self.pending.is_some() || self.invite.is_some() || self.flow_lost;
-        let is_busy = is_busy || self.retry_at.is_some();
+        let is_busy = is_busy || self.retry_at.is_some() || self.deferred.is_some();
         if self.stage != Stage::Talking || is_busy {
             return;
         }

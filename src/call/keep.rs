@@ -1,7 +1,7 @@
 //! What of a call may be kept: its audio and its words, each by three switches. The edge, the
 //! trunk and the voice agent must all allow it; each can only forbid.
 
-use crate::contract::{Keep, Setup, Unrecorded};
+use crate::contract::{AgentCard, Keep, Setup, Unrecorded};
 
 impl Keep {
     /// What all three switches allow.
@@ -20,9 +20,13 @@ pub(crate) fn of(setup: &Setup, accepted: &policy::Accepted) -> Keep {
         return Keep::default();
     };
     let Some(card) = setup.agents.get(name.as_str()) else { return Keep::default() };
+    with_agent(setup, &accepted.terms, card)
+}
+
+/// What may be kept of the talk of a voice agent with a leg on these terms.
+pub(crate) fn with_agent(setup: &Setup, terms: &policy::Terms, card: &AgentCard) -> Keep {
     let edge = Keep { recording: setup.recording, transcript: setup.transcript };
     let allows = |keep| keep == policy::Keep::Allowed;
-    let terms = &accepted.terms;
     let trunk = Keep { recording: allows(terms.recording), transcript: allows(terms.transcript) };
     let voice_agent = Keep { recording: card.recording, transcript: card.transcript };
     Keep::allowed_by(edge, trunk, voice_agent)

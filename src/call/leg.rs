@@ -12,6 +12,7 @@ use sip::{
     SessionTerms, SessionTimer, Status,
 };
 
+use crate::change::Deferred;
 use crate::contract::Peer;
 use crate::credentials::Credentials;
 use crate::desk::{Desk, Ladder};
@@ -106,6 +107,8 @@ pub(crate) struct Leg {
     /// `None` until the peer that we call has given its tag.
     pub(crate) dialog: Option<Dialog>,
     pub(crate) invite: Option<PendingInvite>,
+    /// An offer of the peer's that waits for the partner.
+    pub(crate) deferred: Option<Box<Deferred>>,
     /// A provisional response of ours that waits for its PRACK.
     pub(crate) reliable: Option<Reliable>,
     /// The last RSeq of ours.
@@ -180,6 +183,7 @@ impl Leg {
             flow_lost: false,
             dialog: None,
             invite: None,
+            deferred: None,
             reliable: None,
             rseq: None,
             dial: None,
@@ -241,6 +245,7 @@ impl Leg {
             self.reserved_by(),
             self.back_by,
             self.look_at,
+            self.deferred.as_ref().map(|it| it.until),
         ]
         .into_iter()
         .flatten()

@@ -3,8 +3,8 @@
 //! [`Calls`] holds the calls of one shard behind four verbs: `handle_input`, `handle_timeout`,
 //! `poll_timeout`, `poll_output`; drain the outputs fully before the next input. The files stand
 //! in the order in which a call meets them: `arrive`, `admit`, `dial`, `early`, `negotiate`, `ice`,
-//! `answer`, `late`, `bridge`, `hold`, `transfer`,
-//! `pass`, `replaces`, `across`, `refresh`, `hangup`.
+//! `answer`, `late`, `bridge`, `hold`, `change`, `transfer`,
+//! `enlist`, `pass`, `replaces`, `across`, `refresh`, `hangup`.
 //!
 //! It opens no port and reads no clock: ports are asked for with [`Output::Reserve`], keys and
 //! tags come from the injected randomness, limits that span shards from the [`Ledger`]. A panic
@@ -19,11 +19,13 @@ mod arrive;
 mod bridge;
 mod calls;
 mod cause;
+mod change;
 mod contract;
 mod credentials;
 mod desk;
 mod dial;
 mod early;
+mod enlist;
 mod hangup;
 mod hold;
 mod ice;

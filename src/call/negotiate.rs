@@ -13,7 +13,7 @@ use media::{
     ComfortNoise, DtlsBackend, Format, Handshake, LegPlan, OpaqueFormat, Protection, Purpose,
     Reserved, SourceIdentity, TelephoneEvent,
 };
-use policy::{DtmfMethod, Terms};
+use policy::{DtlsLibrary, DtmfMethod, Terms};
 use rtp::ice::Credentials;
 use rtp::sdes::{CryptoLine, Suite};
 use sdp::{
@@ -151,12 +151,15 @@ impl LegMedia {
         advertise: Option<IpAddr>,
         random: &mut dyn Random,
     ) -> Self {
+        // An address of the other family is of no use to a peer that signals over this one.
+        let bound = reserved.rtp.ip();
+        let advertise = advertise.filter(|address| address.is_ipv4() == bound.is_ipv4());
         Self {
             leg,
             codecs: terms.codecs.clone(),
             beyond: Beyond::default(),
             terms,
-            advertise: advertise.unwrap_or_else(|| reserved.rtp.ip()),
+            advertise: advertise.unwrap_or(bound),
             reserved,
             // RFC 8866 section 5.2 wants digits; 62 bits fit every parser's signed integer.
             session_id: random.u64() >> 2,
@@ -257,7 +260,20 @@ impl LegMedia {
 
     /// Whether anything is left to offer.
     pub(crate) fn has_codecs(&self) -> bool {
-        self.wanted().next().is_some()
+        self.has_codecs_for(&self.beyond)
+    }
+
+    /// Whether anything would be left to offer if the other leg's peer took this.
+    pub(crate) fn has_codecs_for(&self, beyond: &Beyond) -> bool {
+        self.wanted_for(beyond).next().is_some()
+    }
+
+    /// Our offer of what goes with what the other leg's peer would take; `None` before anything
+    /// was agreed. Nothing changes before its answer.
+    pub(crate) fn change(&mut self, beyond: Beyond, random: &mut dyn Random) -> Option<Session> {
+        let direction = worded(self.plan.as_ref()?.direction);
+        self.follow(beyond);
+        Some(self.offer_towards(direction, random))
     }
 
     /// Looks whether what was agreed still goes with what the other leg's peer takes, of which
@@ -426,7 +442,7 @@ impl LegMedia {
                 let handshake = Handshake {
                     role: theirs.role_to_answer(known.map(|known| known.role)),
                     peer: theirs.fingerprint,
-                    backend: DtlsBackend::default(),
+                    backend: self.backend(),
                     local: local.unwrap_or_else(|| Credentials::random(random)),
                     remote: theirs.credentials,
                 };
@@ -523,7 +539,7 @@ impl LegMedia {
                 Keys::Dtls(Handshake {
                     role: theirs.role_by_answer()?,
                     peer: theirs.fingerprint,
-                    backend: DtlsBackend::default(),
+                    backend: self.backend(),
                     local: local.ok_or(Reason::Internal)?,
                     remote: theirs.credentials,
                 })
@@ -545,13 +561,21 @@ impl LegMedia {
         CryptoLine::generate(theirs.tag, theirs.key.suite(), random)
     }
 
+    /// What does the leg's handshakes.
+    const fn backend(&self) -> DtlsBackend {
+        match self.terms.dtls_library {
+            DtlsLibrary::Dimpl => DtlsBackend::Dimpl,
+            DtlsLibrary::WebrtcDtls => DtlsBackend::WebrtcDtls,
+        }
+    }
+
     fn suites(&self) -> Vec<Suite> {
         self.terms.suites.iter().filter_map(|suite| Suite::from_name(suite.word())).collect()
     }
 
-    /// What we would speak, the best first.
-    fn wanted(&self) -> impl Iterator<Item = sdp::Codec> {
-        let Beyond { opaque, decodes, .. } = &self.beyond;
+    /// What we would speak to who takes this beyond, the best first.
+    fn wanted_for<'a>(&'a self, beyond: &'a Beyond) -> impl Iterator<Item = sdp::Codec> + 'a {
+        let Beyond { opaque, decodes, .. } = beyond;
         self.codecs.iter().flat_map(move |codec| {
             let made = match codec {
                 _ if !decodes => None,
@@ -578,7 +602,7 @@ impl LegMedia {
             address: self.advertise,
             rtp_port: self.reserved.rtp.port(),
             rtcp_port,
-            codecs: self.wanted().collect(),
+            codecs: self.wanted_for(&self.beyond).collect(),
             telephone_event: self.terms.dtmf.contains(&DtmfMethod::Rfc4733),
             comfort_noise: self.takes_noise,
             direction: Direction::SendRecv,

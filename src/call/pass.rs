@@ -121,7 +121,7 @@ impl Call {
             Some(dialog) => {
                 let partner = self.place(to).map(|at| self.legs[at].trunk.clone());
                 let how = Joined::Named { to: partner.unwrap_or_else(|| trunk.clone()) };
-                desk.joins.push_back(Join { leg: from, trunk, dialog, how });
+                desk.joins.push_back(Join { leg: from, trunk, dialog, early_only: false, how });
             }
             None => self.send_refer(desk, None),
         }

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use base::{Event, LegId, Personal, Reason, TrunkName};
-use policy::{Destination, Terms};
+use policy::Terms;
 use sip::transaction::ServerKey;
 use sip::{Dialog, DialogId, Message, Name, Request, ids};
 
@@ -149,9 +149,8 @@ impl Call {
         if is_busy || (self.transfer.is_some() && !is_target) {
             return Err(Reason::RequestPending);
         }
-        let is_agents = matches!(self.accepted.destination, Destination::Agent { .. });
         let has_partner = match leg.partner {
-            None => is_agents,
+            None => self.agent.is_some(),
             Some(_) => is_target || self.partner(at).is_some(),
         };
         if has_partner { Ok(()) } else { Err(Reason::TransferRefused) }

@@ -34,7 +34,8 @@ impl Call {
         if (is_recorded, unrecorded) != (self.is_recorded, self.unrecorded) {
             (self.is_recorded, self.unrecorded) = (is_recorded, unrecorded);
             let (call, recording) = (self.id, is_recorded);
-            desk.record(Record::Recorded { call, recording, unrecorded });
+            let transcript = self.is_transcribed;
+            desk.record(Record::Recorded { call, recording, transcript, unrecorded });
         }
     }
 

@@ -7,7 +7,7 @@
 //! the call is as it was, and who asked is told.
 
 use base::{Event, Instant, LegId, Reason};
-use policy::{Attempt, Destination, Offer, Transport, Verdict};
+use policy::{Attempt, Destination, Offer, Verdict};
 use sip::transaction::ServerKey;
 use sip::{Name, Request, Status, Uri};
 
@@ -61,6 +61,10 @@ impl Call {
             Err(reason) => return self.legs[at].refuse(desk, key, request, reason),
         };
         if self.legs[at].terms.transfer == policy::Transfer::Pass {
+            // Only who has answered gets such a name.
+            if replaces.as_ref().is_some_and(|replaces| replaces.early_only) {
+                return self.legs[at].refuse(desk, key, request, Reason::Busy);
+            }
             let dialog = replaces.map(|replaces| replaces.dialog);
             return self.pass(desk, at, (key, request), (&place, dialog));
         }
@@ -83,10 +87,11 @@ impl Call {
         });
         self.notify_referrer(desk, Status::TRYING);
         match replaces {
-            Some(Replaces { dialog, .. }) => desk.joins.push_back(Join {
+            Some(Replaces { dialog, early_only }) => desk.joins.push_back(Join {
                 leg: LegId { call: self.id, index: stays },
                 trunk: self.legs[at].trunk.clone(),
                 dialog,
+                early_only,
                 how: Joined::Here,
             }),
             None => self.dial_transfer(desk, at, &place),
@@ -225,10 +230,19 @@ impl Call {
                 return self.transfer_failed(desk, Failure::of(refusal.reason));
             }
         };
-        let Destination::Trunk { targets } = &accepted.destination else {
-            return self.transfer_failed(desk, Failure::of(Reason::TransferRefused));
-        };
         let Some(transfer) = &self.transfer else { return };
+        let targets = match &accepted.destination {
+            Destination::Trunk { targets } => targets,
+            Destination::Agent { name } if transfer.referrer.is_some() => {
+                desk.event(Event::TransferBegan { call: self.id });
+                self.enlist(desk, name);
+                return;
+            }
+            // A voice agent does not hand on to another one: what would be said twice?
+            Destination::Agent { .. } => {
+                return self.transfer_failed(desk, Failure::of(Reason::TransferRefused));
+            }
+        };
         desk.event(Event::TransferBegan { call: self.id });
         let waiting = Waiting::Transfer { stays: transfer.stays };
         self.called = accepted.called.clone();
@@ -238,7 +252,8 @@ impl Call {
     fn transfer_attempt(&self, desk: &Desk<'_>, at: usize, place: &Uri) -> Option<Attempt> {
         let leg = &self.legs[at];
         let peer = leg.peer.as_ref()?;
-        let codecs = leg.media.as_ref()?.plan()?.accept.iter().map(|it| it.codec.name().to_owned());
+        // What it speaks just now binds nobody: what goes with the new party is agreed on with it.
+        let codecs = leg.terms.codecs.iter().map(|codec| codec.word().to_owned());
         let number = place.number();
         let called = number.or_else(|| place.user_unescaped().map(|user| user.into_owned()))?;
         let caller = self.caller.number.clone();
@@ -274,12 +289,18 @@ impl Call {
         self.legs[to].partner = Some(self.legs[stays].id.index);
         self.legs[stays].partner = Some(to_index);
         if transfer.referrer.is_none() {
+            (self.agent, self.is_agent_there) = (None, false);
             desk.output(Output::StopAgent { call: self.id });
         }
         desk.event(Event::TransferDone { call: self.id });
         self.join(desk, stays);
         self.resume(desk, stays, to);
         self.notify_referrer(desk, Status::OK);
+        self.let_referrer_go(desk);
+    }
+
+    /// The transfer is over, and who asked for it has no part in the call any more.
+    pub(crate) fn let_referrer_go(&mut self, desk: &mut Desk<'_>) {
         let referrer = self.transfer.take().and_then(|transfer| transfer.referrer);
         if let Some(at) = referrer.and_then(|referrer| self.place(referrer.leg)) {
             self.legs[at].partner = None;
@@ -365,17 +386,60 @@ impl Call {
         self.ending.is_none() && self.transfer.as_ref().is_some_and(waits)
     }
 
-    /// Where the far end of a leg stands that is to be replaced, if it can leave this call. A page
-    /// of WHIP cannot: nothing is offered to it once its session stands (RFC 9725 section 4.4).
+    /// Where the far end of a leg stands that is to be replaced, if that can be now.
     pub(crate) fn far_end(&self, replaced: u8) -> Option<usize> {
         let at = self.place(replaced)?;
         let far = self.partner(at)?;
         let is_up = |at: usize| self.legs[at].stage == Stage::Talking;
         let is_asked = self.passing.as_ref().is_some_and(Passing::is_asked);
-        let peer = self.legs[far].peer.as_ref();
-        let is_tied = peer.is_some_and(|peer| peer.transport == Transport::Whip);
-        let is_free = self.transfer.is_none() && !is_asked && !is_tied;
+        let is_free = self.transfer.is_none() && !is_asked;
         (is_up(at) && is_up(far) && is_free).then_some(far)
+    }
+
+    /// Whether the far end of a leg cannot leave this call, so that whoever is to talk with it has
+    /// to come here.
+    pub(crate) fn is_far_end_tied(&self, replaced: u8) -> bool {
+        self.far_end(replaced).is_some_and(|far| self.legs[far].is_tied())
+    }
+
+    /// Takes the leg that stays out of this call, since the far end of the other one cannot come
+    /// here; the call ends with it.
+    pub(crate) fn send_off(&mut self, desk: &mut Desk<'_>) -> Option<Leg> {
+        let at = self.transfer.as_ref().and_then(|transfer| self.place(transfer.stays))?;
+        if self.legs[at].is_tied() || self.legs[at].stage != Stage::Talking {
+            return None;
+        }
+        self.over_there(desk);
+        let mut leg = self.legs.remove(at);
+        desk.output(Output::Release { leg: leg.id });
+        if std::mem::take(&mut leg.is_counted) {
+            desk.ledger.end_leg(&leg.trunk);
+        }
+        self.hang_up(desk, Reason::Transferred);
+        Some(leg)
+    }
+
+    /// The transfer goes on in another call: who asked here is told so.
+    pub(crate) fn over_there(&mut self, desk: &mut Desk<'_>) {
+        self.notify_referrer(desk, Status::OK);
+        self.transfer = None;
+    }
+
+    /// Takes in a leg that is to talk with the far end of `replaced`, which cannot leave: it is as
+    /// if `replaced` had asked for that.
+    pub(crate) fn take_in(&mut self, desk: &mut Desk<'_>, leg: Leg, replaced: u8) -> Option<Leg> {
+        let Some(far) = self.far_end(replaced) else { return Some(leg) };
+        let stays = self.legs[far].id.index;
+        self.transfer = Some(Transfer {
+            referrer: Some(Referrer { leg: replaced, id: 0, subscribes: false }),
+            stays,
+            is_announced: false,
+            target: None,
+            joined_by: Some(across::patience(desk.now)),
+        });
+        desk.event(Event::TransferBegan { call: self.id });
+        self.adopt(desk, leg, stays);
+        None
     }
 
     /// The ports of a leg that was taken in are there: its peer is told, and all are joined.

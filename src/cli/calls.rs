@@ -12,6 +12,7 @@ use clap::Subcommand;
 use edge::Config;
 use edge::boot::vault_config;
 use edge::control::{self, EraseCallError};
+use edge::curves::series::{Figure, Series};
 use serde_json::{Value, json};
 use vault::{
     CallDetail, CallFilter, CallPersonal, CallState, CallSummary, Erasure, LadderEntry, ReadError,
@@ -322,6 +323,34 @@ fn leg_text(what: &str, quality: &Value) -> anyhow::Result<String> {
         figure("remote_loss") * 100.0,
         figure("remote_jitter_ms"),
     )?;
+    if let Some(series) = Series::read(quality) {
+        out.push_str(&series_text(&series)?);
+    }
+    Ok(out)
+}
+
+/// How the media was over time, in short.
+fn series_text(series: &Series) -> anyhow::Result<String> {
+    let figures = [
+        (Figure::Mos, "MOS", ""),
+        (Figure::Loss, "lost or late", " %"),
+        (Figure::Jitter, "jitter", " ms"),
+        (Figure::RoundTrip, "round trip", " ms"),
+    ];
+    let mut out = String::new();
+    for (figure, name, unit) in figures {
+        let Some(it) = series.summary(figure) else { continue };
+        let (minutes, seconds) = (it.worst_at / 60_000, it.worst_at / 1_000 % 60);
+        let start = if out.is_empty() { "    over time:" } else { ";" };
+        write!(
+            out,
+            "{start} {name} median {:.1}{unit}, worst {:.1}{unit} at {minutes}:{seconds:02}",
+            it.median, it.worst,
+        )?;
+    }
+    if !out.is_empty() {
+        out.push('\n');
+    }
     Ok(out)
 }
 
@@ -379,7 +408,11 @@ fn transcript(detail: &CallDetail) -> anyhow::Result<String> {
             Role::Agent => "agent ",
         };
         let latency = turn.latency.map_or(String::new(), |it| format!("  ({} ms)", it.as_millis()));
-        let cut = if turn.interrupted { " --" } else { "" };
+        let cut = match (turn.interrupted, turn.text.expose().is_empty()) {
+            (true, true) => "(interrupted before a word)",
+            (true, false) => " --",
+            (false, _) => "",
+        };
         writeln!(
             out,
             "  {:>7.2} {who} {}{cut}{latency}",
@@ -532,6 +565,23 @@ mod tests {
              heard  412 packets: 3 lost (0.7 %), 0 late, 1 dropped, 60 ms concealed, \
              jitter 2.1 ms, buffer 40 ms\n    \
              sent   498 packets: 1.2 % lost, jitter 0.4 ms, as the peer says\n"
+        );
+    }
+
+    #[test]
+    fn media_over_time_is_told_by_its_median_and_its_worst() {
+        let mut quality = json!({ "received": 700, "lost": 50, "sent": 700, "mos": 3.9 });
+        let was = quality_text(&quality).unwrap();
+        quality["series"] = json!({
+            "from_ms": 60_000, "until_ms": [65_000, 70_000, 75_000], "received": [250, 200, 250],
+            "lost": [0, 50, 0], "late": [0, 0, 0], "concealed": [0, 50, 0],
+            "jitter_ms": [2.0, 31.0, 3.0], "round_trip_ms": [null, null, null],
+            "mos": [4.41, 2.2, 4.38],
+        });
+        assert_eq!(
+            quality_text(&quality).unwrap(),
+            was + "    over time: MOS median 4.4, worst 2.2 at 1:05; lost or late median 0.0 %, \
+                   worst 20.0 % at 1:05; jitter median 3.0 ms, worst 31.0 ms at 1:05\n"
         );
     }
 

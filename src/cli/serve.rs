@@ -104,11 +104,13 @@ fn greet(edge: &Edge, authority: &std::path::Path) {
     }
     let Some(address) = secure else { return };
     println!();
+    // As it was started, which after `make run` is not by a folder of $PATH.
+    let callgate = std::env::args().next().unwrap_or_else(|| "callgate".to_owned());
     println!("First call, from another terminal:");
     println!(
-        "  callgate load --calls 1 --to 'sip:reception@{address};transport=tls' --save heard.wav"
+        "  {callgate} load --calls 1 --to 'sip:reception@{address};transport=tls' --save heard.wav"
     );
     println!("With a softphone: account sip:me@{address}, transport TLS, SRTP (SDES) mandatory,");
     println!("  trust {} and dial sip:reception@{address}", authority.display());
-    println!("Afterwards: callgate calls list");
+    println!("Afterwards: {callgate} calls list");
 }

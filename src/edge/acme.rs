@@ -227,3 +227,53 @@ fn replace(file: &Path, text: &[u8]) -> io::Result<()> {
     writer.sync_all()?;
     fs::rename(&fresh, file)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A configuration whose certificate ends so many days after `now`, made for so many.
+    fn holding(folder: &Path, now: WallTime, lived: u64, left: u64) -> Config {
+        let mut config = Config::load(None, []).unwrap();
+        config.acme.domains = vec!["edge.example".to_owned()];
+        config.tls.certificate = folder.join("acme.pem");
+        let at = |days: u64| {
+            std::time::UNIX_EPOCH
+                + Duration::from_millis(now.unix_millis())
+                + Duration::from_secs(days * DAY.as_secs())
+        };
+        let mut made = rcgen::CertificateParams::new(config.acme.domains.clone()).unwrap();
+        made.not_after = at(left).into();
+        made.not_before = (at(left) - Duration::from_secs(lived * DAY.as_secs())).into();
+        let key = rcgen::KeyPair::generate().unwrap();
+        let certificate = made.self_signed(&key).unwrap();
+        fs::write(&config.tls.certificate, certificate.pem()).unwrap();
+        config
+    }
+
+    #[test]
+    fn a_certificate_is_asked_for_when_a_third_of_its_life_is_left_or_a_month() {
+        let folder = tempfile::tempdir().unwrap();
+        let now = WallTime::from_unix_millis(1_800_000_000_000);
+        for (lived, left, is_wanted) in
+            [(90, 31, false), (90, 29, true), (6, 3, false), (6, 1, true), (398, 31, false)]
+        {
+            let config = holding(folder.path(), now, lived, left);
+            assert_eq!(is_due(&config, now), is_wanted, "{left} of {lived} days");
+        }
+    }
+
+    #[test]
+    fn a_certificate_of_other_names_a_broken_and_a_missing_one_are_asked_for_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let now = WallTime::from_unix_millis(1_800_000_000_000);
+        let mut config = holding(folder.path(), now, 90, 80);
+        assert!(!is_due(&config, now));
+        config.acme.domains.push("voice.example".to_owned());
+        assert!(is_due(&config, now));
+        fs::write(&config.tls.certificate, "no certificate").unwrap();
+        assert!(is_due(&config, now));
+        fs::remove_file(&config.tls.certificate).unwrap();
+        assert!(is_due(&config, now));
+    }
+}

@@ -14,10 +14,10 @@ use base::{Blame, CallId, Event, Instant, LegId, Personal, Reason, TrunkName, Wa
 use call::{Record, Unrecorded};
 use media::Quality;
 use policy::{Attempt, Decision, Destination, Observed};
-use serde_json::json;
 use telemetry::Telemetry;
 use vault::{CallPersonal, CallRecord, Direction, LadderEntry, Role, VaultHandle};
 
+use crate::curves::Curves;
 use crate::refusals::Refusals;
 
 /// The archive of one shard's calls, and the log of their beginnings and ends. What the vault has
@@ -26,6 +26,7 @@ pub struct Archive {
     vault: VaultHandle,
     telemetry: Arc<Telemetry>,
     refusals: Refusals,
+    curves: Curves,
     open: BTreeMap<CallId, Open>,
     /// An arrival whose record is about to come.
     arriving: Option<(CallId, Event)>,
@@ -42,6 +43,7 @@ pub struct Archive {
 struct Open {
     record: CallRecord,
     turns: u32,
+    answered: Option<Instant>,
     /// Messages so far.
     messages: u32,
     /// The last of them, which are not stored.
@@ -64,6 +66,7 @@ impl Open {
         Self {
             record,
             turns: 0,
+            answered: None,
             messages: 0,
             ladder: Vec::new(),
             is_gathering: false,
@@ -89,13 +92,19 @@ impl Open {
 }
 
 impl Archive {
-    /// An archive that writes to `vault`.
+    /// An archive that writes to `vault`; `curves` are those of all shards.
     #[must_use]
-    pub const fn new(vault: VaultHandle, telemetry: Arc<Telemetry>, refusals: Refusals) -> Self {
+    pub const fn new(
+        vault: VaultHandle,
+        telemetry: Arc<Telemetry>,
+        refusals: Refusals,
+        curves: Curves,
+    ) -> Self {
         Self {
             vault,
             telemetry,
             refusals,
+            curves,
             open: BTreeMap::new(),
             arriving: None,
             arrivals: VecDeque::new(),
@@ -117,6 +126,7 @@ impl Archive {
             }
             Record::Answered { call, wall, codec, protection, keys_exposed, keep, unrecorded } => {
                 let Some(open) = self.open.get_mut(&call) else { return };
+                open.answered.get_or_insert(now);
                 let record = &mut open.record;
                 record.answered = Some(wall);
                 record.setup = Some(between(record.started, wall));
@@ -127,8 +137,8 @@ impl Archive {
                 self.write(call);
             }
             Record::Secured { leg, protection } => self.secured(leg, protection),
-            Record::Recorded { call, recording, unrecorded } => {
-                self.recorded(call, recording, unrecorded);
+            Record::Recorded { call, recording, transcript, unrecorded } => {
+                self.recorded(call, (recording, transcript), unrecorded);
             }
             Record::Ended { call, wall, reason, talked } => {
                 let Some(open) = self.open.get_mut(&call) else { return };
@@ -207,6 +217,14 @@ impl Archive {
         }
     }
 
+    /// Takes a leg's media figures, so that there is a curve of them.
+    pub fn report(&mut self, now: Instant, leg: LegId, quality: &Quality) {
+        let open = self.open.get(&leg.call).filter(|open| !open.is_done);
+        if let Some(open) = open {
+            self.curves.report(leg, open.answered.map(|at| now.since(at)), quality);
+        }
+    }
+
     /// Stores a turn.
     pub fn turn(&mut self, call: CallId, turn: agent::Turn) {
         let Some(open) = self.open.get_mut(&call) else { return };
@@ -253,7 +271,7 @@ impl Archive {
         let wait = limit::VAULT_LAST_FIGURES_MS.millis();
         while let Some((_, call)) = self.endings.pop_front_if(|(at, _)| now.since(*at) >= wait) {
             self.write_ladder(call);
-            self.open.remove(&call);
+            self.forget(call);
         }
     }
 
@@ -280,9 +298,9 @@ impl Archive {
         }
     }
 
-    fn recorded(&mut self, call: CallId, recording: bool, unrecorded: Option<Unrecorded>) {
+    fn recorded(&mut self, call: CallId, kept: (bool, bool), unrecorded: Option<Unrecorded>) {
         let Some(open) = self.open.get_mut(&call).filter(|open| !open.is_done) else { return };
-        open.record.recording = recording;
+        (open.record.recording, open.record.transcript) = kept;
         open.record.unrecorded = unrecorded.map_or("", Unrecorded::word);
         self.write(call);
     }
@@ -295,14 +313,12 @@ impl Archive {
         if was_refused {
             let trunk = open.record.trunk.clone().unwrap_or_else(|| TrunkName::new("none"));
             if !self.refusals.stores(now, trunk, reason) {
-                self.open.remove(&call);
-                return;
+                return self.forget(call);
             }
         }
         if open.record.answered.is_none() {
             self.write(call);
-            self.open.remove(&call);
-            return;
+            return self.forget(call);
         }
         self.endings.push_back((now, call));
         if open.is_complete() {
@@ -319,11 +335,13 @@ impl Archive {
         let Some(open) = self.open.get_mut(&call) else { return };
         open.is_unwritten = false;
         if !open.qualities.is_empty() {
-            open.record.personal.quality = Personal::new(qualities_json(&open.qualities));
+            let figures = self.curves.last(call, &open.qualities);
+            open.record.personal.quality = Personal::new(figures);
         }
         let waiting = open.waiting.take();
         open.is_done = open.is_complete();
         let record = if open.is_done {
+            self.curves.forget(call);
             let personal = std::mem::take(&mut open.record.personal);
             CallRecord { personal, ..open.record.clone() }
         } else {
@@ -334,6 +352,11 @@ impl Archive {
         for line in waiting.into_iter().flatten() {
             self.telemetry.log(&line);
         }
+    }
+
+    fn forget(&mut self, call: CallId) {
+        self.open.remove(&call);
+        self.curves.forget(call);
     }
 
     /// Has a call looked at again when its last messages have had time to gather.
@@ -434,36 +457,6 @@ fn sealed_json(value: &impl serde::Serialize) -> Personal<String> {
 fn between(start: WallTime, end: WallTime) -> std::time::Duration {
     let millis = end.unix_millis().saturating_sub(start.unix_millis());
     std::time::Duration::from_millis(millis)
-}
-
-/// The caller's figures, and under `legs` those of the other legs by their numbers.
-fn qualities_json(qualities: &BTreeMap<u8, Quality>) -> String {
-    let mut all = qualities.get(&0).map_or_else(|| json!({}), quality_json);
-    let others = qualities.iter().filter(|(index, _)| **index != 0);
-    let others: serde_json::Map<_, _> =
-        others.map(|(index, quality)| (index.to_string(), quality_json(quality))).collect();
-    if !others.is_empty() {
-        all["legs"] = others.into();
-    }
-    all.to_string()
-}
-
-fn quality_json(quality: &Quality) -> serde_json::Value {
-    let ms = |time: std::time::Duration| time.as_micros() as f64 / 1e3;
-    json!({
-        "received": quality.received,
-        "lost": quality.lost,
-        "late": quality.late,
-        "dropped": quality.dropped,
-        "concealed": quality.concealed,
-        "jitter_ms": ms(quality.jitter),
-        "delay_ms": ms(quality.delay),
-        "sent": quality.sent,
-        "remote_loss": quality.remote_loss,
-        "remote_jitter_ms": ms(quality.remote_jitter),
-        "round_trip_ms": quality.round_trip.map(ms),
-        "mos": quality.mos,
-    })
 }
 
 #[cfg(test)]

@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use base::{Clock, LegId};
 use policy::Transport;
+use serde_json::json;
 use vault::{CallFilter, CallState, CallSummary, Reader, Vault};
 
 use super::*;
+use crate::curves::series::Series;
 use crate::test_vault::config;
 
 const POLICY: &str = r#"
@@ -35,6 +37,7 @@ struct Kept {
     vault: Vault,
     telemetry: Arc<Telemetry>,
     refusals: Refusals,
+    curves: Curves,
     archive: Archive,
     policy: policy::Policy,
 }
@@ -46,9 +49,17 @@ impl Kept {
         let vault = Vault::open(config(folder.path()), clock.clone(), Box::new(|_| {})).unwrap();
         let telemetry = Arc::new(Telemetry::new(clock.clone()).unwrap());
         let refusals = Refusals::new(vault.handle(), telemetry.clone());
-        let archive = Archive::new(vault.handle(), telemetry.clone(), refusals.clone());
+        let curves = Curves::default();
+        let archive =
+            Archive::new(vault.handle(), telemetry.clone(), refusals.clone(), curves.clone());
         let policy = policy::load(&[("acme.toml", POLICY)], Some(&[])).unwrap().0;
-        Self { folder, clock, vault, telemetry, refusals, archive, policy }
+        Self { folder, clock, vault, telemetry, refusals, curves, archive, policy }
+    }
+
+    /// Another shard's archive.
+    fn another(&self) -> Archive {
+        let (telemetry, refusals) = (self.telemetry.clone(), self.refusals.clone());
+        Archive::new(self.vault.handle(), telemetry, refusals, self.curves.clone())
     }
 
     /// Moves the clock to so many milliseconds after its start.
@@ -232,8 +243,7 @@ fn each_reason_and_each_minute_has_its_own_examples_across_the_shards() {
     };
     flood(&mut kept, Reason::NoRoute);
     flood(&mut kept, Reason::TrunkRateLimit);
-    // Another shard's archive.
-    kept.archive = Archive::new(kept.vault.handle(), kept.telemetry.clone(), kept.refusals.clone());
+    kept.archive = kept.another();
     flood(&mut kept, Reason::NoRoute);
     assert_eq!(kept.stored().len(), 2 * share);
     kept.at(60_000);
@@ -290,6 +300,49 @@ fn an_ended_call_is_written_once_with_its_figures_and_its_last_messages_follow()
 }
 
 #[test]
+fn the_media_of_both_legs_over_time_is_stored_with_the_call() {
+    let mut kept = Kept::new();
+    let call = kept.arrive(1);
+    let leg = |index| LegId { call, index };
+    let heard = |received, lost| Quality { received, lost, ..Quality::default() };
+    // Before the answer somebody hears something, which is no part of the talk.
+    kept.archive.report(kept.clock.now(), leg(0), &heard(40, 9));
+    kept.at(1_000);
+    kept.answer(call);
+    for (millis, index, quality) in [
+        (5_000, 0, heard(240, 9)),
+        (6_000, 1, heard(250, 0)),
+        (10_000, 0, heard(440, 59)),
+        (11_000, 1, heard(500, 0)),
+    ] {
+        kept.at(millis);
+        kept.archive.report(kept.clock.now(), leg(index), &quality);
+    }
+    assert!(kept.curves.present(call).unwrap().contains("until_ms"), "the console sees it live");
+    kept.message(call, true);
+    kept.store(Record::Ladder {
+        leg: leg(1),
+        wall: kept.clock.wall(),
+        received: true,
+        text: Personal::new("BYE sip:x SIP/2.0".to_owned()),
+    });
+    kept.end(call);
+    for (index, quality) in [(0, heard(440, 59)), (1, heard(501, 0))] {
+        kept.archive.report(kept.clock.now(), leg(index), &quality);
+        kept.store(Record::Media { leg: leg(index), quality });
+    }
+    let text = kept.detail(call).personal.unwrap().quality;
+    let stored: serde_json::Value = serde_json::from_str(text.expose()).unwrap();
+    let caller = Series::read(&stored).unwrap();
+    assert_eq!((&*caller.received, &*caller.lost), (&[200, 200, 0][..], &[0, 50, 0][..]));
+    assert_eq!(caller.until_ms, [4_000, 9_000, 10_000], "after the answer");
+    let callee = Series::read(&stored["legs"]["1"]).unwrap();
+    assert_eq!(callee.received, [250, 250, 1]);
+    assert_eq!(kept.curves.present(call), None, "nothing stays in memory");
+    kept.vault.close();
+}
+
+#[test]
 fn a_handshake_tells_the_suite_of_the_caller() {
     let mut kept = Kept::new();
     let protection = "DTLS-SRTP AEAD_AES_128_GCM";
@@ -321,7 +374,7 @@ fn what_waits_when_the_edge_ends_is_stored() {
     let (first, second, third) = (kept.answered(1), kept.answered(2), kept.arrive(3));
     kept.end(first);
     kept.message(second, true);
-    kept.archive = Archive::new(kept.vault.handle(), kept.telemetry.clone(), kept.refusals.clone());
+    kept.archive = kept.another();
     assert!(kept.stored().iter().all(|call| call.id != third), "nobody knows yet what it is");
     let states: Vec<CallState> = kept.stored().iter().map(|call| call.state).collect();
     assert!(states.contains(&CallState::Ended) && states.contains(&CallState::InProgress));

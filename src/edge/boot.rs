@@ -1,7 +1,7 @@
 //! Boot and shutdown: the order in which the members start, reload and stop.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,7 +15,7 @@ use policy::{Policy, Transport};
 use providers::{EmbeddedReasoner, EmbeddedSpeech, EmbeddedSpeechConfig};
 use relay::driver::{DriverChoice, Refusal};
 use relay::path::counters::{DropReason, Meter};
-use relay::{Relay, RelayConfig};
+use relay::{Relay, RelayConfig, SharedPortConfig};
 use telemetry::{Gauge, Health, Telemetry};
 use thiserror::Error;
 use tokio::sync::mpsc;
@@ -149,7 +149,6 @@ impl Edge {
             transport: &transport,
             vault: &vault.handle(),
             telemetry: &telemetry,
-            setup: &setup,
             shards: &shards,
             challenges: &challenges,
         };
@@ -352,6 +351,7 @@ impl Edge {
                     vault.clone(),
                     Arc::clone(&self.telemetry),
                     self.refusals.clone(),
+                    self.browsers.onlookers().curves(),
                 ),
                 telemetry: Arc::clone(&self.telemetry),
                 dials,
@@ -391,6 +391,7 @@ impl Edge {
             for (name, what, count) in [
                 ("dtls_handshake_total", "begun", dtls.begun),
                 ("dtls_handshake_total", "completed", dtls.completed),
+                ("dtls_handshake_total", "completed_13", dtls.completed_13),
                 ("dtls_handshake_total", "failed", dtls.failed),
                 ("dtls_handshake_total", "lost", dtls.lost),
                 ("dtls_handshake_total", "unsent", dtls.unsent),
@@ -400,6 +401,9 @@ impl Edge {
                 ("ice_tcp_total", "lost", tcp.lost),
             ] {
                 gauge(name, vec![("what", what)], count as f64);
+            }
+            for (what, count) in relay.shared_port_counters().all() {
+                gauge("browser_port_total", vec![("what", what)], count as f64);
             }
         });
         let (ledger, vault) = (self.ledger.clone(), self.vault.as_ref().map(Vault::handle));
@@ -487,6 +491,7 @@ impl Edge {
     }
 
     fn tell_loaded(&self, loaded: &Loaded) {
+        self.browsers.offer(&loaded.agents);
         let policy = &loaded.setup.policy;
         let trunks = u32::try_from(policy.trunks().count()).unwrap_or(u32::MAX);
         let routes = u32::try_from(policy.routes()).unwrap_or(u32::MAX);
@@ -591,6 +596,7 @@ fn start_relay(
             SocketDriver::Epoll => DriverChoice::Epoll,
         },
         ice_tcp: config.browsers.ice_tcp.parse().ok(),
+        browser_port: browser_port(config),
     };
     let relay = Relay::start(&relay_config, |_| {
         let (shards, telemetry) = (Arc::clone(shards), Arc::clone(telemetry));
@@ -602,6 +608,16 @@ fn start_relay(
         refused: refusal.map_or("none", Refusal::word),
     });
     Ok(relay)
+}
+
+/// The shared port, opened at once where browsers connect to: it is then known to be free there.
+fn browser_port(config: &Config) -> Option<SharedPortConfig> {
+    let mut addresses: Vec<IpAddr> = config.listen.https.iter().map(SocketAddr::ip).collect();
+    addresses.retain(|address| !address.is_unspecified());
+    addresses.sort_unstable();
+    addresses.dedup();
+    let port = config.browsers.media_port;
+    (port != 0).then_some(SharedPortConfig { port, addresses })
 }
 
 async fn start_transport(

@@ -9,10 +9,12 @@ use std::time::Duration;
 
 use api::auth::VaultCredentials;
 use api::console::{AgentLine, Backstage, HungUp, Stage};
-use api::{Api, ApiConfig, Guard, Origin, Origins, Parts};
+use api::{Api, ApiConfig, Guard, IceLogin, IceServer, Origin, Origins, Parts};
 use arc_swap::ArcSwap;
-use base::{CallId, Clock, Event, Personal, Reason, Secret};
-use call::Setup;
+use aws_lc_rs::hmac;
+use base::{CallId, Clock, Event, Personal, Reason, Secret, WallTime, limit};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use policy::ACCOUNTS_HOST;
 use sip::Uri;
 use telemetry::Telemetry;
@@ -21,6 +23,7 @@ use transport::{OpenError, TransportHandle, expiry_of};
 use vault::{AccessError, Reader, VaultHandle};
 
 use crate::acme::Challenges;
+use crate::agents::Agents;
 use crate::boot::vault_config;
 use crate::clock::{OsClock, OsRandom};
 use crate::config::{self, Config};
@@ -53,6 +56,9 @@ pub enum BrowsersError {
         /// Why.
         source: io::Error,
     },
+    /// A TURN server has a password and a shared secret.
+    #[error("[browsers] ice_servers: {0}: credential_file or secret_file, not both")]
+    TwoLogins(String),
     /// The name of this edge.
     #[error(transparent)]
     Api(#[from] api::ApiError),
@@ -63,6 +69,9 @@ pub enum BrowsersError {
     #[error("the first API key: {0}")]
     FirstKey(#[from] AccessError),
 }
+
+/// The voice agents that the console offers; a reload replaces them.
+type Offered = Arc<ArcSwap<Vec<AgentLine>>>;
 
 /// What the routes stand on.
 #[derive(Clone, Copy)]
@@ -75,8 +84,6 @@ pub struct Ground<'a> {
     pub vault: &'a VaultHandle,
     /// Events.
     pub telemetry: &'a Arc<Telemetry>,
-    /// What is in force.
-    pub setup: &'a Arc<ArcSwap<Setup>>,
     /// Who owns calls.
     pub shards: &'a Shards,
     /// Answers to an authority's challenges.
@@ -87,6 +94,7 @@ pub struct Ground<'a> {
 pub struct Browsers {
     api: Api,
     onlookers: Onlookers,
+    agents: Offered,
     first_key: Option<Secret<String>>,
     https: Vec<SocketAddr>,
     http: Vec<SocketAddr>,
@@ -107,10 +115,13 @@ impl Browsers {
         let credentials = Arc::new(VaultCredentials::new(keys.clone()));
         let guard = Arc::new(Guard::new(credentials, Arc::clone(&clock), Arc::clone(&events)));
         let onlookers = Onlookers::default();
+        let agents = Offered::default();
+        let ice_servers = ice_servers(config)?;
         let stage = Stage {
             guard: Arc::clone(&guard),
             keys: keys.clone(),
-            backstage: Arc::new(Behind::new(ground, onlookers.clone())),
+            backstage: Arc::new(Behind::new(ground, onlookers.clone(), Arc::clone(&agents))),
+            ice_servers: ice_servers.clone(),
             live: onlookers.live(),
             reader: Reader::open(&vault_config(config)).await?,
             vault: vault.clone(),
@@ -126,14 +137,23 @@ impl Browsers {
             pages,
             challenges: Arc::new(move |token: &str| challenges.answer(token)),
         };
-        let api = Api::new(api_config(config)?, parts)?;
-        Ok(Self { api, onlookers, first_key, https: Vec::new(), http: Vec::new() })
+        let api = Api::new(api_config(config, ice_servers)?, parts)?;
+        Ok(Self { api, onlookers, agents, first_key, https: Vec::new(), http: Vec::new() })
     }
 
     /// Who tells pages of calls.
     #[must_use]
     pub fn onlookers(&self) -> Onlookers {
         self.onlookers.clone()
+    }
+
+    /// Offers these voice agents from now on.
+    pub fn offer(&self, agents: &Agents) {
+        let line = |(name, flow): (&String, &Arc<agent::Flow>)| AgentLine {
+            name: name.clone(),
+            description: flow.description.clone(),
+        };
+        self.agents.store(Arc::new(agents.iter().map(line).collect()));
     }
 
     /// Begins to serve.
@@ -179,27 +199,28 @@ impl Browsers {
 
 /// What the console asks the edge.
 struct Behind {
-    setup: Arc<ArcSwap<Setup>>,
+    agents: Offered,
     shards: Shards,
     onlookers: Onlookers,
     authority: Option<String>,
 }
 
 impl Behind {
-    fn new(ground: Ground<'_>, onlookers: Onlookers) -> Self {
+    fn new(ground: Ground<'_>, onlookers: Onlookers, agents: Offered) -> Self {
         let file = &ground.config.tls.certificate;
         let is_ours = expiry_of(file).is_ok_and(|it| it.is_development);
         let authority = is_ours.then(|| file.with_file_name("ca.pem").display().to_string());
-        let (setup, shards) = (Arc::clone(ground.setup), Arc::clone(ground.shards));
-        Self { setup, shards, onlookers, authority }
+        Self { agents, shards: Arc::clone(ground.shards), onlookers, authority }
     }
 }
 
 impl Backstage for Behind {
     fn agents(&self) -> Vec<AgentLine> {
-        let setup = self.setup.load();
-        let line = |name: &String| AgentLine { name: name.clone(), description: String::new() };
-        setup.agents.keys().map(line).collect()
+        self.agents.load().to_vec()
+    }
+
+    fn quality(&self, call: CallId) -> Option<Personal<String>> {
+        self.onlookers.curves().present(call).map(Personal::new)
     }
 
     fn hang_up(&self, call: CallId) -> HungUp {
@@ -255,7 +276,7 @@ impl Accounts {
     }
 }
 
-fn api_config(config: &Config) -> Result<ApiConfig, BrowsersError> {
+fn api_config(config: &Config, ice_servers: Vec<IceServer>) -> Result<ApiConfig, BrowsersError> {
     let first = config.listen.https.first();
     let host = match (config.advertise.host.as_str(), first) {
         ("", Some(address)) if !address.ip().is_unspecified() => match address {
@@ -268,24 +289,79 @@ fn api_config(config: &Config) -> Result<ApiConfig, BrowsersError> {
     let origins = config.browsers.origins.iter().map(|text| {
         Origin::parse(text).map_err(|error| BrowsersError::Origin(text.clone(), error))
     });
-    let ice_servers = config.browsers.ice_servers.iter().map(ice_server);
     Ok(ApiConfig {
         host,
         https_port: first.map_or(443, SocketAddr::port),
         origins: origins.collect::<Result<Origins, _>>()?,
-        ice_servers: ice_servers.collect::<Result<_, _>>()?,
+        ice_servers,
     })
 }
 
-fn ice_server(from: &config::IceServer) -> Result<api::IceServer, BrowsersError> {
-    let path = &from.credential_file;
-    let login = match path.as_os_str().is_empty() {
-        true => None,
-        false => {
-            let text = fs::read_to_string(path)
-                .map_err(|source| BrowsersError::Credential { path: path.clone(), source })?;
-            Some((from.username.clone(), Secret::new(text.trim_end().to_owned())))
-        }
+fn ice_servers(config: &Config) -> Result<Vec<IceServer>, BrowsersError> {
+    config.browsers.ice_servers.iter().map(ice_server).collect()
+}
+
+fn ice_server(from: &config::IceServer) -> Result<IceServer, BrowsersError> {
+    let read = |path: &PathBuf| {
+        fs::read_to_string(path)
+            .map(|text| Secret::new(text.trim_end().to_owned()))
+            .map_err(|source| BrowsersError::Credential { path: path.clone(), source })
     };
-    Ok(api::IceServer { url: from.url.clone(), login })
+    let (fixed, shared) = (&from.credential_file, &from.secret_file);
+    let login = match (fixed.as_os_str().is_empty(), shared.as_os_str().is_empty()) {
+        (true, true) => None,
+        (false, true) => {
+            let (user, password) = (from.username.clone(), read(fixed)?);
+            Some(IceLogin::new(move |_| (user.clone(), password.clone())))
+        }
+        (true, false) => {
+            let (name, secret) = (from.username.clone(), read(shared)?);
+            Some(IceLogin::new(move |now| minted(&name, &secret, now)))
+        }
+        (false, false) => return Err(BrowsersError::TwoLogins(from.url.clone())),
+    };
+    Ok(IceServer { url: from.url.clone(), login })
+}
+
+/// A login that ends by itself, as TURN servers make them out with whom they share a secret
+/// (draft-uberti-behave-turn-rest, `use-auth-secret` of coturn): until when and for whom, and the
+/// HMAC-SHA1 of that.
+fn minted(name: &str, secret: &Secret<String>, now: WallTime) -> (String, Secret<String>) {
+    let until = (now + limit::API_ICE_LOGIN_MS.millis()).unix_millis() / 1_000;
+    let user = if name.is_empty() { until.to_string() } else { format!("{until}:{name}") };
+    let key = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, secret.expose().as_bytes());
+    let password = STANDARD.encode(hmac::sign(&key, user.as_bytes()));
+    (user, Secret::new(password))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_turn_server_that_shares_a_secret_knows_the_login_by_itself() {
+        let secret = Secret::new("north".to_owned());
+        let now = WallTime::from_unix_millis(1_795_392_000_999);
+        let (user, password) = minted("callgate", &secret, now);
+        let until = 1_795_392_000 + limit::API_ICE_LOGIN_MS.value / 1_000;
+        assert_eq!(user, format!("{until}:callgate"));
+        // By another's hand: `printf %s USER | openssl dgst -sha1 -hmac north -binary`.
+        assert_eq!(password.expose(), "Nts1ezvrHK1j5ifzW3/X6Kwf/o0=");
+        assert_eq!(minted("", &secret, now).0, until.to_string());
+    }
+
+    #[test]
+    fn a_server_has_one_login() {
+        let url = "turn:turn.example".to_owned();
+        let (username, file) = (String::new(), PathBuf::from("/nonexistent"));
+        let server = |credential_file: &PathBuf, secret_file: &PathBuf| {
+            let (url, username) = (url.clone(), username.clone());
+            let (credential_file, secret_file) = (credential_file.clone(), secret_file.clone());
+            ice_server(&config::IceServer { url, username, credential_file, secret_file })
+        };
+        let none = PathBuf::new();
+        assert!(matches!(server(&file, &file), Err(BrowsersError::TwoLogins(_))));
+        assert!(matches!(server(&none, &file), Err(BrowsersError::Credential { .. })));
+        assert!(server(&none, &none).is_ok_and(|it| it.login.is_none()));
+    }
 }

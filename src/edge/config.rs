@@ -81,6 +81,8 @@ sections! {
         ice_servers: Vec<IceServer>,
         /// Where ICE over TCP is listened for; empty for nowhere.
         ice_tcp: String,
+        /// The UDP port that all browsers' media shares; 0 where each call has its own.
+        media_port: u16,
     }
     /// Certificates.
     tls: Tls / TlsFile {
@@ -198,6 +200,10 @@ pub struct IceServer {
     /// The file that holds the password, for TURN.
     #[serde(default)]
     pub credential_file: PathBuf,
+    /// The file that holds a secret shared with the TURN server, instead: each browser gets a login
+    /// of its own that ends by itself.
+    #[serde(default)]
+    pub secret_file: PathBuf,
 }
 
 /// How relay threads reach their sockets.
@@ -312,6 +318,14 @@ impl Config {
             let message = "browsers.ice_tcp wants address and port, such as \"203.0.113.5:8444\"";
             return Err(error("callgate.toml", &text, 10..text.len(), message));
         }
+        let shared = self.browsers.media_port;
+        let is_sip = self.listen.udp.iter().any(|address| address.port() == shared);
+        if shared != 0 && (is_sip || (first..=last).contains(&shared)) {
+            let text = format!("media_port = {shared}");
+            let message = "browsers.media_port wants a port that neither media.ports nor \
+                           listen.udp has, such as 3478";
+            return Err(error("callgate.toml", &text, 13..text.len(), message));
+        }
         if !self.acme.domains.is_empty() && !self.acme.agree {
             let text = "agree = false";
             let message = "acme.agree wants to be true: read the authority's terms of service";
@@ -421,6 +435,9 @@ mod tests {
     fn a_value_out_of_range_is_an_error() {
         for text in [
             "[media]\nports = [20000, 10000]\n",
+            "[browsers]\nmedia_port = 10000\n",
+            "[browsers]\nmedia_port = 5060\n",
+            "[browsers]\nmedia_port = 65536\n",
             "[retention]\nrecordings = 31\ncalls = 30\n",
             "[retention]\ntranscripts = 31\ncalls = 30\n",
             "[retention]\ncalls = -1\n",

@@ -177,6 +177,9 @@ impl Driver for Host {
 
     fn media(&mut self, leg: LegId, event: &MediaEvent) {
         self.onlookers.media(leg, event);
+        if let MediaEvent::Report { quality, .. } = event {
+            self.archive.report(OsClock.now(), leg, quality);
+        }
     }
 
     fn turn(&mut self, call: CallId, turn: agent::Turn) {

@@ -17,6 +17,7 @@ pub mod certificates;
 pub mod clock;
 pub mod config;
 pub mod control;
+pub mod curves;
 mod dials;
 pub mod ear;
 pub mod front;

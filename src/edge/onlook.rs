@@ -10,6 +10,8 @@ use media::{MediaEvent, Quality};
 use policy::{Attempt, Transport};
 use vault::Role;
 
+use crate::curves::Curves;
+
 /// Tells pages of calls; clones are the same. Nothing here waits, and where nobody looks on it
 /// costs next to nothing.
 #[derive(Clone, Debug, Default)]
@@ -18,6 +20,7 @@ pub struct Onlookers(Arc<Inner>);
 #[derive(Debug, Default)]
 struct Inner {
     live: Live,
+    curves: Curves,
     /// The shard of each call in progress; locked twice in a call's life.
     present: Mutex<BTreeMap<CallId, usize>>,
 }
@@ -27,6 +30,12 @@ impl Onlookers {
     #[must_use]
     pub fn live(&self) -> Live {
         self.0.live.clone()
+    }
+
+    /// The media of calls in progress over time.
+    #[must_use]
+    pub fn curves(&self) -> Curves {
+        self.0.curves.clone()
     }
 
     /// The shard of a call in progress.

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use rtp::Impairment;
 use rtp::sdes::Suite;
 
 use crate::plan::Reserved;
@@ -92,7 +93,7 @@ pub enum MediaEvent {
         /// Why.
         cause: StopCause,
     },
-    /// How the leg is doing; each five seconds, and once after its release.
+    /// How the leg is doing; each [`REPORT_EVERY`], and once after its release.
     Report {
         /// The figures.
         quality: Quality,
@@ -100,6 +101,9 @@ pub enum MediaEvent {
         last: bool,
     },
 }
+
+/// How often a leg reports how it is doing.
+pub const REPORT_EVERY: Duration = Duration::from_secs(5);
 
 /// How a leg's media is doing.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -127,6 +131,8 @@ pub struct Quality {
     /// Estimated mean opinion score of what we hear, 1 to 4.5 (ITU-T G.107); `None` of a codec
     /// whose impairment is not known.
     pub mos: Option<f32>,
+    /// What the codec costs, for scores of parts of the call; `None` where `mos` is.
+    pub impairment: Option<Impairment>,
     /// 20 ms frames that had to be concealed.
     pub concealed: u64,
 }

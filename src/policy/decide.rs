@@ -96,6 +96,9 @@ fn verdict(
     decision.route_name.clone_from(&route.name);
     let called = &call.called.normalised;
     let destination = destination(policy, route, called, attempt, observed)?;
+    if let Destination::Agent { .. } = destination {
+        route.forbids.apply(&mut terms);
+    }
     Ok(Accepted {
         trunk: trunk.name.clone(),
         destination,
@@ -363,6 +366,7 @@ impl Trunk {
             dtmf: self.dtmf.clone(),
             transfer: self.transfer,
             ring_back: self.ring_back,
+            dtls_library: self.dtls_library,
         }
     }
 }

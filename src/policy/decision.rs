@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::statuses::Statuses;
 use crate::wire;
-use crate::words::{Codec, DtmfMethod, Keep, Protection, RingBack, Suite, Transfer};
+use crate::words::{Codec, DtlsLibrary, DtmfMethod, Keep, Protection, RingBack, Suite, Transfer};
 
 /// Whether a peer may speak at all, before anything it says is parsed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -224,6 +224,9 @@ pub struct Terms {
     /// What callers get while it rings at whom they call.
     #[serde(default = "RingBack::usual", skip_serializing_if = "RingBack::is_usual")]
     pub ring_back: RingBack,
+    /// What does DTLS handshakes.
+    #[serde(default = "DtlsLibrary::usual", skip_serializing_if = "DtlsLibrary::is_usual")]
+    pub dtls_library: DtlsLibrary,
 }
 
 /// Of decisions that were stored before the word existed.

@@ -20,7 +20,8 @@ use toml::Spanned;
 
 use crate::statuses::Statuses;
 use crate::words::{
-    Codec, DtmfMethod, Keep, Protection, RefusalManner, RingBack, Suite, Transfer, Transport,
+    Codec, DtlsLibrary, DtmfMethod, Keep, Protection, RefusalManner, RingBack, Suite, Transfer,
+    Transport,
 };
 
 /// A value with its place in the file.
@@ -162,6 +163,11 @@ pub struct TrunkFile {
     /// What its callers get while the telephone of whom they call rings; `signal` unless said
     /// otherwise.
     pub ring_back: Option<RingBack>,
+    /// What does the DTLS handshakes of its media, browsers' first of all; `dimpl` unless said
+    /// otherwise.
+    pub dtls_library: Option<DtlsLibrary>,
+    /// Of browsers: the number or user that other trunks are shown of a caller who was given none.
+    pub present: Option<At<String>>,
     /// How its numbers are written.
     pub numbers: Option<NumbersFile>,
 }
@@ -339,8 +345,10 @@ pub struct RouteFile {
     /// said otherwise.
     pub failover: Option<At<Vec<At<Statuses>>>>,
     /// Whether calls to trunks are recorded, where both trunks' `recording` allows it; no unless
-    /// said otherwise.
+    /// said otherwise. `false` forbids it for calls to a voice agent.
     pub record: Option<At<bool>>,
+    /// `false` forbids a transcript of calls to a voice agent.
+    pub transcript: Option<At<bool>>,
     /// Or how they are refused.
     pub refuse: Option<At<RefuseFile>>,
 }

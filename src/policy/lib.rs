@@ -41,8 +41,8 @@ pub use policy::{Expiring, Line, Peer, Policy, TrunkDigest, TrunkTls};
 pub use schema::schema;
 pub use statuses::Statuses;
 pub use words::{
-    Codec, DtmfMethod, Exempted, Keep, Protection, RefusalManner, RingBack, Suite, Transfer,
-    Transport,
+    Codec, DtlsLibrary, DtmfMethod, Exempted, Keep, Protection, RefusalManner, RingBack, Suite,
+    Transfer, Transport,
 };
 pub use zone::{Listener, Zone};
 

@@ -15,8 +15,8 @@ use crate::matching::When;
 use crate::numbers::Numbers;
 use crate::statuses::Statuses;
 use crate::words::{
-    Codec, DtmfMethod, Exempted, Keep, Protection, RefusalManner, RingBack, Suite, Transfer,
-    Transport,
+    Codec, DtlsLibrary, DtmfMethod, Exempted, Keep, Protection, RefusalManner, RingBack, Suite,
+    Transfer, Transport,
 };
 use crate::zone::Zone;
 use base::diagnostic::{Diagnostic, Warning};
@@ -97,6 +97,8 @@ pub(crate) struct Trunk {
     pub(crate) transcript: Keep,
     pub(crate) transfer: Transfer,
     pub(crate) ring_back: RingBack,
+    pub(crate) dtls_library: DtlsLibrary,
+    pub(crate) present: Option<String>,
     pub(crate) refuse: RefusalManner,
     pub(crate) max_duration: Duration,
     pub(crate) media_inactive: Duration,
@@ -190,7 +192,28 @@ pub(crate) struct Route {
     pub(crate) failover: Vec<Statuses>,
     /// Whether calls to trunks are recorded.
     pub(crate) record: bool,
+    /// What of calls to a voice agent is not kept, whatever trunk and agent allow.
+    pub(crate) forbids: Forbids,
     pub(crate) place: Place,
+}
+
+/// What a route forbids to keep.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Forbids {
+    pub(crate) recording: bool,
+    pub(crate) transcript: bool,
+}
+
+impl Forbids {
+    /// Takes off what trunk and defaults allow.
+    pub(crate) fn apply(self, terms: &mut Terms) {
+        if self.recording {
+            terms.recording = Keep::Never;
+        }
+        if self.transcript {
+            terms.transcript = Keep::Never;
+        }
+    }
 }
 
 /// What a route does with a call.
@@ -267,6 +290,13 @@ impl Policy {
     #[must_use]
     pub fn terms(&self, trunk: &TrunkName, wall: WallTime) -> Option<Terms> {
         self.trunk(trunk.as_str()).map(|trunk| trunk.terms(wall))
+    }
+
+    /// The number or user that other trunks are shown of a trunk's caller who was given none of its
+    /// own: `present`, of browsers.
+    #[must_use]
+    pub fn present(&self, trunk: &TrunkName) -> Option<&str> {
+        self.trunk(trunk.as_str())?.present.as_deref()
     }
 
     /// The names of the trunks, in the order of the files.

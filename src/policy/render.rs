@@ -89,6 +89,9 @@ fn verdict(f: &mut fmt::Formatter<'_>, decision: &Decision) -> fmt::Result {
                 terms.recording,
                 terms.transcript
             )?;
+            if !terms.dtls_library.is_usual() {
+                writeln!(f, "  dtls_library {}", terms.dtls_library)?;
+            }
         }
         Verdict::Refuse(refusal) => {
             let answer = if refusal.silent {

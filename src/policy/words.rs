@@ -123,6 +123,13 @@ words! {
         /// A tone that is made here, as early media with a 183.
         Tone "tone",
     }
+    /// What does the DTLS handshakes of a trunk.
+    DtlsLibrary {
+        /// `dimpl`: DTLS 1.2 and 1.3, cheap; no peer with an RSA certificate.
+        Dimpl "dimpl",
+        /// `webrtc-dtls`: DTLS 1.2 only; peers with RSA certificates too.
+        WebrtcDtls "webrtc-dtls",
+    }
     /// How a peer that is not admitted is refused.
     RefusalManner {
         /// With a SIP answer.
@@ -168,6 +175,17 @@ impl RingBack {
     /// What is usual.
     pub(crate) const fn usual() -> Self {
         Self::Signal
+    }
+
+    pub(crate) fn is_usual(&self) -> bool {
+        *self == Self::usual()
+    }
+}
+
+impl DtlsLibrary {
+    /// What is usual.
+    pub(crate) const fn usual() -> Self {
+        Self::Dimpl
     }
 
     pub(crate) fn is_usual(&self) -> bool {

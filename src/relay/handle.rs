@@ -1,7 +1,7 @@
 //! The relay as the rest of the process sees it: start, commands, counts, drain.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
@@ -20,6 +20,7 @@ use crate::dtls::{
 };
 use crate::ice_tcp::{self, Claim, IceTcp, IceTcpCounters, IceTcpCounts, Word};
 use crate::path::counters::{Published, Tally};
+use crate::shared::{self, SharedPort, SharedPortCounters, SharedPortCounts};
 use crate::worker::{Command, EventSink, Message, Setup, Worker};
 
 /// How a relay is set up.
@@ -35,6 +36,17 @@ pub struct RelayConfig {
     pub driver: DriverChoice,
     /// Where to listen for ICE-TCP, for browsers that UDP is blocked for; port 0 is any.
     pub ice_tcp: Option<SocketAddr>,
+    /// The one UDP port of all browsers; without it each has a pair out of `ports`.
+    pub browser_port: Option<SharedPortConfig>,
+}
+
+/// One port for all browsers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SharedPortConfig {
+    /// The port.
+    pub port: u16,
+    /// Where it is opened at once, so that it is known to be free; elsewhere at the first call.
+    pub addresses: Vec<IpAddr>,
 }
 
 /// The command was not taken: the worker's queue is full (`relay.commands`) or it has ended.
@@ -53,6 +65,7 @@ pub struct Relay {
     threads: Vec<JoinHandle<()>>,
     handshakes: Handshakes,
     ice_tcp: Option<IceTcp>,
+    shared: Option<SharedPort>,
     refusal: Option<Refusal>,
 }
 
@@ -62,6 +75,7 @@ pub struct RelayHandle {
     workers: Arc<[WorkerHandle]>,
     dtls: DtlsCounts,
     ice_tcp: IceTcpCounts,
+    shared: SharedPortCounts,
 }
 
 struct WorkerHandle {
@@ -99,6 +113,10 @@ impl Relay {
         let handshakes = Handshakes::start(Box::new(to_workers.clone()), identities, config.seed)?;
         let listen = |address| IceTcp::start(address, Arc::new(to_workers.clone()));
         let ice_tcp = config.ice_tcp.map(listen).transpose()?;
+        let share = |it: &SharedPortConfig| {
+            SharedPort::start(it.port, &it.addresses, Arc::new(to_workers.clone()))
+        };
+        let shared = config.browser_port.as_ref().map(share).transpose()?;
         let (mut handles, mut threads, mut refusal) = (Vec::new(), Vec::new(), None);
         for number in 0..workers {
             let (sender, commands) = sync_channel(limit::RELAY_COMMANDS.get());
@@ -113,6 +131,7 @@ impl Relay {
                 seed: config.seed.wrapping_add(number as u64),
                 dtls: Some((handshakes.handle(), identity.clone())),
                 ice_tcp: ice_tcp.as_ref().map(IceTcp::address),
+                shared: shared.as_ref().map(SharedPort::handle),
             };
             let (files, driver) = (files.clone(), config.driver);
             let (ready, is_ready) = sync_channel(1);
@@ -131,8 +150,9 @@ impl Relay {
             workers,
             dtls: handshakes.handle().counts(),
             ice_tcp: ice_tcp.as_ref().map(IceTcp::counts).unwrap_or_default(),
+            shared: shared.as_ref().map(SharedPort::counts).unwrap_or_default(),
         };
-        Ok(Self { handle, threads, handshakes, ice_tcp, refusal })
+        Ok(Self { handle, threads, handshakes, ice_tcp, shared, refusal })
     }
 
     /// Why a worker uses epoll; `None` where all use io_uring.
@@ -160,6 +180,7 @@ impl Relay {
             let _ = thread.join();
         }
         self.ice_tcp.into_iter().for_each(IceTcp::stop);
+        self.shared.into_iter().for_each(SharedPort::stop);
         self.handshakes.join();
     }
 }
@@ -220,6 +241,26 @@ impl ice_tcp::Workers for ToWorkers {
             Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {}
         }
         Ok(())
+    }
+}
+
+impl shared::Workers for ToWorkers {
+    fn tell(&self, session: SessionId, word: shared::Word) -> bool {
+        let Some(workers) = self.workers() else { return true };
+        worker_of(&workers, session).is_none_or(|worker| worker.tell_shared(word))
+    }
+
+    fn tell_worker(&self, worker: usize, word: shared::Word) -> bool {
+        let Some(workers) = self.workers() else { return true };
+        workers.get(worker).is_none_or(|worker| worker.tell_shared(word))
+    }
+}
+
+impl WorkerHandle {
+    fn tell_shared(&self, word: shared::Word) -> bool {
+        let told = self.commands.try_send(Message::Shared(word));
+        self.waker.wake();
+        !matches!(told, Err(TrySendError::Full(_)))
     }
 }
 
@@ -305,6 +346,12 @@ impl RelayHandle {
     #[must_use]
     pub fn ice_tcp_counters(&self) -> IceTcpCounters {
         self.ice_tcp.read()
+    }
+
+    /// Counts of the browsers' shared port, of now; all zero where there is none.
+    #[must_use]
+    pub fn shared_port_counters(&self) -> SharedPortCounters {
+        self.shared.read()
     }
 
     /// Counts of DTLS handshakes, of now.

@@ -66,9 +66,13 @@ fn a_call_flows_over_real_sockets() {
     }
 }
 
+fn config(driver: DriverChoice, ports: RangeInclusive<u16>) -> RelayConfig {
+    RelayConfig { workers: 2, ports, seed: 7, driver, ice_tcp: None, browser_port: None }
+}
+
 fn a_call_flows(driver: DriverChoice) {
     let (sender, events) = sync_channel(1024);
-    let config = RelayConfig { workers: 2, ports: 21_000..=21_999, seed: 7, driver, ice_tcp: None };
+    let config = config(driver, 21_000..=21_999);
     let relay = Relay::start(&config, |_| Box::new(Sink(sender.clone()))).unwrap();
     assert_eq!(relay.refusal() == Some(Refusal::NotWanted), driver == DriverChoice::Epoll);
     let (handle, session) = (relay.handle(), SessionId::new(5, 0));
@@ -135,8 +139,7 @@ fn a_call_flows(driver: DriverChoice) {
 fn what_was_posted_is_done_with_one_wake() {
     for driver in [DriverChoice::Epoll, DriverChoice::Auto] {
         let (sender, events) = sync_channel(1024);
-        let config =
-            RelayConfig { workers: 2, ports: 23_000..=23_999, seed: 7, driver, ice_tcp: None };
+        let config = config(driver, 23_000..=23_999);
         let relay = Relay::start(&config, |_| Box::new(Sink(sender.clone()))).unwrap();
         let handle = relay.handle();
         let need = Need {
@@ -162,8 +165,7 @@ fn what_was_posted_is_done_with_one_wake() {
 fn two_legs_hear_each_other_over_real_sockets() {
     for driver in [DriverChoice::Auto, DriverChoice::Epoll] {
         let (sender, events) = sync_channel(1024);
-        let config =
-            RelayConfig { workers: 2, ports: 22_000..=22_999, seed: 7, driver, ice_tcp: None };
+        let config = config(driver, 22_000..=22_999);
         let relay = Relay::start(&config, |_| Box::new(Sink(sender.clone()))).unwrap();
         let (handle, sessions) = (relay.handle(), [0, 1].map(|leg| SessionId::new(6, leg)));
         let need = Need {

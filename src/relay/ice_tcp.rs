@@ -227,7 +227,7 @@ impl Drop for Place {
 }
 
 /// Whose address it is: of IPv6 whoever has one has all of its /64.
-fn network(address: IpAddr) -> IpAddr {
+pub(crate) fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => {
             IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)))
@@ -304,7 +304,7 @@ async fn claim(
 }
 
 /// Whom a check asks.
-fn asked(check: &[u8]) -> Option<String> {
+pub(crate) fn asked(check: &[u8]) -> Option<String> {
     let message = Stun::parse(check).ok().filter(|it| it.class() == Class::Request)?;
     let (asked, _) = message.username()?.split_once(':')?;
     Some(asked.to_owned())

@@ -89,3 +89,39 @@ fn one_source_has_so_many_connections_and_gets_a_place_back_for_each_that_ends()
     door.stop();
     assert!(held.iter_mut().all(|it| it.read(&mut [0; 1]).unwrap_or(0) == 0));
 }
+
+#[test]
+fn who_has_not_checked_in_time_is_closed_however_slowly_it_speaks() {
+    let builder = &mut tokio::runtime::Builder::new_current_thread();
+    let runtime = builder.enable_all().start_paused(true).build().unwrap();
+    let counts = Arc::<Counts>::default();
+    let (workers, open) = (Arc::new(Nobody), RefCell::default());
+    let door = Rc::new(Door { workers, counts: counts.clone(), open });
+    // Nothing, half a message, and messages that are empty.
+    let begun = framed(&[&[0; 20]]);
+    for said in [&[][..], &begun[..10], &[0; 8]] {
+        runtime.block_on(async {
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let mut far = StdStream::connect(listener.local_addr().unwrap()).unwrap();
+            let (near, peer) = listener.accept().await.unwrap();
+            let speak = async {
+                for byte in said {
+                    sleep(Duration::from_millis(400)).await;
+                    std::io::Write::write_all(&mut far, &[*byte]).unwrap();
+                }
+            };
+            let began = Instant::now();
+            let place = Place::take(&door, peer).unwrap();
+            let served = async {
+                serve(near, peer, 1, place).await;
+                began.elapsed()
+            };
+            let (lasted, ()) = tokio::join!(served, speak);
+            let most = limit::ICE_TCP_FIRST_MS.millis();
+            assert!(lasted >= most && lasted < most + Duration::from_millis(50), "{lasted:?}");
+            assert_eq!(far.read(&mut [0; 1]).unwrap(), 0, "closed");
+        });
+    }
+    assert_eq!(counts.unproved.load(Ordering::Relaxed), 3);
+    assert_eq!(door.open.borrow().all, 0);
+}

@@ -5,8 +5,9 @@
 //! transform, tap, protect, send. A [`path::Session`] is a synchronous step function over a
 //! [`path::Driver`], so that tests and the simulated world run what production runs. A [`Relay`]
 //! is a set of worker threads that own sessions and sockets; beside them one thread runs DTLS
-//! handshakes ([`dtls`]) and one carries browsers that have TCP only (`ice_tcp`). Nothing here
-//! writes a live audio frame to a disk or a log.
+//! handshakes ([`dtls`]), one carries browsers that have TCP only (`ice_tcp`), and one finds the
+//! sessions of browsers that share a port (`shared`). Nothing here writes a live audio frame to a
+//! disk or a log.
 
 #![deny(unsafe_code)]
 
@@ -20,11 +21,13 @@ mod handle;
 mod ice_tcp;
 mod late;
 mod ports;
+mod shared;
 mod socket;
 mod worker;
 
-pub use handle::{Full, Relay, RelayConfig, RelayCounters, RelayHandle};
+pub use handle::{Full, Relay, RelayConfig, RelayCounters, RelayHandle, SharedPortConfig};
 pub use ice_tcp::IceTcpCounters;
+pub use shared::SharedPortCounters;
 pub use worker::{Command, EventSink};
 
 #[cfg(test)]

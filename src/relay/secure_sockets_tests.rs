@@ -14,7 +14,7 @@ use media::{
 
 use super::*;
 use crate::path::browser::Browser;
-use crate::path::counters::Meter;
+use crate::path::counters::{DropReason, Meter};
 
 struct Sink(SyncSender<(SessionId, MediaEvent)>);
 
@@ -132,7 +132,14 @@ impl Call {
     fn with(driver: DriverChoice, ports: RangeInclusive<u16>, backend: DtlsBackend) -> Self {
         let (sender, events) = sync_channel(1024);
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        let config = RelayConfig { workers: 2, ports, seed: 7, driver, ice_tcp: Some(any) };
+        let config = RelayConfig {
+            workers: 2,
+            ports,
+            seed: 7,
+            driver,
+            ice_tcp: Some(any),
+            browser_port: None,
+        };
         let relay = Relay::start(&config, |_| Box::new(Sink(sender.clone()))).unwrap();
         let bind = IpAddr::from([127, 0, 0, 1]);
         let need = Need { bind, separate_rtcp: false, dtls: true, fresh_identity: false };
@@ -422,3 +429,6 @@ fn a_connection_that_proves_nothing_is_closed() {
     let mut rest = Vec::new();
     assert!(stream.read_to_end(&mut rest).is_ok(), "closed in order");
 }
+
+#[path = "shared_sockets_tests.rs"]
+mod shared_sockets_tests;

@@ -25,17 +25,47 @@ impl MediaSocket {
     /// Opens another one on the same port that hears only this peer; `self` goes on hearing
     /// everybody else.
     pub(crate) fn open_connected(&self, peer: SocketAddr) -> Result<Self> {
-        let address = SocketAddr::try_from(rustix::net::getsockname(&self.0)?)?;
+        let socket = self.open_beside()?;
+        // The port was shared for that moment only, or a second process could share it as well.
+        sockopt::set_socket_reuseport(&socket.0, false)?;
+        socket.connect(peer)?;
+        Ok(socket)
+    }
+
+    /// The same, as one of many: it leaves its port to be shared, because the system lets another
+    /// one bind there only if the latest before it does. Until it is connected, which is on return,
+    /// it may have been given what others sent.
+    pub(crate) fn open_among(&self, peer: SocketAddr) -> Result<Self> {
+        let socket = self.open_beside()?;
+        socket.connect(peer)?;
+        Ok(socket)
+    }
+
+    /// Opens another one on the same port. While `self` is shared, which is for this moment, the
+    /// system looks for a receiver among all; afterwards it finds `self` as the only one.
+    fn open_beside(&self) -> Result<Self> {
+        let address = self.address()?;
         let socket = Self::new(address)?;
-        // The port is shared for this moment only, or a second process could share it as well.
         sockopt::set_socket_reuseport(&self.0, true)?;
         let bound = sockopt::set_socket_reuseport(&socket.0, true)
             .and_then(|()| rustix::net::bind(&socket.0, &address));
         sockopt::set_socket_reuseport(&self.0, false)?;
-        bound?;
-        sockopt::set_socket_reuseport(&socket.0, false)?;
-        rustix::net::connect(&socket.0, &peer)?;
-        Ok(socket)
+        bound.map(|()| socket)
+    }
+
+    /// Where it is bound to.
+    pub(crate) fn address(&self) -> Result<SocketAddr> {
+        SocketAddr::try_from(rustix::net::getsockname(&self.0)?)
+    }
+
+    /// Another descriptor of the same socket.
+    pub(crate) fn duplicate(&self) -> Result<Self> {
+        rustix::io::fcntl_dupfd_cloexec(&self.0, 0).map(Self)
+    }
+
+    /// Room for so much that has arrived, or for as much as the system gives.
+    pub(crate) fn set_room(&self, bytes: usize) {
+        let _ = sockopt::set_socket_recv_buffer_size(&self.0, bytes);
     }
 
     /// Hears and reaches another peer from now on.
@@ -83,6 +113,18 @@ impl MediaSocket {
     }
 }
 
+impl From<OwnedFd> for MediaSocket {
+    fn from(descriptor: OwnedFd) -> Self {
+        Self(descriptor)
+    }
+}
+
+impl From<MediaSocket> for OwnedFd {
+    fn from(socket: MediaSocket) -> Self {
+        socket.0
+    }
+}
+
 impl AsFd for MediaSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
@@ -95,7 +137,7 @@ mod tests {
     use std::net::UdpSocket;
 
     fn own(socket: &MediaSocket) -> SocketAddr {
-        SocketAddr::try_from(rustix::net::getsockname(&socket.0).unwrap()).unwrap()
+        socket.address().unwrap()
     }
 
     fn any(ip: &str) -> SocketAddr {
@@ -123,6 +165,40 @@ mod tests {
             peer.send_to(b"x", own(&open)).unwrap();
             assert_eq!(sources(&open), [peer.local_addr().unwrap()]);
         }
+    }
+
+    #[test]
+    fn one_port_is_shared_out_among_many_peers_and_strangers_find_the_first_socket() {
+        for ip in ["127.0.0.1", "::1"] {
+            let open = MediaSocket::open(any(ip)).unwrap();
+            let peers: Vec<_> = (0..50).map(|_| UdpSocket::bind(any(ip)).unwrap()).collect();
+            let address = |peer: &UdpSocket| peer.local_addr().unwrap();
+            let mut connected: Vec<_> =
+                peers.iter().map(|peer| open.open_among(address(peer)).unwrap()).collect();
+            let stranger = UdpSocket::bind(any(ip)).unwrap();
+            for _ in 0..3 {
+                for sender in peers.iter().chain([&stranger]) {
+                    sender.send_to(b"x", own(&open)).unwrap();
+                }
+            }
+            for (socket, peer) in connected.iter().zip(&peers) {
+                assert_eq!(sources(socket), vec![address(peer); 3]);
+            }
+            assert_eq!(sources(&open), vec![address(&stranger); 3]);
+            // Whose socket is closed is a stranger again, and the next one still finds room.
+            drop(connected.swap_remove(7));
+            peers[7].send_to(b"x", own(&open)).unwrap();
+            assert_eq!(sources(&open), [address(&peers[7])]);
+            assert!(open.open_among(address(&peers[7])).is_ok());
+        }
+    }
+
+    #[test]
+    fn a_shared_port_that_somebody_has_is_not_shared_with_him() {
+        let first = MediaSocket::open(any("127.0.0.1")).unwrap();
+        let peer = UdpSocket::bind(any("127.0.0.1")).unwrap();
+        let _one = first.open_among(peer.local_addr().unwrap()).unwrap();
+        assert_eq!(MediaSocket::open(own(&first)).unwrap_err(), Errno::ADDRINUSE);
     }
 
     #[test]

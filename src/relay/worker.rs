@@ -15,17 +15,23 @@ use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::Duration;
 
 use base::{Instant, Random, SeededRandom, SessionId, limit};
-use media::{LegPlan, MediaEvent, Need, Protection, Reserved, TapFrame, TapPacket};
+use media::{LegPlan, MediaEvent, Need, Reserved, TapFrame, TapPacket};
 use rtrb::Producer;
 
 use crate::driver::ahead::{Depth, prefetch};
 use crate::driver::{Network, Token};
 use crate::dtls::{DtlsHandle, HandshakeId, Identity, News};
-use crate::ice_tcp::{Claim, Out, Outgoing, Word};
+use crate::ice_tcp::{Outgoing, Word};
 use crate::path::counters::{DropReason, Meter, Published, Tally};
 use crate::path::receive::BUFFER_BYTES;
 use crate::path::{Ask, Driver, Outbox, PHASES, Passing, Port, Session};
 use crate::ports::Ports;
+use crate::shared::{self, SharedPortHandle, demux};
+
+#[path = "ties.rs"]
+mod ties;
+
+use ties::{Berths, Place, Ties};
 
 /// What a session is told.
 pub enum Command {
@@ -100,6 +106,8 @@ pub(crate) enum Message {
     Identity(Identity),
     /// Of a connection of ICE-TCP.
     Stream(Word),
+    /// Of the browsers' shared port.
+    Shared(shared::Word),
     /// Take no more sessions, and end when the last one has gone or this much time has passed.
     Drain(Duration),
 }
@@ -121,24 +129,14 @@ const PUBLISH_EVERY: Duration = Duration::from_millis(100);
 struct Entry {
     id: SessionId,
     session: Session,
-    port: u16,
+    /// Of its pair of ports, where it has one.
+    port: Option<u16>,
     /// When it is in the timer table for; older places there are void.
     due: Option<Instant>,
     /// The session that it handed something to last, and its place.
     partner: Option<(SessionId, usize)>,
     /// Of a browser's leg.
     ties: Option<Box<Ties>>,
-}
-
-/// What ties a session to the threads beside the workers.
-#[derive(Default)]
-struct Ties {
-    /// The number of its latest handshake, which has to be ended with it.
-    handshake: Option<u32>,
-    /// What its connections of ICE-TCP are sent, by number.
-    streams: Vec<(u32, Out)>,
-    /// Its ICE user name fragments: the present one and, until another follows, the one before.
-    ufrags: [Option<String>; 2],
 }
 
 /// See the module.
@@ -157,6 +155,8 @@ pub(crate) struct Worker<N> {
     /// Where ICE-TCP is listened for, and the sessions by user name fragment.
     ice_tcp: Option<SocketAddr>,
     ufrags: HashMap<String, SessionId>,
+    /// Where browsers share a port.
+    berths: Option<Berths>,
     vacant: Vec<usize>,
     timers: BinaryHeap<Reverse<(Instant, usize)>>,
     ready: Vec<Token>,
@@ -184,6 +184,7 @@ pub(crate) struct Setup {
     pub(crate) seed: u64,
     pub(crate) dtls: Option<(DtlsHandle, Identity)>,
     pub(crate) ice_tcp: Option<SocketAddr>,
+    pub(crate) shared: Option<SharedPortHandle>,
 }
 
 impl<N: Network> Worker<N> {
@@ -202,6 +203,7 @@ impl<N: Network> Worker<N> {
             identified: HashMap::new(),
             ice_tcp: setup.ice_tcp,
             ufrags: HashMap::new(),
+            berths: setup.shared.map(|handle| Berths::new(handle, setup.worker)),
             vacant: Vec::new(),
             timers: BinaryHeap::new(),
             ready: Vec::new(),
@@ -234,6 +236,7 @@ impl<N: Network> Worker<N> {
             self.tally.sessions = self.places.len() as u64;
             self.published.store(&self.tally);
             (0..self.over.len()).for_each(|_| self.end_again());
+            self.berths.iter_mut().for_each(Berths::tell_again);
         }
         let due = self.timers.peek().map_or(WAIT_MAX, |Reverse((due, _))| due.since(now));
         let mut ready = std::mem::take(&mut self.ready);
@@ -262,6 +265,7 @@ impl<N: Network> Worker<N> {
             match self.commands.try_recv() {
                 Ok(Message::Session(id, command)) => self.command(id, command),
                 Ok(Message::Stream(word)) => self.on_stream(word),
+                Ok(Message::Shared(word)) => self.on_shared(word),
                 Ok(Message::Handshake(of, news)) => self.on_handshake(of, news),
                 Ok(Message::Identity(identity)) => {
                     self.dtls.iter_mut().for_each(|(_, present)| *present = identity.clone());
@@ -282,11 +286,9 @@ impl<N: Network> Worker<N> {
             self.name(place, plan);
         }
         match (command, place) {
-            (Command::Reserve(need), None) if !self.identified.contains_key(&id) => {
-                self.reserve(id, need);
-            }
+            (Command::Reserve(need), None) if !self.is_waiting(id) => self.reserve(id, need),
             (Command::Release, Some(place)) => self.release(place),
-            (Command::Release, None) if self.identified.remove(&id).is_some() => {}
+            (Command::Release, None) if self.give_up(id) => {}
             (Command::Reserve(_), Some(_)) | (_, None) => self.tally.count(Meter::Orphans, 1),
             (command, Some(place)) => self.step(place, |session, now, driver| match command {
                 Command::Apply { plan, with } => session.apply(now, *plan, with, driver).is_ok(),
@@ -342,74 +344,6 @@ impl<N: Network> Worker<N> {
         }
     }
 
-    /// Keeps a session's user name fragments, by which connections find it.
-    fn name(&mut self, place: usize, plan: &LegPlan) {
-        let Protection::Dtls(handshake) = &plan.protection else { return };
-        let entry = self.sessions.get_mut(place).and_then(Option::as_mut);
-        let Some(entry) = entry.filter(|_| self.ice_tcp.is_some()) else { return };
-        let (ufrag, ties) = (&handshake.local.ufrag, entry.ties.get_or_insert_default());
-        if ties.ufrags[0].as_ref() == Some(ufrag) {
-            return;
-        }
-        ties.ufrags.swap(0, 1);
-        if let Some(former) = ties.ufrags[0].replace(ufrag.clone()) {
-            self.ufrags.remove(&former);
-        }
-        self.ufrags.insert(ufrag.clone(), entry.id);
-    }
-
-    fn on_stream(&mut self, word: Word) {
-        match word {
-            Word::Claim(claim) => self.claim(*claim),
-            Word::Datagram(id, number, peer, mut datagram) => {
-                if let Some(place) = self.places.get(&id).copied() {
-                    self.step(place, |session, now, driver| {
-                        let port = Port::Stream(number);
-                        session.on_datagram(now, port, peer, &mut datagram, driver);
-                        true
-                    });
-                }
-            }
-            Word::Closed(id, number) => {
-                if let Some(place) = self.places.get(&id).copied() {
-                    self.close_stream(place, number);
-                }
-            }
-        }
-    }
-
-    /// A connection looks for its session, by a check that has still to be proved.
-    fn claim(&mut self, mut claim: Claim) {
-        let Some(id) = self.ufrags.get(&claim.ufrag).copied() else { return };
-        let Some(place) = self.places.get(&id).copied() else { return };
-        let Some(Some(entry)) = self.sessions.get_mut(place) else { return };
-        let streams = &mut entry.ties.get_or_insert_default().streams;
-        if streams.len() >= limit::ICE_TCP_CONNECTIONS_PER_SESSION.get() {
-            return;
-        }
-        streams.push((claim.number, claim.out.clone()));
-        let port = Port::Stream(claim.number);
-        self.step(place, |session, now, driver| {
-            session.on_datagram(now, port, claim.peer, &mut claim.check, driver);
-            true
-        });
-        let entry = self.sessions.get(place).and_then(Option::as_ref);
-        let is_proved = entry.is_some_and(|entry| entry.session.is_proved(port, claim.peer));
-        if !is_proved || claim.out.try_send(Outgoing::Claimed(id)).is_err() {
-            self.close_stream(place, claim.number);
-        }
-    }
-
-    fn close_stream(&mut self, place: usize, number: u32) {
-        if let Some(Some(Entry { ties: Some(ties), .. })) = self.sessions.get_mut(place) {
-            ties.streams.retain(|(known, _)| *known != number);
-        }
-        self.step(place, |session, _, driver| {
-            session.close_stream(number, driver);
-            true
-        });
-    }
-
     /// Begins a session with the certificate of new ones, or asks for one of its own.
     fn reserve(&mut self, id: SessionId, need: Need) {
         let dtls = self.dtls.as_ref().filter(|_| need.dtls);
@@ -425,7 +359,8 @@ impl<N: Network> Worker<N> {
     }
 
     fn has_room(&self) -> bool {
-        let sessions = self.places.len() + self.identified.len();
+        let waiting = self.berths.as_ref().map_or(0, Berths::waiting);
+        let sessions = self.places.len() + self.identified.len() + waiting;
         sessions < limit::RELAY_SESSIONS.get() && self.drain_until.is_none()
     }
 
@@ -433,9 +368,10 @@ impl<N: Network> Worker<N> {
         if !self.has_room() || identity.is_some() != need.dtls {
             return self.sink.deliver(id, MediaEvent::ReserveFailed { ports: false });
         }
+        let Some(berth) = self.berth(id, need, identity.as_ref()) else { return };
         let place = self.vacant.pop().unwrap_or(self.sessions.len());
-        let (now, network) = (self.network.now(), &mut self.network);
-        let port = self.ports.take(now, &mut self.random, |port| open(network, place, need, port));
+        let now = self.network.now();
+        let port = self.find_port(place, need, berth.as_ref());
         if place == self.sessions.len() {
             self.sessions.push(None);
         }
@@ -443,6 +379,7 @@ impl<N: Network> Worker<N> {
             self.vacant.push(place);
             return self.sink.deliver(id, MediaEvent::ReserveFailed { ports: true });
         };
+        let own_port = berth.is_none().then_some(port);
         // Both legs of a call have their frames at one time: what the one makes finds the other in
         // the caches, and so does the other's own frame after it.
         let phase = (id.stem().wrapping_mul(SPREAD) >> 32) % PHASES;
@@ -450,8 +387,9 @@ impl<N: Network> Worker<N> {
         let fingerprint = identity.as_ref().map(|identity| identity.fingerprint().clone());
         let session = Session::new(now, self.network.wall(), seed, need.separate_rtcp);
         let session = session.with_identity(identity);
+        let ties = berth.map(|(_, berth)| Box::new(Ties::moored(berth)));
         self.sessions[place] =
-            Some(Entry { id, session, port, due: None, partner: None, ties: None });
+            Some(Entry { id, session, port: own_port, due: None, partner: None, ties });
         self.places.insert(id, place);
         let rtcp = need.separate_rtcp.then(|| SocketAddr::new(need.bind, port + 1));
         let reserved = Reserved {
@@ -461,6 +399,16 @@ impl<N: Network> Worker<N> {
             fingerprint,
         };
         self.sink.deliver(id, MediaEvent::Reserved(reserved));
+    }
+
+    /// The session's port: the shared one, or that of a pair whose sockets are open then.
+    fn find_port(&mut self, place: usize, need: Need, berth: Option<&Place>) -> Option<u16> {
+        let (now, network) = (self.network.now(), &mut self.network);
+        if let (Some((shared, _)), Some(berths)) = (berth, &self.berths) {
+            network.lend(place * 2, *shared);
+            return Some(berths.port());
+        }
+        self.ports.take(now, &mut self.random, |port| open(network, place, need, port))
     }
 
     fn release(&mut self, place: usize) {
@@ -480,13 +428,11 @@ impl<N: Network> Worker<N> {
         self.vacant.push(place);
         self.network.close(place * 2);
         self.network.close(place * 2 + 1);
-        self.ports.give_back(self.network.now(), entry.port);
-        let Some(ties) = entry.ties else { return };
-        for ufrag in ties.ufrags.iter().flatten() {
-            self.ufrags.remove(ufrag);
+        if let Some(port) = entry.port {
+            self.ports.give_back(self.network.now(), port);
         }
-        if let Some(number) = ties.handshake {
-            self.end_handshake(HandshakeId { session: entry.id, number });
+        if let Some(ties) = entry.ties {
+            self.untie(entry.id, *ties);
         }
     }
 
@@ -563,6 +509,9 @@ impl<N: Network> Worker<N> {
     }
 
     fn datagram(&mut self, token: Token, source: SocketAddr, datagram: &mut [u8]) {
+        if demux::is_stun(datagram) && self.is_astray(token / 2, source, datagram) {
+            return;
+        }
         let port = if token.is_multiple_of(2) { Port::Rtp } else { Port::Rtcp };
         self.step(token / 2, |session, now, driver| {
             session.on_datagram(now, port, source, datagram, driver);
@@ -697,7 +646,10 @@ impl<N: Network> Driver for Acting<'_, N> {
     }
 
     fn connect(&mut self, source: SocketAddr) {
-        self.network.connect(self.place * 2, source);
+        match self.ties.as_mut().and_then(|ties| ties.berth.as_mut()) {
+            None => self.network.connect(self.place * 2, source),
+            Some(berth) => berth.want(source),
+        }
     }
 
     fn handshake(&mut self, number: u32, ask: Ask<'_>) -> bool {

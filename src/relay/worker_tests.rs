@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Mutex;
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -21,6 +22,12 @@ struct Net {
     waiting: BTreeMap<Token, VecDeque<(Vec<u8>, SocketAddr)>>,
     sent: Vec<(Token, SocketAddr)>,
     connected: Vec<(Token, SocketAddr)>,
+    /// Tokens that send from a shared socket, and the peers whose sockets they have.
+    lent: BTreeMap<Token, usize>,
+    adopted: BTreeMap<Token, SocketAddr>,
+    shared: Vec<OwnedFd>,
+    /// No descriptor is left for a socket that only saves time.
+    is_full: bool,
     /// Each look at the clock takes so long.
     slowness: Duration,
     stale: u64,
@@ -46,8 +53,30 @@ impl Network for FakeNetwork {
     fn connect(&mut self, token: Token, peer: SocketAddr) {
         self.0.borrow_mut().connected.push((token, peer));
     }
+    fn share(&mut self, socket: OwnedFd) -> Option<usize> {
+        let mut net = self.0.borrow_mut();
+        net.shared.push(socket);
+        Some(net.shared.len() - 1)
+    }
+    fn lend(&mut self, token: Token, shared: usize) {
+        self.0.borrow_mut().lent.insert(token, shared);
+    }
+    fn adopt(&mut self, token: Token, peer: SocketAddr, _: OwnedFd) -> bool {
+        self.part(token);
+        let mut net = self.0.borrow_mut();
+        if !net.is_full {
+            net.adopted.insert(token, peer);
+        }
+        !net.is_full
+    }
+    fn part(&mut self, token: Token) {
+        self.0.borrow_mut().adopted.remove(&token);
+    }
     fn close(&mut self, token: Token) {
-        self.0.borrow_mut().open.remove(&token);
+        let mut net = self.0.borrow_mut();
+        net.open.remove(&token);
+        net.lent.remove(&token);
+        net.adopted.remove(&token);
     }
     fn wait(&mut self, most: Duration, ready: &mut Vec<Token>) {
         let mut net = self.0.borrow_mut();
@@ -108,6 +137,7 @@ fn rig(ports: RangeInclusive<u16>) -> Rig {
         seed: 1,
         dtls: None,
         ice_tcp: None,
+        shared: None,
     };
     Rig { worker: Worker::new(net.clone(), setup), net, events, commands }
 }
@@ -478,3 +508,6 @@ fn a_socket_is_connected_to_a_peer_that_is_known_and_again_when_it_moves() {
     }
     assert_eq!(rig.net.0.borrow().connected, [(token, first), (token, second)]);
 }
+
+#[path = "ties_tests.rs"]
+mod ties_tests;

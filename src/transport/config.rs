@@ -67,6 +67,8 @@ pub struct Bounds {
     pub connections_per_source: usize,
     /// Unfinished TLS handshakes of one source.
     pub handshakes_per_source: usize,
+    /// TLS handshakes that one source may begin in a second.
+    pub handshakes_per_second: usize,
     /// Longest TLS handshake of a connection that we accept.
     pub handshake: Duration,
     /// Longest wait for a connection that we open, TLS included.
@@ -93,6 +95,7 @@ impl Default for Bounds {
             connections: limit::TRANSPORT_CONNECTIONS.get(),
             connections_per_source: limit::TRANSPORT_CONNECTIONS_PER_SOURCE.get(),
             handshakes_per_source: limit::TRANSPORT_HANDSHAKES_PER_SOURCE.get(),
+            handshakes_per_second: limit::TRANSPORT_HANDSHAKES_PER_SECOND.get(),
             handshake: limit::TRANSPORT_HANDSHAKE_MS.millis(),
             connect: limit::TRANSPORT_CONNECT_MS.millis(),
             connections_per_trunk: limit::TRANSPORT_CONNECTIONS_PER_TRUNK.get(),

@@ -1,11 +1,17 @@
-//! How many connections may be open, in all and per source. A place is taken at accept, before
-//! any work is done for the peer, and given back when its holder is dropped.
+//! How many connections may be open, in all and per source, and how many handshakes one source may
+//! begin in a second. A place is taken at accept, before any work is done for the peer, and given
+//! back when its holder is dropped.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use crate::config::Bounds;
+
+const SECOND: Duration = Duration::from_secs(1);
+/// From so many sources on, those that have left are looked for at most once a second.
+const SWEPT: usize = 1_024;
 
 /// Counts what is open.
 #[derive(Debug)]
@@ -29,17 +35,19 @@ impl Gate {
 
     /// A place for a connection with `source`; `None` where it or all together have enough.
     pub(crate) fn connection(self: &Arc<Self>, source: IpAddr) -> Option<Place> {
-        self.take(source, Kind::Connection)
+        self.take(source, Kind::Connection, Instant::now())
     }
 
-    /// A place for an unfinished handshake of `source`; `None` where it has enough.
+    /// A place for an unfinished handshake of `source`; `None` where it has enough, or has begun
+    /// enough of them in this second: each costs us more than it costs the source.
     pub(crate) fn handshake(self: &Arc<Self>, source: IpAddr) -> Option<Place> {
-        self.take(source, Kind::Handshake)
+        self.take(source, Kind::Handshake, Instant::now())
     }
 
-    fn take(self: &Arc<Self>, source: IpAddr, kind: Kind) -> Option<Place> {
+    fn take(self: &Arc<Self>, source: IpAddr, kind: Kind, now: Instant) -> Option<Place> {
         let network = network_of(source);
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        counts.sweep(now);
         let total = counts.connections;
         let of_source = counts.sources.get(&network).copied().unwrap_or_default();
         let is_full = match kind {
@@ -47,7 +55,10 @@ impl Gate {
                 total >= self.bounds.connections
                     || of_source.connections >= self.bounds.connections_per_source
             }
-            Kind::Handshake => of_source.handshakes >= self.bounds.handshakes_per_source,
+            Kind::Handshake => {
+                of_source.handshakes >= self.bounds.handshakes_per_source
+                    || of_source.begun_at(now) >= self.bounds.handshakes_per_second
+            }
         };
         if is_full {
             return None;
@@ -55,7 +66,13 @@ impl Gate {
         let entry = counts.sources.entry(network).or_default();
         match kind {
             Kind::Connection => entry.connections += 1,
-            Kind::Handshake => entry.handshakes += 1,
+            Kind::Handshake => {
+                entry.begun = match entry.begun_at(now) {
+                    0 => Some((now, 1)),
+                    count => entry.begun.map(|(since, _)| (since, count + 1)),
+                };
+                entry.handshakes += 1;
+            }
         }
         if kind == Kind::Connection {
             counts.connections += 1;
@@ -75,7 +92,7 @@ impl Drop for Place {
             Kind::Connection => entry.connections = entry.connections.saturating_sub(1),
             Kind::Handshake => entry.handshakes = entry.handshakes.saturating_sub(1),
         }
-        if entry.connections == 0 && entry.handshakes == 0 {
+        if entry.is_gone(Instant::now()) {
             counts.sources.remove(&self.network);
         }
     }
@@ -102,12 +119,39 @@ enum Kind {
 struct Counts {
     connections: usize,
     sources: HashMap<IpAddr, OfSource>,
+    /// When sources that have left were looked for.
+    swept: Option<Instant>,
+}
+
+impl Counts {
+    /// Forgets who has nothing open and began nothing lately. What is remembered is bounded by
+    /// what is open and by the connections that a second can bring.
+    fn sweep(&mut self, now: Instant) {
+        let is_due = self.swept.is_none_or(|at| now.duration_since(at) >= SECOND);
+        if is_due && self.sources.len() >= SWEPT {
+            self.sources.retain(|_, source| !source.is_gone(now));
+            self.swept = Some(now);
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default)]
 struct OfSource {
     connections: usize,
     handshakes: usize,
+    /// Since when, for at most a second, and how many were begun since.
+    begun: Option<(Instant, usize)>,
+}
+
+impl OfSource {
+    fn begun_at(&self, now: Instant) -> usize {
+        let present = self.begun.filter(|(since, _)| now.duration_since(*since) < SECOND);
+        present.map_or(0, |(_, count)| count)
+    }
+
+    fn is_gone(&self, now: Instant) -> bool {
+        self.connections == 0 && self.handshakes == 0 && self.begun_at(now) == 0
+    }
 }
 
 #[cfg(test)]
@@ -119,6 +163,7 @@ mod tests {
             connections: 3,
             connections_per_source: 2,
             handshakes_per_source: 1,
+            handshakes_per_second: 3,
             ..Bounds::default()
         })
     }
@@ -148,11 +193,29 @@ mod tests {
     }
 
     #[test]
+    fn a_source_begins_so_many_handshakes_in_a_second_however_soon_they_end() {
+        let (gate, now) = (gate(), Instant::now());
+        let begins = |source: &str, at| gate.take(ip(source), Kind::Handshake, at).is_some();
+        assert!((0..3).all(|_| begins("192.0.2.1", now)));
+        assert!(!begins("192.0.2.1", now + SECOND / 2) && begins("192.0.2.2", now));
+        assert!(begins("192.0.2.1", now + SECOND));
+    }
+
+    #[test]
     fn nothing_is_remembered_of_a_source_that_left() {
         let gate = gate();
-        drop((gate.connection(ip("192.0.2.1")), gate.handshake(ip("192.0.2.1"))));
+        drop(gate.connection(ip("192.0.2.1")));
+        assert!(gate.counts.lock().unwrap().sources.is_empty());
+        let now = Instant::now();
+        for last in 0..=255_u8 {
+            for third in 0..8 {
+                let source = IpAddr::from([198, 18, third, last]);
+                drop(gate.take(source, Kind::Handshake, now));
+            }
+        }
+        drop(gate.take(ip("192.0.2.1"), Kind::Connection, now + 2 * SECOND));
         let counts = gate.counts.lock().unwrap();
-        assert!(counts.sources.is_empty());
+        assert!(counts.sources.is_empty(), "{}", counts.sources.len());
         assert_eq!(counts.connections, 0);
     }
 }

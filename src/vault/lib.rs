@@ -44,7 +44,7 @@ mod writer;
 
 pub use access::{
     AccessError, Account, ApiKey, Hashes, KeyId, KeyTerms, Keys, NewKey, NewToken, Token, TokenId,
-    TokenTerms,
+    TokenTerms, TokenUse,
 };
 pub use audit::{AuditDetails, AuditEntry};
 pub use object::ObjectError;

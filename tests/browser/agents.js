@@ -3,9 +3,10 @@
 import * as SIP from "sip.js";
 import JsSIP from "jssip";
 import { Ear } from "./ear.js";
+import { Voice } from "./voice.js";
 import { Whip } from "./whip.js";
 
 // A microphone as it is: what cleans speech takes a tone for noise.
 const raw = { echoCancellation: false, noiseSuppression: false, autoGainControl: false };
 
-Object.assign(globalThis, { SIP, JsSIP, Ear, Whip, raw });
+Object.assign(globalThis, { SIP, JsSIP, Ear, Voice, Whip, raw });

@@ -1,16 +1,14 @@
-// Drives Chromium for tests/harness/browser.py: commands as lines of JSON on standard input,
-// answers likewise on standard output. `node drive.mjs CHROMIUM FOLDER`.
-import { chromium } from "playwright-core";
+// Drives a browser for tests/harness/browser.py: commands as lines of JSON on standard input,
+// answers likewise on standard output. `node drive.mjs chromium|firefox EXECUTABLE`.
 import { createServer } from "node:http";
 import { build } from "esbuild";
 import { createInterface } from "node:readline";
 import { readFile } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
 
-const [executablePath] = process.argv.slice(2);
+const [kind, executablePath] = process.argv.slice(2);
 const here = (name) => fileURLToPath(new URL(name, import.meta.url));
-const pages = new Map();
-let browser;
+const { commands } = await import(`./${kind}.mjs`);
 
 const bundled = await build({
   entryPoints: [here("agents.js")],
@@ -21,90 +19,31 @@ const bundled = await build({
   logLevel: "error",
 });
 const files = {
-  "/": ["text/html", await readFile(here("page.html"))],
-  "/agents.js": ["text/javascript", bundled.outputFiles[0].contents],
+  "/": ["text/html", () => readFile(here("page.html"))],
+  "/agents.js": ["text/javascript", () => bundled.outputFiles[0].contents],
 };
-const server = createServer((request, answer) => {
+const server = createServer(async (request, answer) => {
   const file = files[request.url];
   if (!file) return answer.writeHead(404).end();
-  answer.writeHead(200, { "content-type": file[0] });
-  answer.end(file[1]);
+  const [type, contents] = file;
+  answer.writeHead(200, { "content-type": type });
+  answer.end(await contents());
 });
 await new Promise((done) => server.listen(0, "127.0.0.1", done));
 const origin = `http://127.0.0.1:${server.address().port}`;
 
+const browser = commands({
+  executablePath,
+  origin,
+  // For a browser that plays no file as its microphone: the page fetches it.
+  serve: (path, type, file) => (files[path] = [type, () => readFile(file)]),
+});
 const does = {
+  ...browser,
   // Where the page of this folder is served from.
   origin: () => origin,
-  // A browser whose microphone plays `microphone` over and over.
-  launch: async ({ microphone, flags = [] }) => {
-    browser = await chromium.launch({
-      executablePath,
-      args: [
-        "--headless=new",
-        "--use-fake-ui-for-media-stream",
-        "--use-fake-device-for-media-stream",
-        ...(microphone ? [`--use-file-for-fake-audio-capture=${microphone}`] : []),
-        "--autoplay-policy=no-user-gesture-required",
-        ...(process.getuid() === 0 ? ["--no-sandbox"] : []),
-        ...flags,
-      ],
-    });
-    return browser.version();
-  },
-  // A page of its own context, at `url` or at that of this folder.
-  open: async ({ page, url, viewport, dark, lax = true }) => {
-    const context = await browser.newContext({
-      ignoreHTTPSErrors: true,
-      bypassCSP: lax,
-      permissions: ["microphone"],
-      viewport: viewport ?? { width: 1280, height: 800 },
-      colorScheme: dark ? "dark" : "light",
-    });
-    const opened = await context.newPage();
-    const log = [];
-    opened.on("console", (it) => log.push(`${it.type()}: ${it.text()}`));
-    opened.on("response", (it) => {
-      if (it.status() >= 400) log.push(`status ${it.status()}: ${it.url()}`);
-    });
-    opened.on("pageerror", (it) => log.push(`error: ${it.message}`));
-    pages.set(page, { page: opened, log });
-    await opened.goto(url ?? origin, { waitUntil: "load" });
-    return opened.url();
-  },
-  // An expression, since a page's content security policy forbids functions made of text. A page
-  // that is being left is asked again.
-  run: async ({ page, code, argument }) => {
-    const expression = `(async (argument) => {${code}})(${JSON.stringify(argument ?? null)})`;
-    for (let tries = 0; ; tries += 1) {
-      try {
-        return await pages.get(page).page.evaluate(expression);
-      } catch (error) {
-        if (tries > 20 || !/navigation|context was destroyed/.test(error.message)) throw error;
-        await new Promise((done) => setTimeout(done, 100));
-      }
-    }
-  },
-  click: ({ page, selector }) => pages.get(page).page.click(selector, { timeout: 5000 }),
-  fill: ({ page, selector, text }) => pages.get(page).page.fill(selector, text),
-  press: ({ page, key }) => pages.get(page).page.keyboard.press(key),
-  text: ({ page, selector }) => pages.get(page).page.innerText(selector, { timeout: 5000 }),
-  reload: ({ page }) => pages.get(page).page.reload().then(() => null),
-  offline: ({ page, offline }) => pages.get(page).page.context().setOffline(offline),
-  goto: ({ page, url }) => pages.get(page).page.goto(url, { waitUntil: "load" }).then(() => null),
-  // Another window or colour scheme.
-  look: async ({ page, viewport, dark }) => {
-    const { page: shown } = pages.get(page);
-    await shown.setViewportSize(viewport ?? { width: 1280, height: 800 });
-    await shown.emulateMedia({ colorScheme: dark ? "dark" : "light" });
-  },
-  url: ({ page }) => pages.get(page).page.url(),
-  log: ({ page }) => pages.get(page).log,
-  screenshot: ({ page, path, whole = true }) =>
-    pages.get(page).page.screenshot({ path, fullPage: whole }).then(() => null),
-  shut: ({ page }) => pages.get(page).page.context().close(),
   end: async () => {
-    await browser?.close();
+    await browser.end();
     server.close();
     setTimeout(() => process.exit(0), 50);
   },

@@ -2,7 +2,8 @@
 import { Ear } from "./ear.js";
 
 export class Whip {
-  // `options`: iceServers, policy ("relay"), codec ("PCMU"), direction, trickle, only ("tcp").
+  // `options`: iceServers, policy ("relay"), codec ("PCMU"), direction, trickle, only ("tcp"),
+  // via (a port of this machine through which UDP goes), setup ("passive": we wait for DTLS).
   constructor(url, token, options = {}) {
     Object.assign(this, { url, token, options, times: {} });
     this.states = [];
@@ -34,7 +35,11 @@ export class Whip {
     }
     await peer.setLocalDescription();
     times.posted = now();
-    const answer = await this.send("POST", this.url, "application/sdp", peer.localDescription.sdp);
+    const { sdp } = peer.localDescription;
+    // Whoever would do either may say so of one of them.
+    const setup = `a=setup:${options.setup ?? "actpass"}`;
+    const offer = sdp.replaceAll("a=setup:actpass", setup);
+    const answer = await this.send("POST", this.url, "application/sdp", offer);
     if (answer.status !== 201) {
       throw new Error(`${answer.status} ${await answer.text()}`);
     }
@@ -46,11 +51,18 @@ export class Whip {
     await peer.setRemoteDescription({ type: "answer", sdp: this.answer });
   }
 
-  // The answer without the candidates of the other transport, as in a network that blocks it.
+  // The answer without the candidates of the other transport, as in a network that blocks it, and
+  // with `via` in place of the edge's own UDP port, which is `port` from then on.
   only(sdp) {
-    const { only } = this.options;
-    const goes = (line) => line.startsWith("a=candidate:") && line.split(" ")[2].toLowerCase() !== only;
-    return only ? sdp.split("\r\n").filter((line) => !goes(line)).join("\r\n") : sdp;
+    const { only, via } = this.options;
+    const change = (line) => {
+      if (!line.startsWith("a=candidate:")) return line;
+      const words = line.split(" ");
+      if (words[2].toLowerCase() !== (via ? "udp" : (only ?? words[2].toLowerCase()))) return null;
+      if (via) [this.port, words[4], words[5]] = [Number(words[5]), "127.0.0.1", via];
+      return words.join(" ");
+    };
+    return sdp.split("\r\n").map(change).filter((line) => line !== null).join("\r\n");
   }
 
   // Another network: all candidates are gathered anew, under new credentials (RFC 9725 4.3.3).
@@ -104,6 +116,7 @@ export class Whip {
     return {
       dtls: transport.dtlsState,
       version: transport.tlsVersion,
+      cipher: transport.dtlsCipher,
       srtp: transport.srtpCipher,
       role: transport.dtlsRole,
       protocol: one("remote-candidate", (it) => it.id === pair.remoteCandidateId).protocol,

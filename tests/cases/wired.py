@@ -209,6 +209,41 @@ def keys_changed(box):
     edge.stop()
 
 
+@case()
+def sound_after_hold(box):
+    """Held in three ways and taken back each time, by a callee that answers everything alike: the
+    caller is told what it may do, the port and the key stay, and each round's sound arrives whole,
+    in the streams that there were."""
+    callee = Callee()
+    edge = edge_to(box, callee)
+    call = Bridged(edge, callee)
+    said, _, _ = talk(call, 25)
+    key, held = key_of(call.answer.body), {
+        "a=sendonly\r\n": b"a=recvonly", "a=inactive\r\n": b"a=inactive",
+        "c=IN IP4 0.0.0.0\r\n": b"a=inactive",
+    }  # fmt: skip
+    for number, (lines, direction) in enumerate(held.items(), start=1):
+        hold = call.offer.replace("o=- 1 1 ", f"o=- 1 {2 * number} ") + lines
+        answer = call.call.ask("INVITE", hold)
+        check(answer.status == 200, f"{lines.strip()}: {answer.start}")
+        allowed = (direction, b"a=recvonly") if lines.startswith("c=") else (direction,)
+        check(any(it in answer.body for it in allowed), f"{lines.strip()}: {answer.body.decode()}")
+        answer = call.call.ask("INVITE", call.offer.replace("o=- 1 1 ", f"o=- 1 {2 * number + 1} "))
+        check(answer.status == 200 and b"a=sendrecv" in answer.body, f"back: {answer.raw}")
+        check((port_of(answer.body), key_of(answer.body)) == (call.caller.edge[1], key),
+              "another port or key")
+        more, _, _ = talk(call, 25, first=25 * number + 1)
+        said = [one + other for one, other in zip(said, more)]
+    time.sleep(0.5)
+    check_arrived("callee", call.callee.media.packets(), said[0], 0)
+    check_arrived("caller", call.heard_by_caller(), said[1], 0)
+    offers = b"".join(it.body for it in callee.signalling.named("INVITE")).decode()
+    told = re.findall(r"^a=(send\w+|recvonly|inactive)\r?$", offers, re.M)
+    box.note(f"the callee was told {told}")
+    call.hang_up()
+    edge.stop()
+
+
 def intrude(strangers, call, authentic):
     """Everything that a stranger might try at both ports of a call."""
     forged = [rtp.packet(60_000 + it, os.urandom(160), 0, 0x11111111) for it in range(10)]

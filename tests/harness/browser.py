@@ -1,4 +1,5 @@
-"""Headless Chromium, driven by playwright-core through `tests/browser/drive.mjs`."""
+"""Headless Chromium, driven by playwright-core, and Firefox, by its own protocol, both through
+`tests/browser/drive.mjs`."""
 
 import array
 import base64
@@ -11,28 +12,29 @@ import threading
 from .case import REPOSITORY, check, environment, wait_for
 
 FOLDER = REPOSITORY / "tests/browser"
-CHROMIUM = "/usr/bin/chromium"
+EXECUTABLES = {"chromium": "/usr/bin/chromium", "firefox": "/usr/bin/firefox-esr"}
 RATE = 16_000
 
 
 class Browser:
-    """One Chromium; its microphone plays a WAV again and again."""
+    """One browser; its microphone plays a WAV again and again. `options` are those of `launch` in
+    the driver of its kind: `flags` of Chromium, `preferences` of Firefox, which has one page."""
 
-    def __init__(self, box, microphone=None, flags=(), name="browser"):
+    def __init__(self, box, microphone=None, flags=(), name="browser", kind="chromium", **options):
         self.box, self.name = box, name
         self.answers, self.ids, self.lock = {}, itertools.count(1), threading.Lock()
         with open(box.path(f"{name}.err"), "ab") as err:
             self.process = subprocess.Popen(
-                ["node", FOLDER / "drive.mjs", CHROMIUM],
+                ["node", FOLDER / "drive.mjs", kind, EXECUTABLES[kind]],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=err, text=True,
                 env=environment() | {"HOME": str(box.folder)}, cwd=FOLDER,
             )  # fmt: skip
         box.processes.append(self.process)
         threading.Thread(target=self._read, daemon=True).start()
         self.origin = self.ask("origin", 60)
-        flags = ["--disable-features=WebRtcHideLocalIpsWithMdns", *flags]
         microphone = str(microphone) if microphone else None
-        self.version = self.ask("launch", 60, microphone=microphone, flags=flags)
+        options |= {"flags": flags} if flags else {}
+        self.version = self.ask("launch", 60, microphone=microphone, **options)
 
     def _read(self):
         for line in self.process.stdout:

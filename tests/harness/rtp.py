@@ -142,6 +142,20 @@ class Srtp:
         return self._crypt(bodies)
 
 
+def pcap(packets, every=0.02):
+    """A capture of packets at a steady pace, as sipp plays one: it puts in addresses of its own."""
+    found = [struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65_535, 1)]  # Ethernet
+    for number, each in enumerate(packets):
+        at = round(number * every * 1_000_000)
+        size = 8 + len(each)
+        frame = bytes(12) + b"\x08\x00"
+        frame += struct.pack("!BBHHHBBH8x", 0x45, 0, 20 + size, 0, 0, 64, socket.IPPROTO_UDP, 0)
+        frame += struct.pack("!HHHH", 4_000, 4_000, size, 0) + each
+        found.append(struct.pack("<IIII", at // 1_000_000, at % 1_000_000, len(frame), len(frame)))
+        found.append(frame)
+    return b"".join(found)
+
+
 def encrypt(key, blocks):
     """AES-128 of counter blocks."""
     data = b"".join((it % (1 << 128)).to_bytes(16, "big") for it in blocks)

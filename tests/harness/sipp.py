@@ -34,8 +34,10 @@ class Tunnel:
             return False
 
 
-def run(box, scenario, port, mode="t1", address="127.0.0.1", timeout=15, name=None, **fields):
-    """Runs one call of a scenario and wants it to end as it says; `fields` fill its @NAME@."""
+def run(box, scenario, port, mode="t1", address="127.0.0.1", timeout=15, name=None, media=None,
+        **fields):
+    """Runs one call of a scenario and wants it to end as it says; `fields` fill its @NAME@.
+    `media` is the port of its media."""
     name = name or scenario
     text = (SCENARIOS / f"{scenario}.xml").read_text()
     for key, value in fields.items():
@@ -47,6 +49,8 @@ def run(box, scenario, port, mode="t1", address="127.0.0.1", timeout=15, name=No
         "-trace_err", "-error_file", box.path(f"{name}.errors"),
         "-trace_msg", "-message_file", box.path(f"{name}.messages"),
     ]  # fmt: skip
+    if media:
+        command += ["-mi", address, "-mp", media]
     done = box.run(name, command, timeout=timeout + 10)
     errors = box.path(f"{name}.errors")
     said = errors.read_text(errors="replace")[-1_500:] if errors.exists() else done.stderr[-1_500:]

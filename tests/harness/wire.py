@@ -74,16 +74,17 @@ class Message:
 class Stream:
     """A SIP connection over TLS, or over plain TCP where there is no authority."""
 
-    def __init__(self, port, authority=None, source="127.0.0.1", certificate=None, timeout=5):
+    def __init__(self, port, authority=None, source="127.0.0.1", certificate=None, timeout=5,
+                 host="127.0.0.1"):
         self.socket = socket.socket()
         self.socket.bind((source, 0))
         self.socket.settimeout(timeout)
-        self.socket.connect(("127.0.0.1", port))
+        self.socket.connect((host, port))
         if authority is not None:
             context = ssl.create_default_context(cafile=str(authority))
             if certificate:
                 context.load_cert_chain(*[str(it) for it in certificate])
-            self.socket = context.wrap_socket(self.socket, server_hostname="127.0.0.1")
+            self.socket = context.wrap_socket(self.socket, server_hostname=host)
         self.buffer = b""
 
     def send(self, data):
@@ -153,8 +154,8 @@ class Stream:
 class Call:
     """A call placed by hand over a stream: INVITE, ACK, requests within it, BYE."""
 
-    def __init__(self, stream, uri, caller="sip:probe@127.0.0.1"):
-        self.stream, self.uri, self.caller = stream, uri, caller
+    def __init__(self, stream, uri, caller="sip:probe@127.0.0.1", host="127.0.0.1"):
+        self.stream, self.uri, self.caller, self.host = stream, uri, caller, host
         self.call_id, self.tag, self.cseq = secrets.token_hex(8), secrets.token_hex(4), 1
         self.to_tag, self.target = None, uri
 
@@ -163,7 +164,7 @@ class Call:
         return request(
             method, self.target, call_id=self.call_id, from_tag=self.tag, to_tag=self.to_tag,
             cseq=cseq or self.cseq, body=body, caller=self.caller, extra=extra, to=self.uri,
-            kind=kind,
+            kind=kind, host=self.host,
         )
 
     def invite(self, body=None):

@@ -36,7 +36,8 @@ pub(super) fn start(driver: DriverChoice, calls: u32) -> anyhow::Result<Subject>
     let (sender, events) = sync_channel(16);
     // Each relay of a run has ports of its own.
     let ports = if driver == DriverChoice::Epoll { 10_000..=20_999 } else { 21_000..=31_999 };
-    let config = RelayConfig { workers: 1, ports, seed: 1, driver, ice_tcp: None };
+    let config =
+        RelayConfig { workers: 1, ports, seed: 1, driver, ice_tcp: None, browser_port: None };
     let before = cpu::threads(std::process::id())?;
     let relay = Relay::start(&config, |_| Box::new(Sink(sender.clone())))?;
     let after = cpu::threads(std::process::id())?;

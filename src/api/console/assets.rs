@@ -12,6 +12,7 @@ const FILES: &[(&str, &str, &str)] = &[
     ("style.css", "text/css; charset=utf-8", include_str!("assets/style.css")),
     ("talk.js", "text/javascript; charset=utf-8", include_str!("assets/talk.js")),
     ("call.js", "text/javascript; charset=utf-8", include_str!("assets/call.js")),
+    ("turns.js", "text/javascript; charset=utf-8", include_str!("assets/turns.js")),
     ("icon.svg", "image/svg+xml", include_str!("assets/icon.svg")),
 ];
 

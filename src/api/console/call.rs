@@ -16,14 +16,14 @@ use vault::{
 use super::calls::{clock, numbers, state};
 use super::html::{Html, Tenths, put};
 use super::page::{self, Page, Place};
-use super::{Console, Stop, talk};
+use super::{Console, Stop, escaped, quality, same_origin, talk};
 use crate::live::Topic;
 use crate::problem::Problem;
 
 /// Facts of a decision that are listed; all of it is below them.
 const FACTS: usize = 60;
 
-fn id_of(text: &str) -> Result<CallId, Problem> {
+pub(super) fn id_of(text: &str) -> Result<CallId, Problem> {
     let detail = "there is no such call";
     text.parse().map_err(|_| Problem::new(StatusCode::NOT_FOUND, "api.not_found", detail))
 }
@@ -45,7 +45,8 @@ pub(crate) async fn show(
     put!(
         main,
         "<p class=\"back\"><a href=\"/console/calls\">All calls</a></p>\
-         <h1>Call <code>{}</code></h1><div id=\"seen\" data-call=\"{}\" data-live=\"{}\"></div>",
+         <h1>Call <code>{}</code></h1><div id=\"seen\" data-call=\"{}\" data-live=\"{}\"></div>\
+         <p id=\"news\" role=\"status\"></p>",
         call,
         call,
         if is_live { "yes" } else { "no" },
@@ -60,7 +61,7 @@ pub(crate) async fn show(
         );
     }
     heard(&mut main, &detail);
-    media(&mut main, &detail);
+    quality::section(&mut main, &console, &detail);
     ladder(&mut main, &detail.ladder);
     decision(&mut main, &detail);
     let (title, script) = (format!("Call {call}"), Some("call.js"));
@@ -83,15 +84,18 @@ pub(crate) async fn hang_up(
     State(console): State<Arc<Console>>,
     headers: HeaderMap,
     Path(id): Path<String>,
-) -> Result<Response, Problem> {
-    console.writer(&headers)?;
-    let call = id_of(&id)?;
-    if !console.backstage.hang_up(call).await {
-        let detail = "the call is over";
-        return Err(Problem::new(StatusCode::CONFLICT, "api.not_in_progress", detail));
+) -> Result<Response, Stop> {
+    same_origin(&headers).map_err(Stop::Foreign)?;
+    let page = format!("/console/calls/{}", escaped(&id));
+    let person = console.person(&headers).ok_or_else(|| Stop::to_sign_in(&page))?;
+    if !person.can_write {
+        return Err(Stop::ReadOnly(person));
     }
-    let mut response =
-        axum::response::Redirect::to(&format!("/console/calls/{call}")).into_response();
+    let call = id.parse().map_err(|_| Stop::Missing(person))?;
+    if !console.backstage.hang_up(call).await {
+        return Err(Stop::Over(person));
+    }
+    let mut response = axum::response::Redirect::to(&page).into_response();
     page::guard(response.headers_mut());
     Ok(response)
 }
@@ -178,15 +182,17 @@ fn said(main: &mut Html, turn: &Turn) {
     put!(
         main,
         "<li class=\"turn {}\" data-start=\"{}\"><span class=\"when\">{}</span>\
-         <span class=\"role\">{}</span><span class=\"text\">{}",
+         <span class=\"role\">{}</span><span class=\"text\">",
         turn.role.as_str(),
         turn.start_ms,
         at(turn.start_ms),
         role(turn.role),
-        turn.text.expose(),
     );
-    if turn.interrupted {
-        put!(main, " <em class=\"cut\">(interrupted)</em>");
+    let text = turn.text.expose();
+    match (turn.interrupted, text.is_empty()) {
+        (true, true) => put!(main, "<em class=\"cut\">(interrupted before a word)</em>"),
+        (true, false) => put!(main, "{} <em class=\"cut\">(interrupted)</em>", text),
+        (false, _) => put!(main, "{}", text),
     }
     put!(main, "</span>");
     if let Some(latency) = turn.latency {
@@ -204,7 +210,7 @@ const fn role(role: Role) -> &'static str {
 }
 
 /// Minutes and seconds.
-fn at(millis: u64) -> String {
+pub(super) fn at(millis: u64) -> String {
     format!("{}:{:02}.{}", millis / 60_000, millis / 1_000 % 60, millis / 100 % 10)
 }
 
@@ -280,90 +286,8 @@ fn axis(
     put!(main, "</figure>");
 }
 
-fn parsed(text: &Personal<String>) -> Value {
+pub(super) fn parsed(text: &Personal<String>) -> Value {
     serde_json::from_str(text.expose()).unwrap_or_default()
-}
-
-/// The media of each leg, in figures and with the score as a bar.
-fn media(main: &mut Html, detail: &CallDetail) {
-    let Some(personal) = &detail.personal else { return };
-    let quality = parsed(&personal.quality);
-    put!(main, "<section aria-labelledby=\"quality\"><h2 id=\"quality\">Media quality</h2>");
-    let mut any = leg(main, "Caller", &quality);
-    for (number, other) in quality["legs"].as_object().into_iter().flatten() {
-        any |= leg(main, &format!("Leg {number}"), other);
-    }
-    if !any {
-        put!(main, "<p class=\"hint\">There are no figures of its media.</p>");
-    }
-    put!(main, "</section>");
-}
-
-fn leg(main: &mut Html, name: &str, quality: &Value) -> bool {
-    if !quality["received"].is_u64() {
-        return false;
-    }
-    let figure = |name: &str| quality[name].as_f64().unwrap_or_default();
-    let (received, lost) = (figure("received"), figure("lost"));
-    let percent = |part: f64, whole: f64| if whole > 0.0 { part / whole * 100.0 } else { 0.0 };
-    put!(main, "<div class=\"card leg\"><h3>{}</h3>", name);
-    if let Some(mos) = quality["mos"].as_f64() {
-        let word = match mos {
-            mos if mos >= 4.0 => "good",
-            mos if mos >= 3.6 => "fair",
-            _ => "poor",
-        };
-        put!(
-            main,
-            "<p class=\"mos\"><label>MOS {} ({}) <meter min=\"1\" max=\"5\" low=\"3.6\" high=\"4\" \
-             optimum=\"5\" value=\"{}\"></meter></label></p>",
-            Tenths(mos),
-            word,
-            Tenths(mos),
-        );
-    }
-    // What the peer does not tell is no figure.
-    let told = |name: &str, times: f64| quality[name].as_f64().map(|figure| figure * times);
-    let lost = percent(lost, received + lost);
-    let late = percent(figure("late") + figure("dropped"), received);
-    let rows = [
-        ("Lost", Some(lost), "%", 10.0),
-        ("Late or dropped", Some(late), "%", 10.0),
-        ("Concealed", told("concealed", 20.0), "ms", 2_000.0),
-        ("Jitter", told("jitter_ms", 1.0), "ms", 60.0),
-        ("Jitter buffer", told("delay_ms", 1.0), "ms", 200.0),
-        ("Lost on the way to it", told("remote_loss", 100.0), "%", 10.0),
-        ("Jitter on the way to it", told("remote_jitter_ms", 1.0), "ms", 60.0),
-        ("Round trip", told("round_trip_ms", 1.0), "ms", 400.0),
-    ];
-    put!(
-        main,
-        "<table class=\"bars\"><caption class=\"hidden\">Media of {}</caption><tbody>",
-        name
-    );
-    for (what, value, unit, full) in rows {
-        let Some(value) = value else { continue };
-        let length = (value / full).clamp(0.0, 1.0) * 100.0;
-        put!(
-            main,
-            "<tr><th scope=\"row\">{}</th><td>{} {}</td><td class=\"bar\">\
-             <svg viewBox=\"0 0 100 8\" preserveAspectRatio=\"none\" aria-hidden=\"true\">\
-             <rect class=\"ground\" width=\"100\" \
-             height=\"8\"/><rect class=\"fill\" width=\"{}\" height=\"8\"/></svg></td></tr>",
-            what,
-            Tenths(value),
-            unit,
-            Tenths(length),
-        );
-    }
-    let whole = |name: &str| quality[name].as_u64().unwrap_or_default();
-    put!(
-        main,
-        "</tbody></table><p class=\"hint\">{} packets heard, {} sent.</p></div>",
-        whole("received"),
-        whole("sent"),
-    );
-    true
 }
 
 /// The messages in their order, each to be opened.

@@ -111,16 +111,22 @@ pub(crate) async fn show(
     } else {
         table(&mut main, &calls);
     }
+    if wanted.after.is_some() || has_more {
+        pages(&mut main, &wanted, calls.last().filter(|_| has_more));
+    }
+    let page = Page { title: "Calls", place: Place::Calls, person: Some(person), script: None };
+    Ok(page.around(StatusCode::OK, &main))
+}
+
+fn pages(main: &mut Html, wanted: &Wanted, last: Option<&CallSummary>) {
     put!(main, "<nav class=\"pages\" aria-label=\"Older and newer calls\">");
     if wanted.after.is_some() {
         put!(main, "<a href=\"/console/calls\">Newest calls</a>");
     }
-    if let (true, Some(last)) = (has_more, calls.last()) {
+    if let Some(last) = last {
         put!(main, "<a rel=\"next\" href=\"{}\">Older calls</a>", wanted.next(last));
     }
     put!(main, "</nav>");
-    let page = Page { title: "Calls", place: Place::Calls, person: Some(person), script: None };
-    Ok(page.around(StatusCode::OK, &main))
 }
 
 fn form(main: &mut Html, wanted: &Wanted) {
@@ -164,16 +170,26 @@ fn form(main: &mut Html, wanted: &Wanted) {
     );
 }
 
+/// Its roles are named, since the layout of narrow windows would take them away.
 fn table(main: &mut Html, calls: &[CallSummary]) {
     put!(
         main,
-        "<table class=\"calls\"><caption class=\"hidden\">Calls, the newest first; times are UTC\
-         </caption><thead><tr><th scope=\"col\">Started (UTC)</th><th scope=\"col\">State</th>\
-         <th scope=\"col\">From</th><th scope=\"col\">To</th><th scope=\"col\">Agent or trunk</th>\
-         <th scope=\"col\">Talked</th><th scope=\"col\">Media</th>\
-         <th scope=\"col\">Why it ended</th>\
-         </tr></thead><tbody>",
+        "<table class=\"calls\" role=\"table\"><caption class=\"hidden\">Calls, the newest first; \
+         times are UTC</caption><thead role=\"rowgroup\"><tr role=\"row\">",
     );
+    for name in [
+        "Started (UTC)",
+        "State",
+        "From",
+        "To",
+        "Agent or trunk",
+        "Talked",
+        "Media",
+        "Why it ended",
+    ] {
+        put!(main, "<th scope=\"col\" role=\"columnheader\">{}</th>", name);
+    }
+    put!(main, "</tr></thead><tbody role=\"rowgroup\">");
     for call in calls {
         let (from, to) = numbers(call);
         let media = if call.codec.is_empty() {
@@ -183,12 +199,15 @@ fn table(main: &mut Html, calls: &[CallSummary]) {
         };
         put!(
             main,
-            "<tr><th scope=\"row\" data-label=\"Started\"><a href=\"/console/calls/{}\">\
-             <time datetime=\"{}\">{}</time></a></th>\
-             <td data-label=\"State\"><span class=\"badge {}\">{}</span></td>\
-             <td data-label=\"From\">{}</td><td data-label=\"To\">{}</td>\
-             <td data-label=\"Agent or trunk\">{}</td><td data-label=\"Talked\">{}</td>\
-             <td data-label=\"Media\">{}</td><td data-label=\"Why it ended\">{}</td></tr>",
+            "<tr role=\"row\"><th scope=\"row\" role=\"rowheader\" data-label=\"Started\">\
+             <a href=\"/console/calls/{}\"><time datetime=\"{}\">{}</time></a></th>\
+             <td role=\"cell\" data-label=\"State\"><span class=\"badge {}\">{}</span></td>\
+             <td role=\"cell\" data-label=\"From\">{}</td>\
+             <td role=\"cell\" data-label=\"To\">{}</td>\
+             <td role=\"cell\" data-label=\"Agent or trunk\">{}</td>\
+             <td role=\"cell\" data-label=\"Talked\">{}</td>\
+             <td role=\"cell\" data-label=\"Media\">{}</td>\
+             <td role=\"cell\" data-label=\"Why it ended\">{}</td></tr>",
             call.id,
             call.started,
             clock(call.started),

@@ -9,6 +9,7 @@ mod call;
 mod calls;
 mod html;
 mod page;
+mod quality;
 mod recording;
 mod session;
 mod sign;
@@ -19,9 +20,10 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::Router;
+use axum::extract::State;
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
-use base::{CallId, Random, Secret, limit};
+use base::{CallId, Personal, Random, Secret, limit};
 use http::{HeaderMap, StatusCode, Uri};
 use tokio::sync::Semaphore;
 use vault::{Keys, ReadError, Reader, VaultHandle};
@@ -30,6 +32,7 @@ use crate::cors::Origins;
 use crate::guard::Guard;
 use crate::live::Live;
 use crate::problem::Problem;
+use crate::server::IceServer;
 use html::{Html, put};
 use page::{Page, Place};
 use session::{Person, Sessions};
@@ -51,6 +54,10 @@ pub trait Backstage: Send + Sync + 'static {
     /// The voice agents that a browser may talk to, by name.
     fn agents(&self) -> Vec<AgentLine>;
 
+    /// The media of a call in progress, as it would be stored now: JSON with the caller's figures,
+    /// and under `legs` those of the others. `None` where there are none yet.
+    fn quality(&self, call: CallId) -> Option<Personal<String>>;
+
     /// Has a call end; `false` where there is no such call any more.
     fn hang_up(&self, call: CallId) -> HungUp;
 
@@ -67,6 +74,8 @@ pub struct Stage {
     pub keys: Keys,
     /// The edge.
     pub backstage: Arc<dyn Backstage>,
+    /// STUN and TURN servers for *Talk*.
+    pub ice_servers: Vec<IceServer>,
     /// What happens in calls.
     pub live: Live,
     /// What happened.
@@ -82,6 +91,7 @@ pub(crate) struct Console {
     guard: Arc<Guard>,
     keys: Keys,
     backstage: Arc<dyn Backstage>,
+    ice_servers: Vec<IceServer>,
     live: Live,
     reader: Arc<Reader>,
     vault: VaultHandle,
@@ -93,11 +103,12 @@ pub(crate) struct Console {
 
 /// `/console` and everything below. Every request must have a [`crate::Peer`] as an extension.
 pub fn routes(stage: Stage) -> Router {
-    let Stage { guard, keys, backstage, live, reader, vault, random } = stage;
+    let Stage { guard, keys, backstage, ice_servers, live, reader, vault, random } = stage;
     let console = Arc::new(Console {
         guard,
         keys,
         backstage,
+        ice_servers,
         live,
         reader: Arc::new(reader),
         vault,
@@ -116,9 +127,11 @@ pub fn routes(stage: Stage) -> Router {
         .route("/console/calls", get(calls::show))
         .route("/console/calls/{call}", get(call::show))
         .route("/console/calls/{call}/events", get(call::events))
+        .route("/console/calls/{call}/quality", get(quality::show))
         .route("/console/calls/{call}/hang-up", post(call::hang_up))
         .route("/console/recordings/{recording}/audio", get(recording::audio))
         .route("/console/recordings/{recording}/waveform", get(recording::waveform))
+        .route("/console/{*rest}", get(missing))
         .with_state(console)
 }
 
@@ -129,10 +142,8 @@ impl Console {
 
     /// Who looks at a page; others are led to where one signs in.
     fn viewer(&self, headers: &HeaderMap, uri: &Uri) -> Result<Person, Stop> {
-        self.person(headers).ok_or_else(|| {
-            let to = uri.path_and_query().map_or("", |it| it.as_str());
-            Stop::Away(format!("/console?to={}", escaped(to)))
-        })
+        let to = || uri.path_and_query().map_or("", |it| it.as_str());
+        self.person(headers).ok_or_else(|| Stop::to_sign_in(to()))
     }
 
     /// Who asks for something that is no page.
@@ -166,6 +177,11 @@ impl Console {
     }
 }
 
+/// Where there is no page.
+async fn missing(State(console): State<Arc<Console>>, headers: HeaderMap, uri: Uri) -> Stop {
+    console.viewer(&headers, &uri).map_or_else(|away| away, Stop::Missing)
+}
+
 /// Whether a request that changes something comes from a page of ours. The cookie is not sent by
 /// others either (`SameSite=Strict`); this holds where that one fails.
 fn same_origin(headers: &HeaderMap) -> Result<(), Problem> {
@@ -185,11 +201,22 @@ enum Stop {
     Away(String),
     /// There is no such thing.
     Missing(Person),
+    /// The call that was to be ended is over.
+    Over(Person),
+    /// Their key may only look.
+    ReadOnly(Person),
+    /// A page of somebody else's asks.
+    Foreign(Problem),
     /// The store cannot be read.
     Unread(Person),
 }
 
 impl Stop {
+    /// To where one signs in, and from there to this page.
+    fn to_sign_in(page: &str) -> Self {
+        Self::Away(format!("/console?to={}", escaped(page)))
+    }
+
     const fn of(error: &ReadError, person: Person) -> Self {
         match error {
             ReadError::Unknown | ReadError::Erased => Self::Missing(person),
@@ -206,6 +233,15 @@ impl IntoResponse for Stop {
                 page::guard(response.headers_mut());
                 return response;
             }
+            Self::Foreign(problem) => return problem.into_response(),
+            Self::Over(person) => {
+                let text = "There was nothing to hang up any more.";
+                (StatusCode::CONFLICT, person, "The call is over", text)
+            }
+            Self::ReadOnly(person) => {
+                let text = "The API key that you signed in with may only look.";
+                (StatusCode::FORBIDDEN, person, "Not allowed", text)
+            }
             Self::Missing(person) => {
                 let text = "There is nothing here: it never was, or it was erased.";
                 (StatusCode::NOT_FOUND, person, "Not found", text)
@@ -216,7 +252,12 @@ impl IntoResponse for Stop {
             }
         };
         let mut main = Html::default();
-        put!(main, "<h1>{}</h1><p class=\"card\">{}</p>", title, text);
+        put!(
+            main,
+            "<h1>{}</h1><p class=\"card\">{}</p><p><a href=\"/console/calls\">All calls</a></p>",
+            title,
+            text,
+        );
         let page = Page { title, place: Place::Call, person: Some(person), script: None };
         page.around(status, &main)
     }

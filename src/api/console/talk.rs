@@ -32,19 +32,22 @@ pub(crate) async fn show(
     let mut main = Html::default();
     put!(main, "<h1>Talk</h1><div id=\"talk\" class=\"talk\">");
     put!(main, "<section class=\"card\" aria-label=\"Call\">");
-    put!(main, "<form id=\"start\"><label for=\"agent\">Voice agent</label><select id=\"agent\">");
+    put!(
+        main,
+        "<form id=\"start\"><label for=\"agent\">Voice agent</label>\
+         <select id=\"agent\" aria-describedby=\"about\">",
+    );
     for agent in &agents {
-        let text = if agent.description.is_empty() { "" } else { " – " };
         put!(
             main,
-            "<option value=\"{}\">{}{}{}</option>",
+            "<option value=\"{}\" data-about=\"{}\">{}</option>",
             agent.name,
+            agent.description,
             agent.name,
-            text,
-            agent.description
         );
     }
-    put!(main, "</select>");
+    let about = agents.first().map_or("", |agent| &*agent.description);
+    put!(main, "</select><p id=\"about\" class=\"hint\">{}</p>", about);
     if agents.is_empty() {
         put!(main, "<p class=\"error\">This edge has no voice agent.</p>");
     }
@@ -62,7 +65,8 @@ pub(crate) async fn show(
          <p id=\"silent\" class=\"hint\">What is said appears here.</p></section>\
          <section class=\"card\" aria-labelledby=\"wire\"><h2 id=\"wire\">Connection</h2>\
          <dl id=\"details\" class=\"facts\"><dt>State</dt><dd>not connected</dd></dl>\
-         <p><a id=\"more\" hidden href=\"/console/calls\">Open this call</a></p></section>",
+         <p><a id=\"more\" hidden target=\"_blank\" href=\"/console/calls\">Open this call in a \
+         new tab</a></p></section>",
     );
     trust(&mut main, console.backstage.development_authority());
     put!(main, "</div><audio id=\"voice\" autoplay></audio>");
@@ -156,6 +160,7 @@ pub(crate) async fn token(
         called: Some(agent.clone()),
         origin: origin.map(|origin| origin.trim_end_matches(":443").to_owned()),
         name: None,
+        caller: None,
         lasts: Some(LASTS),
     };
     let made = console.keys.create_token(terms, format!("key:{}", person.key)).await;
@@ -164,11 +169,15 @@ pub(crate) async fn token(
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, "vault.unavailable", detail).retry_after(5)
     })?;
     let id = made.token.id;
+    // With the token, before the offer: what a browser gathers for it already goes by them.
+    let now = console.guard.wall();
+    let servers: Vec<_> = console.ice_servers.iter().map(|server| server.entry(now)).collect();
     let mut response = Json(json!({
         "token": made.secret.expose(),
         "id": id.to_string(),
         "whip": format!("/whip/{}", escaped(&agent)),
         "events": format!("/console/talk/{id}/events"),
+        "ice_servers": servers,
     }))
     .into_response();
     page::guard(response.headers_mut());

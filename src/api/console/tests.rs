@@ -20,8 +20,15 @@ use crate::auth::VaultCredentials;
 use crate::auth::tests::{NOW, Place as Ground, StoppedClock};
 use crate::guard::Peer;
 use crate::live::{LiveEvent, LiveKind};
+use crate::server::IceLogin;
 
 struct Edge(Mutex<Vec<CallId>>);
+
+/// Two legs, one of which had a bad spell.
+const QUALITY: &str = r#"{"received":450,"lost":50,"mos":4.1,"sent":500,"series":{"from_ms":0,
+    "until_ms":[5000,10000],"received":[250,200],"lost":[0,50],"late":[0,1],"concealed":[0,50],
+    "jitter_ms":[2.0,31.4],"round_trip_ms":[null,12.5],"mos":[4.4,2.2]},
+    "legs":{"1":{"received":9,"lost":0,"sent":9}}}"#;
 
 impl Backstage for Edge {
     fn agents(&self) -> Vec<AgentLine> {
@@ -34,6 +41,11 @@ impl Backstage for Edge {
         let place = calls.iter().position(|it| *it == call);
         place.map(|place| calls.remove(place));
         Box::pin(std::future::ready(place.is_some()))
+    }
+
+    fn quality(&self, call: CallId) -> Option<Personal<String>> {
+        let calls = self.0.lock().unwrap();
+        calls.contains(&call).then(|| Personal::new(QUALITY.to_owned()))
     }
 
     fn development_authority(&self) -> Option<String> {
@@ -82,6 +94,12 @@ async fn world() -> World {
         guard: Arc::new(guard),
         keys,
         backstage: Arc::new(Edge(Mutex::new(vec![id(1)]))),
+        ice_servers: vec![IceServer {
+            url: "turn:turn.example".to_owned(),
+            login: Some(IceLogin::new(|now| {
+                (now.unix_millis().to_string(), Secret::new("p".to_owned()))
+            })),
+        }],
         live: live.clone(),
         reader: Reader::open(&ground.config).await.unwrap(),
         vault: ground.vault.handle(),
@@ -428,7 +446,7 @@ async fn calls_are_listed_by_page_and_found_by_agent_and_number() {
             .unwrap();
     }
     let cookie = world.enter(&world.key).await;
-    let rows = |told: &Told| told.text().matches("<tr><th scope=\"row\"").count();
+    let rows = |told: &Told| told.text().matches("<th scope=\"row\"").count();
     let first = world.get("/console/calls?agent=reception", &cookie).await;
     assert_eq!(rows(&first), limit::API_CALLS_PER_PAGE.get());
     let text = first.text();
@@ -453,6 +471,11 @@ async fn a_page_gets_a_token_for_one_agent_of_its_own_origin() {
     let token = world.ground.keys().token(body["token"].as_str().unwrap(), NOW).unwrap();
     assert_eq!((token.called.as_deref(), token.origin.as_deref()), (Some("reception"), Some(OWN)));
     assert_eq!(body["whip"], "/whip/reception");
+    let user = NOW.unix_millis().to_string();
+    let server = serde_json::json!({
+        "urls": "turn:turn.example", "username": user, "credential": "p",
+    });
+    assert_eq!(body["ice_servers"], serde_json::json!([server]), "before the offer");
     let unknown = world.post("/console/talk/token", &cookie, r#"{"agent":"nobody"}"#).await;
     assert_eq!(unknown.status, StatusCode::UNPROCESSABLE_ENTITY);
     let signed_out = world.post("/console/talk/token", "", r#"{"agent":"reception"}"#).await;
@@ -512,7 +535,61 @@ async fn a_call_that_goes_on_is_hung_up_once() {
     assert!(world.get("/console/calls?live=1", &cookie).await.text().contains("in progress"));
     let hang_up = format!("{path}/hang-up");
     assert_eq!(world.post(&hang_up, &cookie, "").await.status, StatusCode::SEE_OTHER);
-    assert_eq!(world.post(&hang_up, &cookie, "").await.status, StatusCode::CONFLICT);
+    let told = world.post(&hang_up, &cookie, "").await;
+    assert!(told.status == StatusCode::CONFLICT && told.text().contains("The call is over</h1>"));
+    let away = world.post(&hang_up, "", "").await;
+    assert_eq!(away.headers[LOCATION], format!("/console?to=%2Fconsole%2Fcalls%2F{}", id(1)));
+}
+
+#[tokio::test]
+async fn the_media_of_a_call_is_plotted_over_time_while_it_goes_on_and_after() {
+    let world = world().await;
+    let vault = world.ground.vault.handle();
+    let going = CallRecord { ended: None, reason: None, talked: None, ..call(1, "+15550100") };
+    vault.submit(Record::Call(Box::new(going))).unwrap();
+    let mut over = call(2, "+15550100");
+    over.personal.quality = Personal::new(QUALITY.to_owned());
+    vault.submit(Record::Call(Box::new(over))).unwrap();
+    vault.submit(Record::Call(Box::new(call(3, "+15550100")))).unwrap();
+    let cookie = world.enter(&world.key).await;
+    let fragment = format!("/console/calls/{}/quality", id(1));
+    for path in
+        [format!("/console/calls/{}", id(1)), fragment.clone(), format!("/console/calls/{}", id(2))]
+    {
+        let told = world.get(&path, &cookie).await;
+        assert_eq!(told.headers[CONTENT_TYPE], "text/html; charset=utf-8");
+        let text = told.text();
+        assert!(text.contains("median 4.4, worst 2.2 at 0:05.0"), "{path}: {text}");
+        assert_eq!(text.matches("class=\"line\"").count(), 4, "{path}");
+        assert!(text.contains("<td>1000 ms</td><td>31.4 ms</td><td>12.5 ms</td>"), "{path}");
+        assert!(text.contains("<h3>Leg 1</h3>"));
+    }
+    let old = world.get(&format!("/console/calls/{}", id(3)), &cookie).await;
+    assert!(old.text().contains("MOS 4.3") && !old.text().contains("class=\"curves\""));
+    assert_eq!(world.get(&fragment, "").await.status, StatusCode::UNAUTHORIZED);
+    let ended = format!("/console/calls/{}/quality", id(2));
+    assert_eq!(world.get(&ended, &cookie).await.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn a_turn_that_was_cut_before_a_word_says_so_and_a_place_that_is_none_is_a_page() {
+    let world = world().await;
+    let vault = world.ground.vault.handle();
+    vault.submit(Record::Call(Box::new(call(1, "+15550100")))).unwrap();
+    for (index, text) in [(0, ""), (1, "Hello")] {
+        let text = Personal::new(text.to_owned());
+        let (role, start_ms, end_ms) = (Role::Agent, 0, 300);
+        let (interrupted, latency) = (true, None);
+        let turn = Turn { index, role, text, start_ms, end_ms, interrupted, latency };
+        vault.submit(Record::Turn { call: id(1), turn }).unwrap();
+    }
+    let cookie = world.enter(&world.key).await;
+    let page = world.get(&format!("/console/calls/{}", id(1)), &cookie).await;
+    assert!(page.text().contains("<em class=\"cut\">(interrupted before a word)</em></span>"));
+    assert!(page.text().contains("Hello <em class=\"cut\">(interrupted)</em>"));
+    let nowhere = world.get("/console/nowhere/at/all", &cookie).await;
+    assert!(nowhere.status == StatusCode::NOT_FOUND && nowhere.text().contains("<h1>Not found"));
+    assert_eq!(world.get("/console/nowhere", "").await.status, StatusCode::SEE_OTHER);
 }
 
 #[tokio::test]
@@ -524,5 +601,7 @@ async fn files_are_asked_for_once() {
     request.headers_mut().insert(IF_NONE_MATCH, first.headers[ETAG].clone());
     let again = told(world.send(request).await).await;
     assert_eq!((again.status, again.body.len()), (StatusCode::NOT_MODIFIED, 0));
-    assert_eq!(world.get("/console/assets/../mod.rs", "").await.status, StatusCode::NOT_FOUND);
+    assert_eq!(world.get("/console/assets/mod.rs", "").await.status, StatusCode::NOT_FOUND);
+    let above = world.get("/console/assets/../mod.rs", "").await;
+    assert_eq!(above.headers[LOCATION], "/console?to=%2Fconsole%2Fassets%2F..%2Fmod.rs");
 }

@@ -69,7 +69,8 @@ impl Credentials for Known {
     fn digest(&self, user: &str, realm: &str, now: WallTime) -> Option<(Who, Ha1)> {
         let (who, password) = match user {
             _ if matches!(user, "alice" | "bob") || user.starts_with("user") => {
-                (Who::Account { name: Personal::new(user.to_owned()) }, "wonderland".to_owned())
+                let name = Personal::new(user.to_owned());
+                (Who::Account { name, display: None, caller: None }, "wonderland".to_owned())
             }
             _ => {
                 let tokens = self.tokens.lock().unwrap();
@@ -128,7 +129,9 @@ impl Edge {
                 IceServer { url: "stun:stun.example".to_owned(), login: None },
                 IceServer {
                     url: "turns:turn.example?transport=tcp".to_owned(),
-                    login: Some(("u".to_owned(), Secret::new("p\"w".to_owned()))),
+                    login: Some(api::IceLogin::new(|_| {
+                        ("u".to_owned(), Secret::new("p\"w".to_owned()))
+                    })),
                 },
             ],
         };
@@ -158,7 +161,9 @@ impl Edge {
             called: None,
             origin: None,
             name: None,
+            caller: None,
             expires: now() + Duration::from_secs(60),
+            used: None,
         };
         change(&mut token);
         tokens.insert(secret.to_owned(), Arc::new(token));

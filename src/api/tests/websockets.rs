@@ -131,12 +131,16 @@ async fn a_proved_browser_calls_without_its_credentials_reaching_the_calls() {
     let mut invite = alice.request(Method::Invite, "sip:agent@edge.example");
     invite.headers.push(Name::Contact, "<sip:x7@browser.invalid;transport=ws>");
     invite.headers.push(Name::PAssertedIdentity, "<sip:boss@edge.example>");
+    invite.headers.push(Name::Privacy, "id");
     let invite = invite.with_body("application/sdp", crate::calls::OFFER);
     assert_eq!(alice.proved(invite).await.status, Status::OK);
     let (flow, invite) = edge.calls.request(&Method::Invite).await;
     assert_eq!(flow.transport, transport::Transport::Wss);
     assert!(!invite.headers.has(Name::Authorization));
-    assert!(!invite.headers.has(Name::PAssertedIdentity));
+    // What stands there is the edge's word for alice, who was given no number.
+    let asserted = invite.headers.text(Name::PAssertedIdentity).unwrap();
+    assert!(asserted.starts_with("<sip:alice@"), "{asserted}");
+    assert!(!invite.headers.has(Name::Privacy));
     // From now on the WebSocket is alice's, and nobody else's.
     let request = alice.request(Method::Options, "sip:agent@edge.example");
     alice.send(request).await;

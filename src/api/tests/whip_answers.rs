@@ -204,6 +204,37 @@ async fn preflights_and_other_methods_are_answered_as_the_rfc_says() {
 }
 
 #[tokio::test]
+async fn who_may_call_learns_the_servers_before_the_offer_and_nobody_else_does() {
+    let edge = Edge::start().await;
+    let origin = "Origin: https://app.example";
+    let told = edge.ask("OPTIONS", "/whip/agent", &[KEY, origin], "").await;
+    assert_eq!((told.status, told.all("link").len()), (204, 2));
+    assert!(told.all("link")[1].contains("username=\"u\""), "{told:?}");
+    assert_eq!(told.field("access-control-expose-headers"), Some("Location, ETag, Link"));
+    assert_eq!(told.field("accept-post"), Some("application/sdp"));
+    let preflight = [
+        origin,
+        "Access-Control-Request-Method: OPTIONS",
+        "Access-Control-Request-Headers: authorization",
+    ];
+    let preflight = edge.ask("OPTIONS", "/whip/agent", &preflight, "").await;
+    assert_eq!((preflight.status, preflight.all("link").len()), (204, 0));
+    assert!(preflight.field("access-control-allow-methods").unwrap().contains("OPTIONS"));
+    edge.add_token("tok-1", |token| token.called = Some("sales".to_owned()));
+    for (fields, status) in [
+        (&[][..], 204),
+        (&["Authorization: Bearer wrong"], 401),
+        (&["Authorization: Bearer key-read"], 403),
+        (&["Authorization: Bearer tok-1"], 403),
+        (&[KEY, "Origin: https://evil.example"], 403),
+    ] {
+        let reply = edge.ask("OPTIONS", "/whip/agent", fields, "").await;
+        assert_eq!((reply.status, reply.all("link").len()), (status, 0), "{fields:?}");
+    }
+    assert!(edge.calls.has_heard_nothing());
+}
+
+#[tokio::test]
 async fn a_token_calls_whom_it_names_from_its_page_once() {
     let edge = Edge::start().await;
     edge.add_token("tok-1", |token| {

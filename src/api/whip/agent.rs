@@ -21,10 +21,10 @@ use super::mirror;
 /// Who calls whom.
 #[derive(Clone, Debug)]
 pub(crate) struct Parties {
-    /// The caller's name for people.
-    pub(crate) name: Option<String>,
     /// The user of its address: an id without secret.
     pub(crate) user: String,
+    /// The caller as others see it.
+    pub(crate) asserted: NameAddr,
     /// Who is called.
     pub(crate) called: Uri,
 }
@@ -650,13 +650,16 @@ fn first_invite(parties: &Parties, random: &mut dyn Random) -> Request {
     let nowhere = Host::Name("browser.invalid".into());
     let tag = ids::new_call_id(random);
     let mut from = NameAddr::new(Uri::sip(Some(&parties.user), &nowhere, None));
-    if let Some(name) = &parties.name {
+    if let Some(name) = &parties.asserted.display {
         from = from.with_display(name);
     }
     let from = from.with_param("tag", Some(&tag));
     let to = NameAddr::new(parties.called.clone());
     let call_id = ids::new_call_id(random);
-    Request::outside_dialog(Method::Invite, parties.called.clone(), &from, &to, &call_id, 1)
+    let called = parties.called.clone();
+    let mut invite = Request::outside_dialog(Method::Invite, called, &from, &to, &call_id, 1);
+    invite.headers.push(Name::PAssertedIdentity, parties.asserted.to_string());
+    invite
 }
 
 const SDP: &str = "application/sdp";

@@ -17,8 +17,8 @@ fn description_of(name: &str) -> Session {
 
 fn agent() -> Agent {
     let parties = Parties {
-        name: None,
         user: "bt_1".to_owned(),
+        asserted: NameAddr::parse("\"Ann\" <sip:+498912345678@edge.example>").unwrap(),
         called: Uri::parse("sip:agent@edge.example").unwrap(),
     };
     let random = Box::new(SeededRandom::new(7));

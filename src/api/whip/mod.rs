@@ -20,7 +20,10 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use base::{Reason, limit};
 use bytes::Bytes;
-use http::header::{ACCEPT, ALLOW, CONTENT_TYPE, ETAG, HeaderName, IF_MATCH, LINK, LOCATION};
+use http::header::{
+    ACCEPT, ACCESS_CONTROL_REQUEST_METHOD, ALLOW, AUTHORIZATION, CONTENT_TYPE, ETAG, HeaderName,
+    IF_MATCH, LINK, LOCATION,
+};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use sdp::{Direction, Media, Session};
 use tokio::sync::oneshot;
@@ -52,7 +55,7 @@ const SHOWN: Shown = Shown {
 
 /// The routes of WHIP.
 pub(crate) fn routes() -> Router<Arc<Ground>> {
-    let endpoint = post(open).options(preflight).fallback(wrong_method);
+    let endpoint = post(open).options(ask).fallback(wrong_method);
     let session =
         axum::routing::patch(patch).delete(hang_up).options(preflight).fallback(wrong_method);
     Router::new().route("/whip/{called}", endpoint).route("/whip/{called}/{session}", session)
@@ -126,6 +129,22 @@ async fn preflight(State(ground): State<Arc<Ground>>, uri: Uri, headers: HeaderM
     cors::preflight(&mut response, origin.as_ref(), &SHOWN);
     advertise(response.headers_mut(), &uri);
     response
+}
+
+/// A client that wants the servers before its offer asks for them with its credentials; a browser's
+/// preflight has none and learns none (RFC 9725 section 4.6).
+async fn ask(
+    State(ground): State<Arc<Ground>>,
+    Extension(peer): Extension<Peer>,
+    Path(called): Path<String>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Response {
+    let is_preflight = headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD);
+    if is_preflight || !headers.contains_key(AUTHORIZATION) {
+        return preflight(State(ground), uri, headers).await;
+    }
+    within(ground, peer, headers, |asked| async move { asked.servers(&called, &uri) }).await
 }
 
 /// Says what a resource takes (RFC 9725 section 4.2).
@@ -262,6 +281,20 @@ impl Asked {
         if is_started { Ok(answer) } else { Err(busy(Reason::Draining)) }
     }
 
+    /// The STUN and TURN servers for who may call.
+    fn servers(&self, called: &str, uri: &Uri) -> Result<Response, Problem> {
+        self.proved(called)?;
+        let mut response = StatusCode::NO_CONTENT.into_response();
+        advertise(response.headers_mut(), uri);
+        let now = self.ground.guard.wall();
+        for server in &self.ground.config.ice_servers {
+            if let Ok(link) = HeaderValue::from_str(&server.link(now)) {
+                response.headers_mut().append(LINK, link);
+            }
+        }
+        Ok(response)
+    }
+
     /// The answer to a POST (RFC 9725 section 4.2).
     fn opened(&self, uri: &Uri, id: &str, opened: Opened) -> Response {
         let location = format!("{}/{id}", uri.path().trim_end_matches('/'));
@@ -276,7 +309,8 @@ impl Asked {
         };
         set(LOCATION, &location);
         set(ETAG, &opened.tag);
-        self.ground.config.ice_servers.iter().for_each(|server| set(LINK, &server.link()));
+        let now = self.ground.guard.wall();
+        self.ground.config.ice_servers.iter().for_each(|server| set(LINK, &server.link(now)));
         headers.insert(ACCEPT_PATCH, HeaderValue::from_static(FRAGMENT));
         response
     }
@@ -384,15 +418,12 @@ fn parties(who: &Who, called: &str, host: &sip::Host) -> Result<Parties, Problem
         return Err(bad_request("whom to call is missing or too long"));
     }
     let called = sip::Uri::sip(Some(called), host, None);
-    let (name, user) = match who {
-        Who::Key { id, .. } => (None, id.clone()),
-        Who::Token(token) => {
-            let name = token.name.as_ref().map(|name| name.expose().clone());
-            (name, token.id.clone())
-        }
-        Who::Account { name } => (None, name.expose().clone()),
+    let user = match who {
+        Who::Key { id, .. } => id.clone(),
+        Who::Token(token) => token.id.clone(),
+        Who::Account { name, .. } => name.expose().clone(),
     };
-    Ok(Parties { name, user, called })
+    Ok(Parties { user, asserted: who.asserted(host), called })
 }
 
 /// Longest name of a callee, in bytes; a number has 15 digits.

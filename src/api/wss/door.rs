@@ -11,7 +11,7 @@ use std::time::Duration;
 use base::{Instant, Random, Reason, WallTime, limit};
 use bytes::Bytes;
 use sip::digest::server::{self, Answer, Nonce, Nonces};
-use sip::{Host, Message, Method, Name, Request, Response, Status, Uri, ids};
+use sip::{Host, Message, Method, Name, NameAddr, Request, Response, Status, Uri, ids};
 use transport::Flow;
 
 use super::register;
@@ -37,7 +37,8 @@ impl House {
     /// A house whose accounts live at `host`; `random` must be fit for keys.
     #[must_use]
     pub fn new(guard: Arc<Guard>, host: Host, random: Box<dyn Random + Send>) -> Self {
-        Self::sharing(guard, Arc::default(), host, SharedRandom::new(random))
+        let tokens = Arc::new(Tokens::new(Arc::clone(&guard)));
+        Self::sharing(guard, tokens, host, SharedRandom::new(random))
     }
 
     pub(crate) fn sharing(
@@ -121,6 +122,8 @@ struct Proved {
     /// The user of its address.
     user: String,
     token: Option<Arc<BrowserToken>>,
+    /// The caller as others see it.
+    asserted: NameAddr,
 }
 
 /// How a request proves who sent it.
@@ -219,9 +222,16 @@ impl Door {
             Name::ProxyAuthorization,
             Name::PAssertedIdentity,
             Name::PPreferredIdentity,
+            Name::Privacy,
         ]
         .into_iter()
         .for_each(|name| headers.remove(name));
+        // Who calls is the operator's word, and not the browser's.
+        if request.method == Method::Invite
+            && let Some(who) = &self.who
+        {
+            headers.push(Name::PAssertedIdentity, who.asserted.to_string());
+        }
         self.deliver(request)
     }
 
@@ -320,11 +330,13 @@ impl Door {
 
     /// Lets somebody in who has the password, unless something else is against it.
     fn welcome(&mut self, who: Who, wall: WallTime) -> Proof {
-        let proved = match who {
+        let asserted = who.asserted(&self.house.host);
+        let (user, token) = match who {
             Who::Key { .. } => return Proof::Refused(Status::FORBIDDEN, None),
-            Who::Account { name } => Proved { user: name.expose().clone(), token: None },
-            Who::Token(token) => Proved { user: token.id.clone(), token: Some(token) },
+            Who::Account { name, .. } => (name.expose().clone(), None),
+            Who::Token(token) => (token.id.clone(), Some(token)),
         };
+        let proved = Proved { user, token, asserted };
         if self.who.as_ref().is_some_and(|known| known.user != proved.user) {
             return Proof::Refused(Status::FORBIDDEN, None); // one WebSocket, one person
         }

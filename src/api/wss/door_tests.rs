@@ -21,13 +21,19 @@ impl Credentials for Known {
     }
     fn digest(&self, user: &str, realm: &str, _now: WallTime) -> Option<(Who, Ha1)> {
         let who = match user {
-            "alice" => Who::Account { name: Personal::new("alice".to_owned()) },
+            "alice" => Who::Account {
+                name: Personal::new("alice".to_owned()),
+                display: Some(Personal::new("Alice A.".to_owned())),
+                caller: Some(Personal::new("+498912345678".to_owned())),
+            },
             "bt_1" => Who::Token(Arc::new(BrowserToken {
                 id: "bt_1".to_owned(),
                 called: Some("agent".to_owned()),
                 origin: None,
                 name: None,
+                caller: None,
                 expires: WALL + Duration::from_secs(90),
+                used: None,
             })),
             _ => return None,
         };

@@ -1,7 +1,7 @@
 //! Stories of browsers that call: what they offer, and when they are heard.
 
 use base::{Event, Reason};
-use media::{DtlsRole, Handshake, MediaEvent, Protection};
+use media::{DtlsBackend, DtlsRole, Handshake, MediaEvent, Protection};
 use policy::Transport;
 use rtp::Suite;
 use sip::{Name, Response};
@@ -311,4 +311,16 @@ fn a_session_of_whip_is_hung_up_over_its_flow() {
     world.input(Input::HangUp { call: world.leg().call, reason: Reason::AgentHungUp });
     let (flow, _) = world.sent.last().unwrap();
     assert_eq!(*flow, caller.peer.flow);
+}
+
+#[test]
+fn the_policy_chooses_the_library_of_the_handshakes() {
+    for (line, backend) in
+        [("", DtlsBackend::Dimpl), ("dtls_library = \"webrtc-dtls\"\n", DtlsBackend::WebrtcDtls)]
+    {
+        let browsers = BROWSERS.replace("dtmf ", &format!("{line}dtmf "));
+        let mut world = World::with_policy(&format!("{browsers}{POLICY}"));
+        whip().ring(&mut world, &body(CHROME));
+        assert_eq!(handshake(&world).backend, backend);
+    }
 }

@@ -14,7 +14,7 @@ const CONTACT: &str = "sip:k3v9q2@4f7d0a1b2c3e.invalid;transport=ws";
 /// A registered softphone that the edge has called.
 pub(super) struct Phone {
     caller: Caller,
-    invite: Request,
+    pub(super) invite: Request,
     pub(super) leg: LegId,
 }
 

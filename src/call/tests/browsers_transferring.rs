@@ -170,26 +170,80 @@ fn a_browser_is_carried_into_a_carriers_call() {
     assert_eq!(bridge(&latest(&world, first.leg)).with, leg);
 }
 
-#[test]
-fn a_page_of_whip_is_not_carried_into_another_call_and_both_calls_go_on() {
-    let (mut world, mut pages) = (world(), Vec::new());
-    for mut page in [another(), whip()] {
-        // Two that call one carrier.
-        let callee = connected(&mut world, &mut page, "+442079460000", "beta");
-        pages.push(callee);
-    }
-    let [first, second] = &mut pages[..] else { panic!() };
+/// A carrier has two calls from browsers, and names the second one in REFER on the first.
+fn joined_by_carrier(world: &mut World, pages: [Caller; 2]) -> [Callee; 2] {
+    let mut callees = pages.map(|mut page| connected(world, &mut page, "+442079460000", "beta"));
+    let [first, second] = &mut callees;
     let (call_id, named) = (&second.caller.call_id, second.invite.headers.from_tag().unwrap());
     let dialog = format!("{call_id}%3Bto-tag%3D{named}%3Bfrom-tag%3D{}", second.caller.tag);
     let to = format!("<sip:x@edge.example?Replaces={}>", dialog.replace('@', "%40"));
-    refer(&mut world, &mut first.caller, &to);
+    refer(world, &mut first.caller, &to);
+    callees
+}
+
+#[test]
+fn who_is_to_talk_with_a_page_of_whip_comes_into_its_call_and_the_page_hears_no_offer() {
+    let mut world = world();
+    let [first, second] = joined_by_carrier(&mut world, [another(), whip()]);
+    let page = LegId { index: 0, ..second.leg };
+    let before = latest(&world, page);
+    // Who asked is told that it works, and leaves the first call.
+    let sent = requests(&mut world);
+    assert_eq!(methods(&sent), ["NOTIFY", "NOTIFY", "BYE"]);
+    assert_eq!(news(&sent[1]), ("SIP/2.0 200 OK".to_owned(), true));
+    assert_eq!(world.ends(), [Reason::Transferred], "the first call");
+    let (moved, need) = *world.needs.last().unwrap();
+    assert_eq!((moved.call, need.fresh_identity), (second.leg.call, true));
+    assert!(world.released.contains(&LegId { index: 0, ..first.leg }));
+    assert!(!world.released.contains(&page));
+
+    world.reserve();
+    let sent = requests(&mut world);
+    assert_eq!(methods(&sent), ["INVITE", "BYE"]);
+    assert_eq!(sent[0].headers.call_id(), Ok(another().call_id.as_str()), "who came");
+    assert_eq!(sent[1].headers.call_id().unwrap(), second.caller.call_id, "who asked");
+    let after = latest(&world, page);
+    assert_eq!(bridge(&after).with, moved);
+    assert_eq!(bridge(&latest(&world, moved)).with, page);
+    assert_eq!(after.source, before.source);
+    assert_eq!(
+        of(&world, page),
+        match before.protection {
+            Protection::Dtls(handshake) => *handshake,
+            other => panic!("{other:?}"),
+        }
+    );
+    assert_eq!(world.ends(), [Reason::Transferred], "the second call goes on");
+    world.hang_up(Reason::OperatorHungUp);
+}
+
+#[test]
+fn two_pages_of_whip_are_not_joined_and_both_calls_go_on() {
+    let mut world = world();
+    let mut other = whip();
+    (other.call_id, other.tag) = ("second@page".to_owned(), "tag-second".to_owned());
+    let callees = joined_by_carrier(&mut world, [whip(), other]);
     let sent = requests(&mut world);
     assert_eq!(methods(&sent), ["NOTIFY", "NOTIFY"]);
-    assert!(news(&sent[1]).1, "it is over");
+    assert_eq!(news(&sent[1]), ("SIP/2.0 603 Decline".to_owned(), true));
     assert!(world.ends().is_empty());
-    for callee in [&first, &second] {
+    for callee in &callees {
         assert_eq!(bridge(&latest(&world, callee.leg)).with.index, 0);
     }
+}
+
+#[test]
+fn a_page_whose_new_party_gets_no_ports_talks_on_with_who_asked() {
+    let mut world = world();
+    let [_, second] = joined_by_carrier(&mut world, [another(), whip()]);
+    world.take();
+    let (moved, _) = *world.needs.last().unwrap();
+    world.input(Input::Media { leg: moved, event: MediaEvent::ReserveFailed { ports: true } });
+    assert_eq!(methods(&requests(&mut world)), ["BYE"], "who had come");
+    assert_eq!(world.ends(), [Reason::Transferred]);
+    let page = LegId { index: 0, ..second.leg };
+    assert_eq!(bridge(&latest(&world, second.leg)).with, page);
+    assert_eq!(bridge(&latest(&world, page)).with, second.leg);
 }
 
 #[test]

@@ -128,6 +128,18 @@ fn behind_nat_the_advertised_addresses_are_told_and_the_local_ones_bound() {
 }
 
 #[test]
+fn an_advertised_address_of_the_other_family_is_not_told() {
+    let (mut world, mut caller) = (World::new(), Caller::acme());
+    let zone = "[defaults]\nzone = \"out\"\n[zone.out]\nmedia = \"10.20.0.9\"\n\
+                media_advertise = \"2001:db8::5\"\n";
+    world.input(Input::Reload(setup(&format!("{zone}{POLICY}"))));
+    let ok = caller.call(&mut world, &offer());
+    let answer = sdp_of(&ok.body);
+    let address = answer.connection_of(&answer.media[0]).unwrap().host.ip();
+    assert!(address.is_some_and(|address| address.is_ipv4()), "{address:?}");
+}
+
+#[test]
 fn without_a_free_port_the_caller_may_try_again() {
     for (ports, reason) in [(true, Reason::NoMediaPort), (false, Reason::RelayFull)] {
         let (mut world, mut caller) = (World::new(), Caller::acme());

@@ -7,7 +7,7 @@ use super::bridging::{Callee, bridge, callee_answer, dial, plans, requests};
 use super::world::{Caller, POLICY, World, crypto, described, sdp_of};
 
 /// Both trunks let AMR-WB and G.729 through; one of them prefers it.
-fn world() -> World {
+pub(super) fn world() -> World {
     let policy = POLICY
         .replace(r#"["opus", "g722", "pcma", "pcmu"]"#, r#"["amr-wb", "g729", "pcma", "pcmu"]"#)
         .replace(r#"["pcmu", "g722"]"#, r#"["amr-wb", "g729", "pcmu"]"#);
@@ -15,7 +15,7 @@ fn world() -> World {
 }
 
 /// What a mobile network offers: two layouts, and perhaps something for others.
-fn mobile(formats: &str) -> String {
+pub(super) fn mobile(formats: &str) -> String {
     let lines = "a=rtpmap:96 AMR-WB/16000\r\n\
                  a=fmtp:96 octet-align=1; mode-set=0,1,2; x-site=10.7\r\n\
                  a=rtpmap:97 AMR-WB/16000/1\r\na=rtpmap:102 telephone-event/16000\r\n";
@@ -23,7 +23,7 @@ fn mobile(formats: &str) -> String {
 }
 
 /// The callee's answer, with the lines of its formats.
-fn answer(callee: &Callee, formats: &str, lines: &str) -> String {
+pub(super) fn answer(callee: &Callee, formats: &str, lines: &str) -> String {
     let answer = callee_answer(callee, formats);
     format!("{}\r\n{lines}", answer.trim_end())
 }

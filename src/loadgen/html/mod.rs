@@ -107,7 +107,7 @@ fn head(out: &mut String, report: &RunReport) {
     if !report.is_valid {
         let _ = writeln!(
             out,
-            "<p class=\"note\">The load tester did not keep up, so these figures measure itself: \
+            "<p class=\"note\">The load tester did not keep up, so these figures measure it too: \
              {}.</p>",
             escape(&report.invalid_because.join("; "))
         );
@@ -147,7 +147,7 @@ fn verdicts(out: &mut String, report: &RunReport) {
     if report.expectations.is_empty() {
         return;
     }
-    out.push_str("<h2>Expectations</h2><table><tbody>\n");
+    out.push_str("<h2>Expectations</h2><table class=\"verdicts\"><tbody>\n");
     for judged in &report.expectations {
         let (class, word) = if judged.holds { ("good", "holds") } else { ("bad", "failed") };
         let found = match judged.found {
@@ -173,28 +173,30 @@ fn series(samples: &[Sample], of: impl Fn(&Sample) -> Option<f64>) -> Vec<(f64, 
 fn plots(out: &mut String, report: &RunReport) {
     let all = &report.series;
     let of = |of: fn(&Sample) -> f64| series(all, |it| Some(of(it)));
+    // All of them show the whole run.
+    let end = all.last().map_or(0.0, |it| it.at_s);
     if report.callers.is_some() {
         Plot::new("Rate", "calls/s")
             .line(Line::new("offered", of(|it| it.offered)).faint())
             .line(Line::new("answered", of(|it| it.answered)))
             .line(Line::new("failed", of(|it| it.failed)))
-            .write(out);
+            .write(out, end);
         Plot::new("Calls that talk", "calls")
             .line(Line::new("talking", of(|it| f64::from(it.talking))))
-            .write(out);
+            .write(out, end);
         Plot::new("Set-up time", "ms")
             .line(Line::new("p50", series(all, |it| it.setup_p50_ms)))
             .line(Line::new("p99", series(all, |it| it.setup_p99_ms)))
-            .write(out);
+            .write(out, end);
     }
     Plot::new("RTP packets", "packets/s")
         .line(Line::new("sent", of(|it| it.sent)))
         .line(Line::new("received", of(|it| it.received)))
-        .write(out);
+        .write(out, end);
     Plot::new("The load tester itself", "%")
         .line(Line::new("busiest media thread", of(|it| it.media_thread_percent)))
         .line(Line::new("ticks behind", of(|it| it.behind_percent)))
-        .write(out);
+        .write(out, end);
     let ends: Vec<&Report> = [&report.callers, &report.callees].into_iter().flatten().collect();
     let values = |of: fn(&crate::CallReport) -> Option<f64>| -> Vec<f64> {
         ends.iter().flat_map(|it| &it.calls).filter_map(of).collect()
@@ -300,7 +302,7 @@ fn counts(out: &mut String, report: &RunReport) {
         }
         out.push_str("</tbody></table></div>\n");
     }
-    if let Some(through) = &report.through {
+    if let Some(through) = report.through.as_ref().filter(|_| report.callees.is_some()) {
         out.push_str("<div><h3>Through the edge</h3><table><tbody>\n");
         for (name, value) in [
             ("pairs", f64::from(through.paired)),

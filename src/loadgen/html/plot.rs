@@ -132,13 +132,13 @@ impl Plot {
         self
     }
 
-    /// Writes it; one without a point is left out.
-    pub(super) fn write(self, out: &mut String) {
+    /// Writes it, from the start to `end` at least (seconds); one without a point is left out.
+    pub(super) fn write(self, out: &mut String, end: f64) {
         let points = || self.lines.iter().flat_map(|line| &line.points);
         if points().next().is_none() {
             return;
         }
-        let x_axis = time_axis(points().map(|(x, _)| *x).fold(0.0, f64::max));
+        let x_axis = time_axis(points().map(|(x, _)| *x).fold(end, f64::max));
         let y_axis = Axis::upto(points().map(|(_, y)| *y).fold(0.0, f64::max), 4.0);
         let mut keys = String::new();
         // The first colour is the first line's that is not faint.

@@ -13,6 +13,10 @@ use crate::os::OsClock;
 use crate::progress::Progress;
 use crate::report::{Spread, millis};
 
+/// Seconds that a point stands for at least: what media threads tell comes in steps, which the end
+/// of a run would show as a rate that never was.
+const SHORTEST: f64 = 0.5;
+
 /// One point of the series of a run: what happened since the point before.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Sample {
@@ -174,7 +178,7 @@ impl Board {
         let mut state = self.state();
         state.counts.offered = due;
         let (before, was, at) = std::mem::take(&mut state.last);
-        let seconds = elapsed.saturating_sub(at).as_secs_f64().max(1e-3);
+        let seconds = elapsed.saturating_sub(at).as_secs_f64().max(SHORTEST);
         let rate = |now: u32, then: u32| f64::from(now.saturating_sub(then)) / seconds;
         let packets = |now: u64, then: u64| now.saturating_sub(then) as f64 / seconds;
         let setup = std::mem::take(&mut state.counts.setup).spread();

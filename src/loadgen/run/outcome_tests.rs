@@ -37,6 +37,35 @@ fn signalling_that_waits_more_than_10_ms_leaves_a_failure_unjudged() {
     assert_eq!(document["own"]["signalling_lag_ms"]["p99"], 10.1);
 }
 
+/// The report of a long run in which a media thread stood still once for so many milliseconds, and
+/// somebody heard nothing for 620.
+fn paused(still_ms: u64) -> RunReport {
+    let text = format!("expect = [\"gap max <= 500 ms\"]\n{LISTENS}");
+    let scenario = Scenario::read("s", &text, &[]).unwrap();
+    let worst = Duration::from_millis(still_ms);
+    let totals = Totals { ticks: 1_000_000, behind: 40, worst, ..Totals::default() };
+    let frame = Frame {
+        wall: "2026-11-23T00:00:00.000Z".into(),
+        elapsed: Duration::from_secs(600),
+        listens: None,
+        process: Duration::from_secs(60),
+    };
+    let driven = Driven { gaps: vec![20.0, 620.0], ends: 2, ..Driven::default() };
+    driven.report(&scenario, (Vec::new(), None), totals, frame)
+}
+
+#[test]
+fn one_pause_of_a_long_run_is_no_fault_of_the_edges() {
+    let ours = paused(600);
+    assert_eq!((ours.is_valid, ours.verdict), (false, Verdict::NotJudged));
+    let [why] = &ours.invalid_because[..] else { panic!("{:?}", ours.invalid_because) };
+    assert!(why.starts_with("it stood still for 600 ms once") && why.contains("`gap max"), "{why}");
+    for still_ms in [0, 9, 100] {
+        let edges = paused(still_ms);
+        assert_eq!((edges.is_valid, edges.verdict), (true, Verdict::Failed), "{still_ms}");
+    }
+}
+
 #[test]
 fn what_holds_although_the_load_tester_was_late_has_passed_but_is_not_valid() {
     let late = report("", 50.0, Driven::default());

@@ -157,8 +157,8 @@ impl Expectation {
                 "" => format!("`{name}` is a count, without a unit"),
                 wanted => format!("`{name}` is measured in {wanted}"),
             };
-            let help = format!("write \"{name} {} {number} {}\"", sign(comparison), measure.unit());
-            return Err(wrong(message, help.replace(" \"", "\"")));
+            let right = format!("{name} {} {number} {}", sign(comparison), measure.unit());
+            return Err(wrong(message, format!("write \"{}\"", right.trim_end())));
         }
         match number.parse() {
             Ok(bound) => Ok(Self { measure: *measure, comparison, bound }),

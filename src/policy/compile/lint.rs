@@ -8,6 +8,7 @@ use super::report::Report;
 use crate::file::{RouteFile, TrunkFile, ZoneFile};
 use crate::matching::Pattern;
 use crate::policy::{Action, Policy, Route, Trunk};
+use crate::words::Transport;
 use base::diagnostic::suggest;
 
 pub(super) fn lint(
@@ -17,6 +18,7 @@ pub(super) fn lint(
     known_agents: Option<&[&str]>,
 ) {
     unused_trunks(report, policy, &read.trunks);
+    plain_websockets(report, policy, &read.trunks);
     unused_zones(report, policy, &read.zones);
     deaf_zones(report, policy, &read.trunks);
     overlaps(report, policy, &read.trunks);
@@ -43,6 +45,17 @@ fn unused_trunks(report: &mut Report<'_>, policy: &Policy, items: &[Item<TrunkFi
         } else if !trunk.has_from() && !policy.routes.iter().any(dials) {
             let message = format!("no call comes from trunk `{name}` and no route sends one there");
             report.warning(item.file, item.name_span.clone(), message, None);
+        }
+    }
+}
+
+/// Trunks over plain WebSockets, for which this edge has no listener.
+fn plain_websockets(report: &mut Report<'_>, policy: &Policy, items: &[Item<TrunkFile>]) {
+    for (trunk, item) in policy.trunks.iter().zip(items) {
+        if trunk.transports.contains(&Transport::Ws) {
+            let message = format!("nothing listens for ws of trunk `{}`", item.name);
+            let help = Some("SIP over WebSockets comes over wss (see Browsers)".to_owned());
+            report.warning(item.file, item.name_span.clone(), message, help);
         }
     }
 }

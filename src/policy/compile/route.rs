@@ -8,7 +8,7 @@ use super::read::Item;
 use super::report::Report;
 use crate::file::{At, PatternFile, RefuseFile, RouteFile, SendToFile};
 use crate::matching::{Pattern, When};
-use crate::policy::{Action, Route, Share};
+use crate::policy::{Action, Forbids, Route, Share};
 use crate::statuses::Statuses;
 use base::diagnostic::suggest;
 
@@ -49,12 +49,14 @@ pub(super) fn compile(
     let action = compile.action(item, file);
     let failover = compile.failover(file);
     let record = compile.record(file, action.as_ref());
+    let forbids = compile.forbids(file, action.as_ref());
     let route = Route {
         name: file.name.as_ref().map(|name| (**name).clone()),
         when,
         action: action?,
         failover,
         record,
+        forbids,
         place,
     };
     (report.errors() == errors_before).then_some(route)
@@ -73,6 +75,21 @@ impl Compile<'_, '_> {
             self.error(record.span(), "only calls to trunks are recorded by a route", help);
         }
         true
+    }
+
+    fn forbids(&mut self, file: &RouteFile, action: Option<&Action>) -> Forbids {
+        let forbids = |key: &Option<At<bool>>| key.as_ref().is_some_and(|key| !**key);
+        if let Some(transcript) = &file.transcript {
+            if !matches!(action, Some(Action::Agent(_)) | None) {
+                let help = "remove `transcript`";
+                let message = "only calls to voice agents have a transcript";
+                self.error(transcript.span(), message, help);
+            } else if **transcript {
+                let help = "remove it: trunk and voice agent decide; `false` forbids";
+                self.error(transcript.span(), "a route can only forbid a transcript", help);
+            }
+        }
+        Forbids { recording: forbids(&file.record), transcript: forbids(&file.transcript) }
     }
 
     fn when(&mut self, file: &RouteFile) -> When {

@@ -22,7 +22,8 @@ use crate::identify::domain_of;
 use crate::numbers::Numbers;
 use crate::policy::{Exemption, Peer, Trunk};
 use crate::words::{
-    Codec, DtmfMethod, Keep, Protection, RefusalManner, RingBack, Suite, Transfer, Transport,
+    Codec, DtlsLibrary, DtmfMethod, Keep, Protection, RefusalManner, RingBack, Suite, Transfer,
+    Transport,
 };
 use crate::zone::Zone;
 use base::diagnostic::suggest;
@@ -137,6 +138,7 @@ pub(super) fn compile(
     let (networks, certificates) = identity(&mut desk, item, file);
     let is_browsers = browsers(&mut desk, file);
     let transports = transports(&mut desk, file, is_browsers);
+    let present = present(&mut desk, file, is_browsers);
     let send_to = peers(&mut desk, file);
     let (signalling, media) = exemptions(&mut desk, file, &transports, &send_to);
     let media_from = media_from(&mut desk, file, &networks);
@@ -174,6 +176,8 @@ pub(super) fn compile(
             transcript: Keep::Allowed,
             transfer: Transfer::Edge,
             ring_back: RingBack::usual(),
+            dtls_library: DtlsLibrary::usual(),
+            present,
             refuse: RefusalManner::Answer,
             max_duration: limit::CALL_DURATION_MS.millis(),
             media_inactive: limit::CALL_MEDIA_INACTIVE_MS.millis(),
@@ -232,6 +236,7 @@ fn with_defaults(
     trunk.transcript = file.transcript.or(defaults.transcript).unwrap_or(trunk.transcript);
     trunk.transfer = file.transfer.or(defaults.transfer).unwrap_or(trunk.transfer);
     trunk.ring_back = file.ring_back.or(defaults.ring_back).unwrap_or(trunk.ring_back);
+    trunk.dtls_library = file.dtls_library.unwrap_or(trunk.dtls_library);
     trunk.refuse = file.refuse.or(defaults.refuse).unwrap_or(trunk.refuse);
     trunk
 }
@@ -341,6 +346,19 @@ fn browsers(desk: &mut Desk<'_, '_>, file: &TrunkFile) -> bool {
         }
     }
     true
+}
+
+/// What other trunks are shown of browsers' callers who were given nothing.
+fn present(desk: &mut Desk<'_, '_>, file: &TrunkFile, is_browsers: bool) -> Option<String> {
+    let present = file.present.as_ref()?;
+    if !is_browsers {
+        let help = "a carrier says itself who calls; remove it";
+        desk.error(present.span(), "only the callers of browsers are presented by us", help);
+    } else if !base::is_caller(present) {
+        let help = "a number, as in \"+498912345678\", or the user of a SIP address";
+        desk.error(present.span(), format!("`{}` names no caller", **present), help);
+    }
+    Some((**present).clone())
 }
 
 fn is_browsers(file: &TrunkFile) -> bool {

@@ -1,10 +1,11 @@
 //! The trunk of browsers, and calls to accounts.
 
-use base::Reason;
+use base::{Reason, TrunkName};
 
 use super::world::*;
 use crate::{
-    Admission, Attempt, Destination, Observed, Protection, Target, Transport, admit, decide, load,
+    Admission, Attempt, Destination, DtlsLibrary, Observed, Protection, Target, Transport, admit,
+    decide, load,
 };
 
 const BROWSERS: &str = "[trunk.browsers]\nfrom = { browsers = true }\n";
@@ -42,6 +43,22 @@ fn whoever_comes_over_the_port_of_browsers_is_their_trunk() {
     // A carrier's network makes nobody a carrier there.
     assert_eq!(admitted(&text, "198.51.100.9", Transport::Wss).as_deref(), Ok("browsers"));
     assert_eq!(admitted(&text, "198.51.100.9", Transport::Tls).as_deref(), Ok("acme"));
+}
+
+#[test]
+fn what_a_browsers_trunk_presents_names_a_caller_and_no_other_trunk_has_it() {
+    let with = |present: &str| format!("{BROWSERS}present = \"{present}\"\n{POLICY}");
+    let trunk = TrunkName::new("browsers");
+    assert_eq!(policy(&with("+498912345678")).present(&trunk), Some("+498912345678"));
+    assert_eq!(policy(&with("reception")).present(&trunk), Some("reception"));
+    assert_eq!(policy(&with_route("{ agent = \"reception\" }")).present(&trunk), None);
+    for wrong in ["", "+49 89", "a@b"] {
+        let found = errors(&format!("{BROWSERS}present = \"{wrong}\"\n"));
+        assert!(found.iter().any(|(_, it)| it.contains("names no caller")), "{found:?}");
+    }
+    let found =
+        errors("[trunk.a]\nfrom = { networks = [\"192.0.2.0/24\"] }\npresent = \"+4989\"\n");
+    assert!(found.iter().any(|(_, it)| it.contains("only the callers of browsers")), "{found:?}");
 }
 
 #[test]
@@ -184,4 +201,17 @@ fn a_browser_that_is_refused_is_let_in_by_the_smallest_change() {
         let change = explanation.change.expect("one is found");
         assert_eq!(change.len(), 1, "{change:#?}");
     }
+}
+
+#[test]
+fn a_trunk_names_the_library_of_its_handshakes() {
+    let text = |line: &str| {
+        let from = "from = { browsers = true }\n";
+        with_route("{ account = \"alice\" }").replace(from, &format!("{from}{line}\n"))
+    };
+    let library = |text: &str| target(text, &good_call(), &idle()).unwrap().terms.dtls_library;
+    assert_eq!(library(&text("")), DtlsLibrary::Dimpl);
+    assert_eq!(library(&text("dtls_library = \"dimpl\"")), DtlsLibrary::Dimpl);
+    let other = text("dtls_library = \"webrtc-dtls\"");
+    assert_eq!(library(&other), DtlsLibrary::WebrtcDtls);
 }

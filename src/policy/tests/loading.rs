@@ -32,6 +32,7 @@ fn an_unknown_word_names_what_was_meant() {
         ("transports = [\"tsl\"]", "unknown word `tsl`", "did you mean `tls`?"),
         ("srtp = { inbound = \"requierd\" }", "unknown word `requierd`", "`required`"),
         ("recording = \"newer\"", "unknown word `newer`", "`never`"),
+        ("dtls_library = \"webrtc\"", "unknown word `webrtc`", "`webrtc-dtls`"),
         ("codecs = [\"pcna\"]", "unknown word `pcna`", "did you mean"),
         ("suites = [\"AES_CM_128_HMAC_SHA1_8\"]", "unknown word", "AES_CM_128_HMAC_SHA1_80"),
     ];
@@ -388,4 +389,12 @@ fn no_more_errors_are_reported_than_a_person_reads() {
     let many: String = (0..1000).map(|number| format!("wrong_{number} = 1\n")).collect();
     let errors = load(&[("a.toml", &format!("[trunk.a]\n{many}"))], None).unwrap_err();
     assert_eq!(errors.0.len(), base::limit::POLICY_FINDINGS.get());
+}
+
+#[test]
+fn a_transport_that_nothing_listens_for_is_warned_of() {
+    let text = POLICY.replace("[\"tls\", \"udp\"]", "[\"tls\", \"udp\", \"ws\"]");
+    let told: Vec<_> =
+        warnings(&text, &["reception", "echo"]).into_iter().map(|it| it.0.message).collect();
+    assert!(told.contains(&"nothing listens for ws of trunk `lab`".to_owned()), "{told:?}");
 }

@@ -256,3 +256,25 @@ fn how_long_a_target_is_waited_for_and_when_the_next_is_tried_is_policys() {
     let usual = targets(&other)[0].failover.clone();
     assert_eq!(usual, crate::Statuses::USUAL);
 }
+
+#[test]
+fn a_route_to_a_voice_agent_can_only_forbid_what_is_kept() {
+    let allowed = POLICY.replace("[trunk.acme]\n", "[trunk.acme]\nrecording = \"allowed\"\n");
+    let to_agent = "send_to = { agent = \"reception\" }";
+    for (keys, kept) in [
+        ("", (Keep::Allowed, Keep::Allowed)),
+        ("record = false", (Keep::Never, Keep::Allowed)),
+        ("transcript = false", (Keep::Allowed, Keep::Never)),
+        ("record = false\ntranscript = false", (Keep::Never, Keep::Never)),
+    ] {
+        let text = allowed.replacen(to_agent, &format!("{to_agent}\n{keys}"), 1);
+        let decision = decide(&policy(&text), &good_call(), &idle());
+        let terms = &decision.accepted().unwrap().terms;
+        assert_eq!((terms.recording, terms.transcript), kept, "{keys}");
+    }
+    let text = POLICY.replacen(to_agent, &format!("{to_agent}\ntranscript = true"), 1);
+    assert_eq!(errors(&text)[0].1, "a route can only forbid a transcript");
+    let refusing = "refuse = { status = 603 }";
+    let text = POLICY.replacen(refusing, &format!("{refusing}\ntranscript = false"), 1);
+    assert_eq!(errors(&text)[0].1, "only calls to voice agents have a transcript");
+}

@@ -35,6 +35,7 @@ pub struct Epoll {
     tick: Tick,
     /// By token.
     places: Vec<Option<Place>>,
+    shared: Vec<MediaSocket>,
     /// Counts the waits.
     round: u64,
     /// The last wait could not list all.
@@ -51,9 +52,12 @@ pub struct Epoll {
 }
 
 /// A token's sockets.
+#[derive(Default)]
 struct Place {
     /// Hears everybody.
-    open: Leg,
+    open: Option<Leg>,
+    /// Or it sends from this one.
+    shared: Option<usize>,
     /// Hears one peer.
     connected: Option<(SocketAddr, Leg)>,
 }
@@ -123,6 +127,7 @@ impl Epoll {
             files,
             tick: Tick::default(),
             places: Vec::new(),
+            shared: Vec::new(),
             round: 1,
             has_more: false,
             lookout: Lookout::new(now),
@@ -155,12 +160,26 @@ impl Epoll {
         if !self.files.take_extra() {
             return;
         }
-        let socket = self.place(token).and_then(|it| it.open.socket.open_connected(peer).ok());
-        let socket = socket.filter(|socket| self.watch(socket, token, true));
-        match (socket, self.place(token)) {
-            (Some(socket), Some(place)) => place.connected = Some((peer, Leg::new(socket))),
-            _ => self.files.give_back(),
+        let open = self.place(token).and_then(|it| it.open.as_ref());
+        let socket = open.and_then(|open| open.socket.open_connected(peer).ok());
+        if !socket.is_some_and(|socket| self.keep_connected(token, peer, socket)) {
+            self.files.give_back();
         }
+    }
+
+    /// Keeps a connected socket that a descriptor has been taken for.
+    fn keep_connected(&mut self, token: Token, peer: SocketAddr, socket: MediaSocket) -> bool {
+        let is_watched = self.watch(&socket, token, true);
+        let Some(place) = self.place(token).filter(|_| is_watched) else { return false };
+        place.connected = Some((peer, Leg::new(socket)));
+        true
+    }
+
+    fn make_room(&mut self, token: Token) {
+        if self.places.len() <= token {
+            self.places.resize_with(token + 1, || None);
+        }
+        self.close(token);
     }
 
     /// Sleeps as the load asks; whether something may have come.
@@ -195,7 +214,7 @@ impl Epoll {
             }
             let place = self.places.get_mut(token)?.as_mut()?;
             let connected = place.connected.as_mut().map(|(_, leg)| leg);
-            let mut legs = connected.into_iter().chain([&mut place.open]);
+            let mut legs = connected.into_iter().chain(&mut place.open);
             let leg =
                 legs.find(|leg| leg.may_have_more && self.lookout.is_old(leg.since, self.looked))?;
             leg.may_have_more = false;
@@ -236,12 +255,41 @@ impl Network for Epoll {
             self.files.give_back();
             return false;
         };
-        if self.places.len() <= token {
-            self.places.resize_with(token + 1, || None);
-        }
-        self.close(token);
-        self.places[token] = Some(Place { open: Leg::new(socket), connected: None });
+        self.make_room(token);
+        self.places[token] = Some(Place { open: Some(Leg::new(socket)), ..Place::default() });
         true
+    }
+
+    fn share(&mut self, socket: OwnedFd) -> Option<usize> {
+        let has_room = self.files.take();
+        has_room.then(|| {
+            self.shared.push(socket.into());
+            self.shared.len() - 1
+        })
+    }
+
+    fn lend(&mut self, token: Token, shared: usize) {
+        self.make_room(token);
+        self.places[token] = Some(Place { shared: Some(shared), ..Place::default() });
+    }
+
+    fn adopt(&mut self, token: Token, peer: SocketAddr, socket: OwnedFd) -> bool {
+        self.part(token);
+        if !self.files.take_extra() {
+            return false;
+        }
+        let is_kept = self.keep_connected(token, peer, socket.into());
+        if !is_kept {
+            self.files.give_back();
+        }
+        is_kept
+    }
+
+    fn part(&mut self, token: Token) {
+        let parted = self.place(token).and_then(|place| place.connected.take());
+        if parted.is_some() {
+            self.files.give_back();
+        }
     }
 
     fn connect(&mut self, token: Token, peer: SocketAddr) {
@@ -260,10 +308,8 @@ impl Network for Epoll {
     fn close(&mut self, token: Token) {
         // Closing the only descriptor of a socket takes it out of the poll as well.
         if let Some(place) = self.places.get_mut(token).and_then(Option::take) {
-            self.files.give_back();
-            if place.connected.is_some() {
-                self.files.give_back();
-            }
+            let sockets = u8::from(place.open.is_some()) + u8::from(place.connected.is_some());
+            (0..sockets).for_each(|_| self.files.give_back());
         }
     }
 
@@ -290,9 +336,10 @@ impl Network for Epoll {
             let Ok(token) = Token::try_from(data / 2) else { continue };
             let Some(place) = self.places.get_mut(token).and_then(Option::as_mut) else { continue };
             let leg = match (&mut place.connected, data % 2) {
-                (Some((_, leg)), 1) => leg,
-                _ => &mut place.open,
+                (Some((_, leg)), 1) => Some(leg),
+                _ => place.open.as_mut(),
             };
+            let Some(leg) = leg else { continue };
             let since = self.lookout.since(leg.emptied);
             let is_backlogged = has_rested || self.looked.since(since) > RESTED;
             leg.found(self.round, since, is_backlogged);
@@ -318,15 +365,19 @@ impl Network for Epoll {
         let looked = self.looked;
         let place = self.place(token)?;
         let connected = place.connected.as_mut().and_then(|(_, leg)| leg.receive(buffer, looked));
-        connected.or_else(|| place.open.receive(buffer, looked))
+        connected.or_else(|| place.open.as_mut()?.receive(buffer, looked))
     }
 
     fn send(&mut self, token: Token, to: SocketAddr, datagram: &[u8]) -> bool {
-        let Some(place) = self.place(token) else { return false };
-        match &place.connected {
-            Some((peer, leg)) if *peer == to => leg.socket.send(datagram).is_ok(),
-            _ => place.open.socket.send_to(to, datagram).is_ok(),
+        let Some(Some(place)) = self.places.get(token) else { return false };
+        if let Some((peer, leg)) = &place.connected
+            && *peer == to
+        {
+            return leg.socket.send(datagram).is_ok();
         }
+        let open = place.open.as_ref().map(|leg| &leg.socket);
+        let socket = open.or_else(|| self.shared.get(place.shared?));
+        socket.is_some_and(|socket| socket.send_to(to, datagram).is_ok())
     }
 
     fn stale(&mut self) -> u64 {
@@ -341,7 +392,7 @@ impl Epoll {
         self.lookout.set(clear, stale);
         let places = self.places.iter_mut().flatten();
         let legs =
-            places.flat_map(|it| it.connected.iter_mut().map(|it| &mut it.1).chain([&mut it.open]));
+            places.flat_map(|it| it.connected.iter_mut().map(|it| &mut it.1).chain(&mut it.open));
         legs.for_each(|leg| leg.emptied = leg.emptied.min(clear));
     }
 }

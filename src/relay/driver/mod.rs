@@ -16,6 +16,7 @@ mod wake;
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::time::{Duration, SystemTime};
 
 use base::{Instant, WallTime};
@@ -37,6 +38,16 @@ pub trait Network {
     /// Takes a faster way to and from this peer, where there is one: a socket of its own on the
     /// same port, connected to it. The first socket goes on hearing everybody else.
     fn connect(&mut self, _token: Token, _peer: SocketAddr) {}
+    /// Keeps a socket that many tokens send from and nothing is received from here; its number.
+    /// `None` where no descriptor is left.
+    fn share(&mut self, socket: OwnedFd) -> Option<usize>;
+    /// Lets a token send from a shared socket; it has none of its own.
+    fn lend(&mut self, token: Token, shared: usize);
+    /// Gives a token the socket of this peer, in place of a former one; `false` where there is
+    /// little room left for descriptors.
+    fn adopt(&mut self, token: Token, peer: SocketAddr, socket: OwnedFd) -> bool;
+    /// Closes the socket of a token's peer.
+    fn part(&mut self, token: Token);
     /// Closes a token's sockets. What was sent before still goes out.
     fn close(&mut self, token: Token);
     /// Waits until a datagram or a command is there or `most` has passed, and lists the sockets

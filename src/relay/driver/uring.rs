@@ -12,7 +12,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::Duration;
 
 use base::{Instant, WallTime, limit};
@@ -57,6 +57,8 @@ pub struct Uring {
     tick: Tick,
     /// By token.
     places: Vec<Place>,
+    /// Kept until the ring has gone: what is sent from one names its descriptor.
+    shared: Vec<MediaSocket>,
     sockets: Vec<Socket>,
     vacant: Vec<u32>,
     /// Sockets to be closed whose last sends the kernel has not taken yet.
@@ -83,6 +85,8 @@ pub struct Uring {
 struct Place {
     /// Hears everybody.
     open: Option<u32>,
+    /// Or it sends from this one.
+    shared: Option<usize>,
     /// Hears one peer.
     connected: Option<(SocketAddr, u32)>,
 }
@@ -179,6 +183,7 @@ impl Uring {
             files,
             tick: Tick::default(),
             places: Vec::new(),
+            shared: Vec::new(),
             sockets: Vec::new(),
             vacant: Vec::new(),
             ending: VecDeque::new(),
@@ -380,6 +385,13 @@ impl Uring {
         }
     }
 
+    fn make_room(&mut self, token: Token) {
+        if self.places.len() <= token {
+            self.places.resize(token + 1, Place::default());
+        }
+        self.close(token);
+    }
+
     fn add_connected(&mut self, token: Token, peer: SocketAddr) {
         let open = self.places.get(token).and_then(|place| place.open);
         let Some(open) = open.filter(|_| self.files.take_extra()) else { return };
@@ -452,12 +464,39 @@ impl Network for Uring {
             self.files.give_back();
             return false;
         };
-        if self.places.len() <= token {
-            self.places.resize(token + 1, Place::default());
-        }
-        self.close(token);
-        self.places[token] = Place { open: Some(self.add(socket, token)), connected: None };
+        self.make_room(token);
+        self.places[token] = Place { open: Some(self.add(socket, token)), ..Place::default() };
         true
+    }
+
+    fn share(&mut self, socket: OwnedFd) -> Option<usize> {
+        let has_room = self.files.take();
+        has_room.then(|| {
+            self.shared.push(socket.into());
+            self.shared.len() - 1
+        })
+    }
+
+    fn lend(&mut self, token: Token, shared: usize) {
+        self.make_room(token);
+        self.places[token] = Place { shared: Some(shared), ..Place::default() };
+    }
+
+    fn adopt(&mut self, token: Token, peer: SocketAddr, socket: OwnedFd) -> bool {
+        self.part(token);
+        let has_room = token < self.places.len() && self.files.take_extra();
+        if has_room {
+            let index = self.add(socket.into(), token);
+            self.places[token].connected = Some((peer, index));
+        }
+        has_room
+    }
+
+    fn part(&mut self, token: Token) {
+        let place = self.places.get_mut(token);
+        if let Some((_, index)) = place.and_then(|place| place.connected.take()) {
+            self.retire(index);
+        }
     }
 
     fn connect(&mut self, token: Token, peer: SocketAddr) {
@@ -549,7 +588,15 @@ impl Network for Uring {
         let (index, to) = match (place.connected, place.open) {
             (Some((peer, index)), _) if peer == to => (index, None),
             (_, Some(index)) => (index, Some(to)),
-            (_, None) => return false,
+            (_, None) => {
+                let Some(socket) = place.shared.and_then(|at| self.shared.get(at)) else {
+                    return false;
+                };
+                let target = Target::Descriptor(socket.as_fd().as_raw_fd());
+                let is_queued = self.ring.send(target, Some(to), datagram).is_some();
+                self.ring.flush(FLUSHED);
+                return is_queued;
+            }
         };
         let entry = &mut self.sockets[index as usize];
         let Some(target) = entry.target(index) else { return false };

@@ -20,9 +20,9 @@ pub(crate) trait Backend: Send {
     /// What the guard has to know of it.
     fn form(&self) -> GuardForm;
 
-    /// The profile that shall be agreed on, of those that the peer's ClientHello offers. Told
-    /// before the datagram that holds it; libraries that choose themselves have no use for it.
-    fn prefer(&mut self, _suite: Suite) {}
+    /// The suite that shall be agreed on, of those that the peer's ClientHello offers. Told before
+    /// the datagram that holds it.
+    fn prefer(&mut self, choice: Choice);
 
     /// A datagram of the peer.
     fn handle_datagram(&mut self, now: Instant, datagram: &[u8]);
@@ -38,6 +38,22 @@ pub(crate) trait Backend: Send {
 
     /// Says goodbye, where there is somebody to say it to; ends with [`Made::Closed`].
     fn close(&mut self);
+
+    /// A goodbye in place of all that it has made: a client of DTLS 1.3 is done before we know who
+    /// it is, and hears only what is under its keys.
+    fn refuse(&mut self) -> Option<Vec<u8>> {
+        None
+    }
+}
+
+/// Of what a peer's ClientHello offers.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Choice {
+    /// The best suite that is allowed.
+    pub(crate) best: Suite,
+    /// Whether the first suite in the peer's own order is allowed too, and as good: of the AEAD
+    /// kind, or none is.
+    pub(crate) is_first_as_good: bool,
 }
 
 /// What a library makes.
@@ -52,6 +68,8 @@ pub(crate) enum Made {
         suite: Suite,
         /// What the exporter gives.
         material: Secret<Vec<u8>>,
+        /// Whether DTLS 1.3 is spoken, or else 1.2.
+        is_13: bool,
     },
     /// The handshake is over.
     Failed(Failure),
@@ -70,14 +88,15 @@ pub struct Setup {
     pub identity: Identity,
     /// Of the peer's certificate.
     pub fingerprint: Fingerprint,
-    /// The suites that are allowed. The best that both sides have is chosen, whatever the order;
-    /// `dimpl` offers and chooses among all three, so a list that leaves out a better one than it
-    /// has refuses peers that have the better one.
+    /// The suites that are allowed. The best that both sides have is chosen, whatever the order,
+    /// but in DTLS 1.3 the first of the peer's order, where that is as good. `dimpl` offers and
+    /// chooses among all three, so a list that leaves out a better one than it has refuses peers
+    /// that have the better one.
     pub suites: Vec<Suite>,
     /// As server, ask for a cookie round trip first. Not needed where an authenticated ICE check
     /// has come from the peer's address; `webrtc-dtls` always asks.
     pub has_cookie: bool,
-    /// Speak DTLS 1.3 with those that can (`dimpl` only).
+    /// Speak DTLS 1.3 with those that can (`dimpl` only) and whose order of suites allows it.
     pub has_13: bool,
 }
 
@@ -151,6 +170,7 @@ pub struct Association {
     suites: Vec<Suite>,
     state: State,
     deadline: Instant,
+    is_13: bool,
     outputs: VecDeque<Output>,
 }
 
@@ -164,6 +184,7 @@ impl Association {
             suites: setup.suites,
             state: State::Handshaking,
             deadline: now + limit::DTLS_HANDSHAKE_MS.millis(),
+            is_13: false,
             outputs: VecDeque::new(),
         }
     }
@@ -200,11 +221,13 @@ impl Association {
     fn choose(&mut self) -> bool {
         let Some(offered) = self.guard.offered_profiles() else { return true };
         let is_common = |it: &Suite| self.suites.contains(it) && offered.contains(&profile(*it));
-        let chosen = PREFERENCE.into_iter().find(is_common);
-        if let Some(suite) = chosen {
-            self.backend.prefer(suite);
-        }
-        chosen.is_some()
+        let Some(best) = PREFERENCE.into_iter().find(is_common) else { return false };
+        let known = |it: &u16| PREFERENCE.into_iter().find(|suite| profile(*suite) == *it);
+        let first = offered.iter().find_map(known);
+        let is_as_good = |it: Suite| self.suites.contains(&it) && (it.is_aead() || !best.is_aead());
+        let is_first_as_good = first.is_some_and(is_as_good);
+        self.backend.prefer(Choice { best, is_first_as_good });
+        true
     }
 
     /// Time has passed, or the back end wants attention.
@@ -251,6 +274,12 @@ impl Association {
         matches!(self.state, State::Handshaking | State::Certified)
     }
 
+    /// Whether the keys are of a handshake of DTLS 1.3, once they are there; else of 1.2.
+    #[must_use]
+    pub const fn is_13(&self) -> bool {
+        self.is_13
+    }
+
     /// Takes what the back end has made.
     fn settle(&mut self, now: Instant) {
         while self.state != State::Over {
@@ -266,14 +295,16 @@ impl Association {
                     }
                 }
                 Made::Certificate(_) => self.fail(Failure::Fingerprint),
-                Made::Complete { suite, material } => self.complete(suite, &material),
+                Made::Complete { suite, material, is_13 } => {
+                    self.complete(suite, &material, is_13);
+                }
                 Made::Failed(failure) if self.is_handshaking() => self.fail(failure),
                 Made::Failed(_) | Made::Closed => self.over(Output::Closed),
             }
         }
     }
 
-    fn complete(&mut self, suite: Suite, material: &Secret<Vec<u8>>) {
+    fn complete(&mut self, suite: Suite, material: &Secret<Vec<u8>>, is_13: bool) {
         if self.state != State::Certified {
             return self.fail(Failure::Fingerprint);
         }
@@ -282,7 +313,8 @@ impl Association {
         }
         match Keys::cut(suite, self.role, material) {
             Some(keys) => {
-                self.guard.complete();
+                self.guard.complete(is_13);
+                self.is_13 = is_13;
                 self.state = State::Complete;
                 self.outputs.push_back(Output::Keys(keys));
             }
@@ -302,6 +334,7 @@ impl Association {
             let mut alert = Vec::new();
             write_record(&mut alert, ALERT, LAST_SEQUENCE, &[&[2, description]]);
             self.outputs.push_back(Output::Datagram(alert));
+            self.outputs.extend(self.backend.refuse().map(Output::Datagram));
         }
         self.over(Output::Failed(failure));
     }

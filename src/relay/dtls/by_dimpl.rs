@@ -5,12 +5,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant as StdInstant};
 
 use base::{Instant, Secret, limit};
-use dimpl::{Config, Dtls, DtlsCertificate, Error, Output, SecurityError, SrtpProfile};
+use dimpl::{
+    Config, Dtls, DtlsCertificate, Error, Output, ProtocolVersion, SecurityError, SrtpProfile,
+};
 use media::DtlsRole;
 use rtp::sdes::Suite;
 
 use super::Failure;
-use super::association::{Backend, Made, Setup};
+use super::association::{Backend, Choice, Made, Setup};
 use super::guard::GuardForm;
 
 /// First wait for an answer; it doubles. A browser's own is 50 to 400 ms.
@@ -53,6 +55,8 @@ pub(crate) struct Dimpl {
     /// The same moment on both clocks.
     origin: (Instant, StdInstant),
     timeout: Option<Instant>,
+    /// What DTLS 1.2 is spoken with instead, by a server that has not heard its client yet.
+    instead: Option<(Arc<Config>, DtlsCertificate)>,
     keys: Option<(Suite, Secret<Vec<u8>>)>,
     made: VecDeque<Made>,
 }
@@ -66,6 +70,8 @@ impl Dimpl {
         };
         let begun = StdInstant::now();
         let new = if setup.has_13 { Dtls::new_auto } else { Dtls::new_12 };
+        let has_choice = setup.has_13 && setup.role == DtlsRole::Passive;
+        let instead = has_choice.then(|| (config.clone(), certificate.clone()));
         let mut dtls = new(config.clone(), certificate, begun);
         if setup.role == DtlsRole::Active {
             dtls.set_active(true);
@@ -75,9 +81,14 @@ impl Dimpl {
             form: GuardForm { overhead: OVERHEAD, has_13: setup.has_13 },
             origin: (now, begun),
             timeout: None,
+            instead,
             keys: None,
             made: VecDeque::new(),
         }
+    }
+
+    fn is_13(&self) -> bool {
+        self.dtls.protocol_version() == Some(ProtocolVersion::DTLS1_3)
     }
 
     /// Does one thing at a time, then takes all that comes of it.
@@ -115,7 +126,7 @@ impl Dimpl {
         if is_connected {
             // Whoever completes without a profile has agreed on none.
             datagrams.push(match self.keys.take() {
-                Some((suite, material)) => Made::Complete { suite, material },
+                Some((suite, material)) => Made::Complete { suite, material, is_13: self.is_13() },
                 None => Made::Failed(Failure::Profile),
             });
         }
@@ -127,6 +138,16 @@ impl Dimpl {
 impl Backend for Dimpl {
     fn form(&self) -> GuardForm {
         self.form
+    }
+
+    fn prefer(&mut self, choice: Choice) {
+        // As a server of DTLS 1.3 it takes the first suite of the peer's order, of 1.2 the best.
+        // Chromium names AES-CM before the AEAD ones, which cost less and are the better ones.
+        if let Some((config, certificate)) = self.instead.take()
+            && !choice.is_first_as_good
+        {
+            self.dtls = Dtls::new_12(config, certificate, self.origin.1);
+        }
     }
 
     fn handle_datagram(&mut self, now: Instant, datagram: &[u8]) {
@@ -150,6 +171,18 @@ impl Backend for Dimpl {
         let _ = self.dtls.close();
         self.drain(self.origin.0);
         self.made.push_back(Made::Closed);
+    }
+
+    fn refuse(&mut self) -> Option<Vec<u8>> {
+        self.made.clear();
+        if !self.is_13() {
+            return None;
+        }
+        self.close();
+        self.made.drain(..).find_map(|made| match made {
+            Made::Datagram(datagram) => Some(datagram),
+            _ => None,
+        })
     }
 }
 

@@ -31,7 +31,7 @@ use webrtc_dtls::extension::extension_use_srtp::SrtpProtectionProfile;
 use webrtc_util::{Conn, KeyingMaterialExporter};
 
 use super::Failure;
-use super::association::{Backend, Made, Setup};
+use super::association::{Backend, Choice, Made, Setup};
 use super::guard::GuardForm;
 use super::identity::is_of;
 use super::keys::{EXPORTER_LABEL, Keys, PREFERENCE};
@@ -121,9 +121,9 @@ impl Backend for WebrtcDtls {
     }
 
     /// A server begins here: what a ClientHello offers is known first.
-    fn prefer(&mut self, suite: Suite) {
+    fn prefer(&mut self, choice: Choice) {
         if let Some(waiting) = &mut self.waiting {
-            waiting.config.srtp_protection_profiles = vec![profile_of(suite)];
+            waiting.config.srtp_protection_profiles = vec![profile_of(choice.best)];
         }
         self.begin();
     }
@@ -257,7 +257,7 @@ async fn handshake(waiting: &mut Waiting, is_client: bool) -> Result<DTLSConn, F
     let material = state.export_keying_material(EXPORTER_LABEL, &[], length).await;
     let material = Secret::new(material.map_err(|_| Failure::Fault)?);
     pipe.put(Made::Certificate(certificate)).await;
-    pipe.put(Made::Complete { suite, material }).await;
+    pipe.put(Made::Complete { suite, material, is_13: false }).await;
     Ok(connection)
 }
 

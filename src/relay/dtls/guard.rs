@@ -8,8 +8,12 @@
 //!   numbers, which nothing there authenticates.
 //! - A peer that repeats itself has not heard our last flight: it gets our copy of it again, after
 //!   completion as well, some times and not too often, so that we amplify nothing.
-//! - After completion nothing of epoch 0 is let through, and of the protected records alerts only:
-//!   nobody here waits for application data, and a handshake is not begun anew.
+//! - After completion nothing of epoch 0 is let through, and of protected records alerts only:
+//!   nobody here waits for application data, and a handshake is not begun anew. In DTLS 1.3 nobody
+//!   can tell from outside what a record is, so a few pass: the back end has to acknowledge a last
+//!   flight that is repeated, and nothing of ours is wanted again.
+//! - Records of DTLS 1.3 pass once the peer's first message is whole: before it nobody has keys,
+//!   and a back end that waits for it would take them for a peer it does not understand.
 //!
 //! It authenticates nothing: that is the library's part.
 
@@ -19,7 +23,7 @@ use base::{Instant, limit};
 
 use super::assemble::{Assembler, Message, Taken};
 use super::record::{
-    ACK, ALERT, CHANGE_CIPHER_SPEC, CLIENT_HELLO, HANDSHAKE, Next, Pieces, RECORD_HEADER, Record,
+    ALERT, CHANGE_CIPHER_SPEC, CLIENT_HELLO, HANDSHAKE, Next, Pieces, RECORD_HEADER, Record,
     Records, message_header, offered_profiles, write_record,
 };
 
@@ -28,7 +32,7 @@ use super::record::{
 pub struct GuardForm {
     /// Bytes that protection adds to a record, nonce and tag; a shorter one is no record of ours.
     pub overhead: usize,
-    /// Whether records of DTLS 1.3 may pass.
+    /// Whether records of DTLS 1.3 may pass, until completion tells which version is spoken.
     pub has_13: bool,
 }
 
@@ -151,16 +155,19 @@ impl Guard {
                 return Err(Refusal::Flood);
             }
             match next {
-                Next::Unified(bytes) if self.form.has_13 => passing.push(bytes),
+                Next::Unified(bytes) if self.form.has_13 && self.assembler.has_begun() => {
+                    passing.push(bytes);
+                }
                 Next::Unified(_) => {}
                 Next::Record(record) if !is_known_version(record.version) => {}
+                // RFC 9147 section 7: nothing that we send in epoch 0 comes in several records, so
+                // nobody has to acknowledge any of it there.
                 Next::Record(record) => match (record.epoch, record.kind) {
                     (0, HANDSHAKE) => self.handshake(&record, passing)?,
                     (0, CHANGE_CIPHER_SPEC) if record.fragment == [1] => {
                         self.renumber(&record, passing);
                     }
                     (0, ALERT) => self.alert(&record)?,
-                    (0, ACK) if self.form.has_13 => self.renumber(&record, passing),
                     // The peer's Finished, or an alert of a peer that has completed.
                     (1, HANDSHAKE | ALERT) if self.is_protected(&record) => {
                         passing.push(record.bytes);
@@ -242,10 +249,12 @@ impl Guard {
                 Next::Unified(_) => {}
                 Next::Record(record) if !is_known_version(record.version) => {}
                 Next::Record(record) => match (record.epoch, record.kind) {
-                    (0, HANDSHAKE) => {
+                    (0, HANDSHAKE) if !self.form.has_13 => {
                         passing.is_repetition |= Pieces(record.fragment).next().is_some();
                     }
-                    (1, HANDSHAKE) => passing.is_repetition |= self.is_protected(&record),
+                    (1, HANDSHAKE) if !self.form.has_13 => {
+                        passing.is_repetition |= self.is_protected(&record)
+                    }
                     (1, ALERT) if self.is_protected(&record) && self.may_pass(now) => {
                         passing.push(record.bytes);
                     }
@@ -264,10 +273,15 @@ impl Guard {
         may
     }
 
-    /// The handshake is complete. What a peer may still ask for begins with our ChangeCipherSpec;
-    /// an earlier flight that was repeated at the same moment is not wanted any more.
-    pub fn complete(&mut self) {
+    /// The handshake is complete, in DTLS 1.3 or not. What a peer may still ask for of 1.2 begins
+    /// with our ChangeCipherSpec; an earlier flight that was repeated at the same moment is not
+    /// wanted any more.
+    pub fn complete(&mut self, is_13: bool) {
         self.is_complete = true;
+        self.form.has_13 = is_13;
+        if is_13 {
+            return self.flight.datagrams.clear();
+        }
         let has_change = |it: &Vec<u8>| {
             Records(it).any(|it| matches!(it, Next::Record(it) if it.kind == CHANGE_CIPHER_SPEC))
         };

@@ -41,7 +41,7 @@ fn complete() -> Guard {
     let mut last = Vec::new();
     write_record(&mut last, CHANGE_CIPHER_SPEC, 3, &[&[1]]);
     guard.sent(NOW, &last);
-    guard.complete();
+    guard.complete(false);
     guard
 }
 
@@ -165,8 +165,62 @@ fn a_change_and_protected_words_pass_before_completion() {
     }
     let change = admit(&mut guard, NOW, &record(CHANGE_CIPHER_SPEC, 0, &[1])).1;
     assert_eq!(change[0], CHANGE_CIPHER_SPEC);
-    let mut guard = Guard::new(GuardForm { overhead: 16, has_13: true });
-    assert_eq!(admit(&mut guard, NOW, &[0x2f; 60]), (Ok(Heard::News), vec![0x2f; 60]));
+}
+
+const FORM_13: GuardForm = GuardForm { overhead: 16, has_13: true };
+
+#[test]
+fn records_of_dtls_1_3_pass_once_the_peer_has_begun() {
+    let mut guard = Guard::new(FORM_13);
+    // Overtaken by what comes after it; it will be repeated.
+    assert_eq!(admit(&mut guard, NOW, &[0x2e; 60]), (Ok(Heard::Nothing), Vec::new()));
+    let hello = piece(2, 0, 100, 0, &body(100));
+    let flight = [&hello[..], &[0x2e; 60]].concat();
+    assert_eq!(admit(&mut guard, NOW, &flight), (Ok(Heard::News), flight.clone()));
+    assert_eq!(admit(&mut guard, NOW, &[0x2e; 60]), (Ok(Heard::News), vec![0x2e; 60]));
+    // An acknowledgement in the clear, which nobody owes us.
+    let ack = record(26, 0, &[0, 16, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(admit(&mut guard, NOW, &ack), (Ok(Heard::Nothing), Vec::new()));
+}
+
+#[test]
+fn a_flood_of_dtls_1_3_ends_a_handshake_and_no_more() {
+    let mut guard = Guard::new(FORM_13);
+    admit(&mut guard, NOW, &piece(2, 0, 100, 0, &body(100))).0.unwrap();
+    let forged = vec![0x2e; 1_000];
+    let passed = (0..1_000).take_while(|_| admit(&mut guard, NOW, &forged).0.is_ok()).count();
+    assert_eq!(passed, (limit::DTLS_HANDSHAKE_BYTES.get() - 125) / 1_000);
+    guard.complete(true);
+    let passed = (0..1_000).filter(|at| {
+        let now = NOW + Duration::from_micros(100 * at);
+        admit(&mut guard, now, &forged).0 == Ok(Heard::News)
+    });
+    assert_eq!(passed.count(), 10, "one in ten milliseconds");
+}
+
+#[test]
+fn after_dtls_1_3_is_complete_nothing_of_ours_is_repeated() {
+    let mut guard = Guard::new(FORM_13);
+    admit(&mut guard, NOW, &piece(2, 0, 100, 0, &body(100))).0.unwrap();
+    guard.sent(NOW, b"our flight");
+    guard.complete(true);
+    let later = NOW + Duration::from_secs(1);
+    let old = [piece(2, 0, 100, 0, &body(100)), record(HANDSHAKE, 1, &[1; 40])];
+    for datagram in old {
+        assert_eq!(admit(&mut guard, later, &datagram), (Ok(Heard::Nothing), Vec::new()));
+    }
+    assert!(guard.repeat(later).is_empty());
+}
+
+#[test]
+fn a_peer_that_was_offered_dtls_1_3_and_took_1_2_is_one_of_1_2() {
+    let mut guard = Guard::new(FORM_13);
+    admit(&mut guard, NOW, &piece(2, 0, 100, 0, &body(100))).0.unwrap();
+    guard.complete(false);
+    let later = NOW + Duration::from_secs(1);
+    assert_eq!(admit(&mut guard, later, &[0x2e; 60]), (Ok(Heard::Nothing), Vec::new()));
+    let repeated = piece(11, 1, 80, 0, &body(80));
+    assert_eq!(admit(&mut guard, later, &repeated).0, Ok(Heard::Repetition));
 }
 
 #[test]

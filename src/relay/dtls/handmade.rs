@@ -30,6 +30,8 @@ pub(super) struct Faults {
 pub(super) struct Client {
     identity: Identity,
     pub(super) faults: Faults,
+    /// SRTP protection profiles, in its order.
+    pub(super) profiles: Vec<u16>,
     random: [u8; 32],
     cookie: Vec<u8>,
     /// Messages since the ClientHello that counts, as if each had come in one piece.
@@ -52,6 +54,7 @@ impl Client {
         Self {
             identity,
             faults: Faults::default(),
+            profiles: vec![7, 1],
             random: [7; 32],
             cookie: Vec::new(),
             transcript: Vec::new(),
@@ -86,7 +89,8 @@ impl Client {
         extension(10, &[0, 6, 0x11, 0xec, 0, 29, 0, 23]);
         extension(11, &[1, 0]);
         extension(13, &[0, 4, 4, 3, 8, 4]);
-        extension(14, &[0, 4, 0, 7, 0, 1, 0]);
+        let profiles: Vec<u8> = self.profiles.iter().flat_map(|it| it.to_be_bytes()).collect();
+        extension(14, &[&vector(2, &profiles)[..], &[0]].concat());
         if !self.faults.no_extended_master_secret {
             extension(23, &[]);
         }

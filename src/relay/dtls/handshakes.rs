@@ -78,6 +78,7 @@ enum Command {
 struct Counts {
     begun: AtomicU64,
     completed: AtomicU64,
+    completed_13: AtomicU64,
     failed: AtomicU64,
     lost: AtomicU64,
     unsent: AtomicU64,
@@ -90,6 +91,8 @@ pub struct DtlsCounters {
     pub begun: u64,
     /// Handshakes that gave keys.
     pub completed: u64,
+    /// Those of them that were of DTLS 1.3.
+    pub completed_13: u64,
     /// Handshakes that did not.
     pub failed: u64,
     /// Datagrams that found no room in the queue.
@@ -106,10 +109,11 @@ impl DtlsCounts {
     /// Counts since the start.
     #[must_use]
     pub fn read(&self) -> DtlsCounters {
-        let Counts { begun, completed, failed, lost, unsent } = &*self.0;
-        let [begun, completed, failed, lost, unsent] =
-            [begun, completed, failed, lost, unsent].map(|it| it.load(Ordering::Relaxed));
-        DtlsCounters { begun, completed, failed, lost, unsent }
+        let Counts { begun, completed, completed_13, failed, lost, unsent } = &*self.0;
+        let [begun, completed, completed_13, failed, lost, unsent] =
+            [begun, completed, completed_13, failed, lost, unsent]
+                .map(|it| it.load(Ordering::Relaxed));
+        DtlsCounters { begun, completed, completed_13, failed, lost, unsent }
     }
 }
 
@@ -370,11 +374,13 @@ impl Table {
             }
             let id = HandshakeId { session, number: entry.number };
             let is_ending = entry.ending.is_some();
+            let is_13 = entry.association.is_13();
             match entry.association.poll_output() {
                 None => break,
                 Some(Output::Datagram(bytes)) => self.tell(id, News::Datagram(bytes)),
                 Some(Output::Keys(keys)) => {
                     self.counts.completed.fetch_add(1, Ordering::Relaxed);
+                    self.counts.completed_13.fetch_add(u64::from(is_13), Ordering::Relaxed);
                     if !is_ending {
                         self.tell(id, News::Keys(keys));
                     }

@@ -5,7 +5,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use media::{DtlsBackend, DtlsRole};
 
-use super::super::association::{Backend, Made};
+use super::super::association::{Backend, Choice, Made};
 use super::super::association_tests::{BACKENDS, identities, identity, setup};
 use super::super::guard::GuardForm;
 use super::*;
@@ -106,7 +106,8 @@ fn two_threads_agree_for_many_sessions_and_one_hears_the_other_leave() {
         a.handle().end(first(*session)).unwrap();
         assert_eq!(next(&told_b), Told::Closed(*session));
     }
-    let counted = DtlsCounters { begun: 24, completed: 24, failed: 0, lost: 0, unsent: 0 };
+    let counted =
+        DtlsCounters { begun: 24, completed: 24, completed_13: 0, failed: 0, lost: 0, unsent: 0 };
     assert_eq!((a.handle().counts().read(), b.handle().counts().read()), (counted, counted));
     drop((to_a, told_a));
     // b's sink holds a handle to a: a session that b no longer has is all that it would send to.
@@ -171,6 +172,7 @@ impl Backend for Broken {
     fn form(&self) -> GuardForm {
         GuardForm { overhead: 24, has_13: false }
     }
+    fn prefer(&mut self, _: Choice) {}
     fn handle_datagram(&mut self, _: Instant, _: &[u8]) {
         assert!(self.made.len() > 100, "this breaks");
     }
@@ -207,7 +209,8 @@ fn put_broken(table: &mut Table, session: SessionId, is_complete: bool) {
     let mut made = vec![];
     if is_complete {
         let material = base::Secret::new(vec![1; 56]);
-        made.push(Made::Complete { suite: rtp::sdes::Suite::AeadAes128Gcm, material });
+        let suite = rtp::sdes::Suite::AeadAes128Gcm;
+        made.push(Made::Complete { suite, material, is_13: false });
         made.push(Made::Certificate(peer.certificate().to_vec()));
     }
     let setup = setup(DtlsBackend::Dimpl, DtlsRole::Passive, &identity(2), peer.fingerprint());

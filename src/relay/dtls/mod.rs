@@ -5,6 +5,9 @@
 //! never sees what the [guard] has not let through. [`Handshakes`] is the thread that runs them
 //! all; a relay worker hands it datagrams and gets answers through a [`DtlsSink`].
 //!
+//! `dimpl` speaks DTLS 1.3 (RFC 9147) and 1.2 (RFC 6347), `webrtc-dtls` 1.2. A ClientHello whose
+//! order of SRTP suites would bring a worse one in 1.3 is answered in 1.2, where we choose.
+//!
 //! Keys are given out once the peer's certificate is the one that its fingerprint in SDP names.
 //! The association outlives the handshake: it repeats a last flight that was lost, and tells of a
 //! `close_notify`, which is not the end of a call: signalling decides that.

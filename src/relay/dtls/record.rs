@@ -12,8 +12,6 @@ pub(crate) const CHANGE_CIPHER_SPEC: u8 = 20;
 pub(crate) const ALERT: u8 = 21;
 /// `handshake`
 pub(crate) const HANDSHAKE: u8 = 22;
-/// `ack` of DTLS 1.3 (RFC 9147 section 7).
-pub(crate) const ACK: u8 = 26;
 
 /// The message `client_hello`.
 pub(crate) const CLIENT_HELLO: u8 = 1;

@@ -12,7 +12,7 @@ use sdp::OpaqueCodec;
 /// RFC 3550 section 6.2: no interval shorter than 5 s before it is randomised.
 const INTERVAL: Duration = Duration::from_secs(5);
 /// How often quality is reported to the call.
-const QUALITY_EVERY: Duration = Duration::from_secs(5);
+const QUALITY_EVERY: Duration = media::REPORT_EVERY;
 
 /// How long a source is not heard after another has followed it: its late packets, or two that
 /// speak at one time, must not break the sound at each packet.
@@ -232,6 +232,7 @@ pub(crate) fn quality(received: &Received, sent: &SendStats, heard: &Heard) -> Q
         mos: heard
             .impairment
             .map(|impairment| mos(impairment, present.map_or(0.0, ReceiveStats::loss), one_way)),
+        impairment: heard.impairment,
         concealed: heard.concealed,
     }
 }

@@ -330,9 +330,14 @@ impl Session {
         }
     }
 
-    /// Whether ICE has proved that the peer is there.
-    pub(crate) fn is_proved(&self, port: Port, source: SocketAddr) -> bool {
-        self.secure.as_ref().is_some_and(|secure| secure.is_proved(port, source))
+    /// Whether this is a check of the peer's.
+    pub(crate) fn is_authentic(&self, check: &[u8]) -> bool {
+        self.secure.as_ref().is_some_and(|secure| secure.is_authentic(check))
+    }
+
+    /// When a check proved that the peer is there, the latest time.
+    pub(crate) fn proved_at(&self, port: Port, source: SocketAddr) -> Option<Instant> {
+        self.secure.as_ref()?.proved_at(port, source)
     }
 
     /// Runs what is due: frames, reports, inactivity.

@@ -169,15 +169,8 @@ impl Lite {
         datagram: &[u8],
         answer: &mut [u8],
     ) -> Result<Taken, Refused> {
-        let message = Message::parse(datagram).map_err(|_| Refused::Malformed)?;
-        if message.class() != Class::Request {
-            return Err(Refused::NotRequest);
-        }
-        let (is_present, generation) = self.generation(&message).ok_or(Refused::Credentials)?;
+        let (message, is_present, generation) = self.read(datagram)?;
         let key = generation.local.pwd.expose().as_bytes();
-        if !message.is_signed_with(key) {
-            return Err(Refused::Credentials);
-        }
         let id = message.transaction();
         let fault = match (message.unknown(), message.role()) {
             // RFC 8489 section 6.3.1.
@@ -207,10 +200,22 @@ impl Lite {
         Ok(Taken { answer, change })
     }
 
+    /// Whether this is a check of the peer's, which [`Self::handle`] would answer.
+    #[must_use]
+    pub fn is_authentic(&self, datagram: &[u8]) -> bool {
+        self.read(datagram).is_ok()
+    }
+
     /// Whether what comes on this route may be the peer's: a check has proved it.
     #[must_use]
     pub fn knows(&self, route: Route) -> bool {
         self.pairs.iter().any(|pair| pair.route == route)
+    }
+
+    /// When the latest check came on this route, be it of the present credentials or the former.
+    #[must_use]
+    pub fn heard(&self, route: Route) -> Option<Instant> {
+        self.pairs.iter().find(|pair| pair.route == route).map(|pair| pair.heard)
     }
 
     /// Whether a check of the present credentials has come on this route.
@@ -246,6 +251,19 @@ impl Lite {
             let latest = self.pairs.iter().max_by_key(|pair| (pair.nominated, pair.heard));
             self.selected = latest.map(|pair| pair.route);
         }
+    }
+
+    /// A check of the peer's, whether its credentials are the present ones, and these.
+    fn read<'a>(&self, datagram: &'a [u8]) -> Result<(Message<'a>, bool, &Generation), Refused> {
+        let message = Message::parse(datagram).map_err(|_| Refused::Malformed)?;
+        if message.class() != Class::Request {
+            return Err(Refused::NotRequest);
+        }
+        let (is_present, generation) = self.generation(&message).ok_or(Refused::Credentials)?;
+        if !message.is_signed_with(generation.local.pwd.expose().as_bytes()) {
+            return Err(Refused::Credentials);
+        }
+        Ok((message, is_present, generation))
     }
 
     fn generation(&self, message: &Message<'_>) -> Option<(bool, &Generation)> {

@@ -11,6 +11,7 @@ mod licences;
 mod manifest;
 mod members;
 mod places;
+mod proofs;
 mod scan;
 mod sizes;
 mod tree;

@@ -6,7 +6,7 @@ use base::{Personal, Secret, WallTime};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use zeroize::Zeroizing;
 
-use super::{Account, ApiKey, Hashes, KeyId, Locks, Token, TokenId};
+use super::{Account, ApiKey, Hashes, KeyId, Locks, Token, TokenId, TokenUse};
 use crate::seal;
 use crate::store::StoreError;
 use crate::store::access::Row;
@@ -89,6 +89,11 @@ impl KeyEntry {
 #[derive(Clone, Serialize, Deserialize)]
 pub(crate) struct AccountEntry {
     pub(super) name: String,
+    /// Rows of before these were kept have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) display: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) caller: Option<String>,
     pub(super) realm: String,
     #[serde(with = "hashes")]
     pub(super) hashes: Hashes,
@@ -102,6 +107,8 @@ impl AccountEntry {
     pub(super) fn shown(&self) -> Account {
         Account {
             name: Personal::new(self.name.clone()),
+            display: self.display.clone().map(Personal::new),
+            caller: self.caller.clone().map(Personal::new),
             realm: self.realm.clone(),
             created: WallTime::from_unix_millis(self.created),
             changed: WallTime::from_unix_millis(self.changed),
@@ -115,10 +122,15 @@ pub(crate) struct TokenEntry {
     pub(super) called: Option<String>,
     pub(super) origin: Option<String>,
     pub(super) name: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) caller: Option<String>,
     pub(super) created: u64,
     pub(super) expires: u64,
     #[serde(with = "moment")]
     pub(super) last_used: Option<WallTime>,
+    /// Rows of before this was kept have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) used: Option<TokenUse>,
 }
 
 impl TokenEntry {
@@ -136,8 +148,10 @@ impl TokenEntry {
             called: self.called.clone(),
             origin: self.origin.clone(),
             name: self.name.clone().map(Personal::new),
+            caller: self.caller.clone().map(Personal::new),
             created: WallTime::from_unix_millis(self.created),
             expires: self.expires(),
+            used: self.used,
         }
     }
 }

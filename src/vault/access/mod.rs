@@ -22,6 +22,7 @@ use base::id::ParseIdError;
 use base::{Personal, Secret, WallTime, limit};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
+use serde::{Deserialize, Serialize};
 use sqlx::SqliteConnection;
 use thiserror::Error;
 use tokio::sync::oneshot;
@@ -162,6 +163,10 @@ pub struct NewKey {
 pub struct Account {
     /// The name, which is also the user of the SIP address.
     pub name: Personal<String>,
+    /// What the person is called; `None` where nothing was said.
+    pub display: Option<Personal<String>>,
+    /// The number or user that others than browsers see of the person.
+    pub caller: Option<Personal<String>>,
     /// The realm that its password is for.
     pub realm: String,
     /// When it was made.
@@ -207,10 +212,24 @@ pub struct Token {
     pub origin: Option<String>,
     /// What the caller is called.
     pub name: Option<Personal<String>>,
+    /// The number or user that others see of the caller.
+    pub caller: Option<Personal<String>>,
     /// When it was made.
     pub created: WallTime,
     /// When it ends.
     pub expires: WallTime,
+    /// What it has opened, which it stays good for.
+    pub used: Option<TokenUse>,
+}
+
+/// What a browser token has opened: the only thing that it opens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TokenUse {
+    /// A WHIP session.
+    Whip,
+    /// A registration by SIP over WebSocket, on one connection after the other.
+    Sip,
 }
 
 /// A token to be made.
@@ -222,6 +241,8 @@ pub struct TokenTerms {
     pub origin: Option<String>,
     /// See [`Token::name`].
     pub name: Option<Personal<String>>,
+    /// See [`Token::caller`]: see [`base::is_caller`].
+    pub caller: Option<Personal<String>>,
     /// How long it holds, at most limit `vault.token_ms`; an hour where nothing is said.
     pub lasts: Option<Duration>,
 }
@@ -280,6 +301,12 @@ pub(crate) enum Change {
         name: String,
         realm: String,
         hashes: Hashes,
+    },
+    /// How a person is shown; `None` stays, an empty text is nothing.
+    PresentAccount {
+        name: String,
+        display: Option<String>,
+        caller: Option<String>,
     },
     RemoveAccount(String),
     CreateToken(TokenTerms),
@@ -430,6 +457,19 @@ impl Keys {
         self.note_use(Id::Token(id), last_used, now);
     }
 
+    /// Notes what a token has opened: at once for whoever looks at it, and soon on the disk.
+    /// `false` where that is not going to be: there is no such token, or the queue is full.
+    pub fn token_opened(&self, id: TokenId, used: TokenUse, now: WallTime) -> bool {
+        let mut held = self.0.held.write().unwrap_or_else(PoisonError::into_inner);
+        let Some(entry) = held.tokens.get_mut(&id) else { return false };
+        entry.used = Some(used);
+        // The row is made of what is in memory then.
+        let change = Change::Used { what: Id::Token(id), first: false };
+        let actor = "edge".to_owned();
+        let op = Op::Access { change: Box::new(change), actor, wall: now, done: None };
+        self.0.shared.queue.push(op).is_ok()
+    }
+
     /// The API key of this id, as it stands.
     #[must_use]
     pub fn key_by_id(&self, id: KeyId) -> Option<ApiKey> {
@@ -552,6 +592,22 @@ impl Keys {
         let (name, realm) = (name.to_owned(), realm.to_owned());
         self.change(Change::SetAccount { name, realm, hashes }, actor).await?;
         Ok(password)
+    }
+
+    /// Says how the person of an account is shown to whom it calls: `display` to all, `caller` to
+    /// others than browsers. What is `None` stays as it is; an empty text takes it away.
+    ///
+    /// # Errors
+    /// There is no such account, one of them is not allowed, or the disk failed.
+    pub async fn present_account(
+        &self,
+        name: &str,
+        display: Option<String>,
+        caller: Option<String>,
+        actor: String,
+    ) -> Result<(), AccessError> {
+        let change = Change::PresentAccount { name: name.to_owned(), display, caller };
+        self.change(change, actor).await.map(drop)
     }
 
     /// Removes an account.

@@ -89,6 +89,8 @@ pub(super) fn plan(
             }
             let entry = AccountEntry {
                 name: name.clone(),
+                display: known.and_then(|known| known.display.clone()),
+                caller: known.and_then(|known| known.caller.clone()),
                 realm: realm.clone(),
                 hashes: hashes.clone(),
                 created: known.map_or(wall.unix_millis(), |known| known.created),
@@ -98,6 +100,9 @@ pub(super) fn plan(
             let mut plan = Plan::nothing();
             plan.put(locks, Id::Account(index), Entry::Account(entry))?;
             Ok(plan.told("account.set", actor, sealed(name)))
+        }
+        Change::PresentAccount { name, display, caller } => {
+            present_account(locks, held, name, (display.as_deref(), caller.as_deref()), actor)
         }
         Change::RemoveAccount(name) => {
             let index = locks.account(name);
@@ -179,6 +184,32 @@ fn revoke_key(
     Ok(plan.told("key.revoked", actor, AuditDetails::Plain(id.to_string())))
 }
 
+fn present_account(
+    locks: &Locks,
+    held: &Held,
+    name: &str,
+    (display, caller): (Option<&str>, Option<&str>),
+    actor: &str,
+) -> Result<Plan, AccessError> {
+    let index = locks.account(name);
+    let known = held.accounts.get(&index).ok_or(AccessError::Unknown)?;
+    let is_said = |text: &&str| !text.is_empty();
+    display.filter(is_said).map_or(Ok(()), |display| check_name("display", display))?;
+    check_caller(caller.filter(is_said))?;
+    let said = |text: Option<&str>, known: &Option<String>| match text {
+        Some(text) => Some(text.to_owned()).filter(|text| !text.is_empty()),
+        None => known.clone(),
+    };
+    let entry = AccountEntry {
+        display: said(display, &known.display),
+        caller: said(caller, &known.caller),
+        ..known.clone()
+    };
+    let mut plan = Plan::nothing();
+    plan.put(locks, Id::Account(index), Entry::Account(entry))?;
+    Ok(plan.told("account.presented", actor, sealed(name)))
+}
+
 fn create_token(
     locks: &Locks,
     held: &Held,
@@ -186,10 +217,11 @@ fn create_token(
     actor: &str,
     wall: WallTime,
 ) -> Result<Plan, AccessError> {
-    let TokenTerms { called, origin, name, lasts } = terms;
+    let TokenTerms { called, origin, name, caller, lasts } = terms;
     for (field, value) in [("called", called.as_deref()), ("name", name.as_ref().map(text))] {
         value.map_or(Ok(()), |value| check_name(field, value))?;
     }
+    check_caller(caller.as_ref().map(text))?;
     if origin.as_deref().is_some_and(|origin| !is_origin(origin)) {
         let why = "must be an origin such as https://example.com or https://example.com:8443";
         return Err(AccessError::Invalid { field: "origin", why });
@@ -213,9 +245,11 @@ fn create_token(
         called: called.clone(),
         origin: origin.clone(),
         name: name.as_ref().map(|name| name.expose().clone()),
+        caller: caller.as_ref().map(|caller| caller.expose().clone()),
         created: wall.unix_millis(),
         expires: (wall + lasts).unix_millis(),
         last_used: None,
+        used: None,
     };
     let token = entry.shown(id);
     plan.put(locks, Id::Token(id), Entry::Token(entry))?;
@@ -224,7 +258,7 @@ fn create_token(
     Ok(plan.told("token.created", actor, AuditDetails::Plain(details)))
 }
 
-/// Writes when something was last used, which memory knows already.
+/// Writes when something was last used, and what for, which memory knows already.
 fn used(locks: &Locks, held: &Held, what: Id, first: bool) -> Result<Plan, AccessError> {
     let mut plan = Plan::nothing();
     // It may be gone by now.
@@ -235,7 +269,8 @@ fn used(locks: &Locks, held: &Held, what: Id, first: bool) -> Result<Plan, Acces
         (_, Entry::Account(account)) => ("account.used", sealed(&account.name)),
         _ => return Ok(plan),
     };
-    plan.put(locks, what, entry)?;
+    // Memory stays as it is: it may know more by the time that this is on the disk.
+    plan.rows.push(entry::seal(locks, what, &entry)?);
     Ok(if first { plan.told(kind, "edge", details) } else { plan })
 }
 
@@ -246,6 +281,15 @@ fn sealed(name: &str) -> AuditDetails {
 
 fn text(name: &Personal<String>) -> &str {
     name.expose()
+}
+
+/// Who a caller is to others: an operator's word, and none of the caller's.
+fn check_caller(caller: Option<&str>) -> Result<(), AccessError> {
+    if caller.is_none_or(base::is_caller) {
+        return Ok(());
+    }
+    let why = "must be a number such as +498912345678, or the user of a SIP address";
+    Err(AccessError::Invalid { field: "caller", why })
 }
 
 fn check_name(field: &'static str, name: &str) -> Result<(), AccessError> {

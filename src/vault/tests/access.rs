@@ -7,7 +7,7 @@ use std::time::Duration;
 use base::{Clock, Instant, Secret, WallTime, limit};
 
 use super::{Place, WALL, personal, until, wait};
-use crate::{AccessError, Hashes, KeyTerms, Reader, TokenTerms, Vault};
+use crate::{AccessError, Hashes, KeyTerms, Reader, TokenTerms, TokenUse, Vault};
 
 const NOW: WallTime = WallTime::from_unix_millis(WALL);
 
@@ -135,6 +135,7 @@ fn a_token_is_its_id_and_a_hash_and_holds_for_its_time() {
         called: Some("reception".into()),
         origin: Some("https://shop.example".into()),
         name: Some(personal("Ada")),
+        caller: Some(personal("+498912345678")),
         lasts: Some(Duration::from_secs(120)),
     };
     let new = wait(keys.create_token(terms, who())).unwrap();
@@ -181,6 +182,11 @@ fn terms_that_are_not_allowed_are_refused_by_name() {
     }
     let terms = TokenTerms { called: Some(String::new()), ..TokenTerms::default() };
     assert_eq!(token(terms), "called");
+    for caller in ["", "+49 89", "+1", "+4912345678901234", "a@b", "a b", "\u{e9}", &"x".repeat(65)]
+    {
+        let terms = TokenTerms { caller: Some(personal(caller)), ..TokenTerms::default() };
+        assert_eq!(token(terms), "caller", "{caller}");
+    }
     for name in ["", "a\nb", &"x".repeat(101)] {
         assert_eq!(field(wait(keys.create_key(KeyTerms::named(name), who())).unwrap_err()), "name");
     }
@@ -195,6 +201,35 @@ fn terms_that_are_not_allowed_are_refused_by_name() {
     assert_eq!(account("alice", "short"), "password");
     assert_eq!(account("alice", &"x".repeat(257)), "password");
     assert!(keys.keys().is_empty() && keys.tokens(NOW).is_empty() && keys.accounts().is_empty());
+}
+
+#[test]
+fn how_a_person_is_shown_is_said_apart_from_the_password_and_outlives_both() {
+    let place = Place::new();
+    let vault = place.open();
+    let keys = vault.handle().keys();
+    let present = |display: Option<&str>, caller: Option<&str>| {
+        let (display, caller) = (display.map(str::to_owned), caller.map(str::to_owned));
+        wait(keys.present_account("alice", display, caller, who()))
+    };
+    assert!(matches!(present(Some("Alice"), None), Err(AccessError::Unknown)));
+    wait(keys.set_account("alice", "callgate", None, who())).unwrap();
+    let hashes = keys.account("alice", "callgate").unwrap().1;
+    present(Some("Alice A."), Some("+498912345678")).unwrap();
+    assert!(matches!(
+        present(None, Some("a b")),
+        Err(AccessError::Invalid { field: "caller", .. })
+    ));
+    let (account, after) = keys.account("alice", "callgate").unwrap();
+    let shown = (Some(personal("Alice A.")), Some(personal("+498912345678")));
+    assert_eq!(((account.display, account.caller), after), (shown, hashes));
+    wait(keys.set_account("alice", "callgate", None, who())).unwrap();
+    present(Some(""), None).unwrap();
+    finish(vault);
+    let vault = place.open();
+    let (account, _) = vault.handle().keys().account("alice", "callgate").unwrap();
+    assert_eq!((account.display, account.caller), (None, Some(personal("+498912345678"))));
+    finish(vault);
 }
 
 #[test]
@@ -287,6 +322,25 @@ fn a_row_that_was_moved_or_changed_opens_nothing_and_the_others_do() {
     let told = until(|| events.try_recv().ok());
     assert!(matches!(told, base::Event::VaultFailed { what: "access" }), "{told:?}");
     assert!(wait(keys.first_key()).unwrap().is_none());
+}
+
+#[test]
+fn what_a_token_has_opened_is_known_at_once_and_at_the_next_start() {
+    let place = Place::new();
+    let vault = place.open();
+    let keys = vault.handle().keys();
+    let made = wait(keys.create_token(TokenTerms::default(), who())).unwrap();
+    let (id, secret) = (made.token.id, made.secret.expose());
+    assert_eq!(keys.token(secret, NOW).unwrap().used, None);
+    assert!(keys.token_opened(id, TokenUse::Whip, NOW));
+    assert_eq!(keys.token(secret, NOW).unwrap().used, Some(TokenUse::Whip));
+    // The row that notes its first use was on its way to the disk meanwhile.
+    wait(vault.handle().flush()).unwrap();
+    assert_eq!(keys.token(secret, NOW).unwrap().used, Some(TokenUse::Whip));
+    assert!(!keys.token_opened("bt_0000000000000000".parse().unwrap(), TokenUse::Sip, NOW));
+    finish(vault);
+    let vault = place.open();
+    assert_eq!(vault.handle().keys().token(secret, NOW).unwrap().used, Some(TokenUse::Whip));
 }
 
 /// A clock whose seconds are set.

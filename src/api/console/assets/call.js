@@ -1,4 +1,6 @@
 // A call's page: the player and the transcript on one axis, and what is said in a call that goes on.
+import { line } from "./turns.js";
+
 const seen = document.getElementById("seen");
 const list = document.getElementById("transcript");
 const turns = () => [...list.querySelectorAll(".turn[data-start]")];
@@ -38,34 +40,49 @@ for (const axis of document.querySelectorAll(".axis")) {
   }
 }
 
+const names = { caller: "Caller", agent: "Agent" };
+
+// The plots anew, unless somebody reads in them just now; what was opened stays open.
+async function look(call) {
+  const place = document.getElementById("media");
+  if (!place || place.contains(document.activeElement)) return;
+  const answer = await fetch(`/console/calls/${encodeURIComponent(call)}/quality`);
+  if (!answer.ok) return;
+  const fresh = await answer.text();
+  if (place.contains(document.activeElement)) return;
+  const open = [...place.querySelectorAll("details")].map((it) => it.open);
+  place.innerHTML = fresh;
+  place.querySelectorAll("details").forEach((it, number) => { it.open = open[number] ?? false; });
+}
+
+// Says what happened, with a link to the page as it is then; nobody's place on it is lost.
+function tell(text) {
+  const again = document.createElement("a");
+  again.href = location.href;
+  again.textContent = "Load the page again";
+  document.getElementById("news").replaceChildren(`${text} `, again);
+}
+
 if (seen.dataset.live === "yes") {
-  const events = new EventSource(`/console/calls/${encodeURIComponent(seen.dataset.call)}/events`);
+  const call = seen.dataset.call;
+  const events = new EventSource(`/console/calls/${encodeURIComponent(call)}/events`);
   const on = (name, act) => events.addEventListener(name, (it) => act(JSON.parse(it.data)));
-  on("turn", ({ role, text, start_ms: start, interrupted, latency_ms: latency }) => {
+  on("turn", (turn) => {
+    const { role, start_ms: start } = turn;
     if (turns().some((it) => Number(it.dataset.start) === start && it.classList.contains(role))) return;
     const silent = document.getElementById("silent");
     if (silent) silent.hidden = true;
-    const line = document.createElement("li");
-    line.className = `turn ${role === "caller" ? "caller" : "agent"}`;
-    line.dataset.start = start;
-    const put = (name, words) => {
-      const part = document.createElement("span");
-      part.className = name;
-      part.textContent = words;
-      line.append(part);
-    };
-    const seconds = Math.floor(start / 1000);
-    put("when", `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, "0")}`);
-    put("role", role === "caller" ? "Caller" : "Agent");
-    put("text", interrupted ? `${text} (interrupted)` : text);
-    if (typeof latency === "number") put("latency", `answered after ${latency} ms`);
-    list.append(line);
+    list.append(line(turn, names));
   });
+  on("media", () => look(call).catch(() => {}));
   // What was left out is in the store.
-  on("missed", () => location.reload());
-  on("answered", () => location.reload());
+  on("missed", () => tell("Some of this call was left out here."));
+  on("answered", () => tell("The call was answered."));
   on("ended", () => {
     events.close();
-    setTimeout(() => location.reload(), 1500);
+    tell("The call ended.");
+  });
+  events.addEventListener("error", () => {
+    if (events.readyState === EventSource.CLOSED) tell("This page does not follow the call any more.");
   });
 }

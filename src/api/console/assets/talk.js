@@ -1,21 +1,31 @@
 // Talks with a voice agent: WHIP (RFC 9725) for the audio, server-sent events for what is said.
+import { line } from "./turns.js";
+
 const $ = (id) => document.getElementById(id);
 const ui = {
-  start: $("start"), agent: $("agent"), call: $("call"), state: $("state"), mute: $("mute"),
+  start: $("start"), agent: $("agent"), about: $("about"), call: $("call"), state: $("state"), mute: $("mute"),
   end: $("end"), keypad: $("keypad"), transcript: $("transcript"), silent: $("silent"),
   details: $("details"), more: $("more"), voice: $("voice"), me: $("me"), other: $("other"),
 };
 const SPEAKS = 0.02; // Above it somebody is heard.
 const LINGERS = 400; // Milliseconds of silence within a sentence.
+const BEARS = 3000; // Milliseconds without a way to the edge, after which another one is looked for.
+const TRIES_AGAIN = 4000; // Milliseconds after which it is looked for once more.
+const GIVES_UP = 40000; // Longer than the edge keeps a call whose caller it does not hear.
+const NAMES = { caller: "You", agent: "Agent" };
 let now = null; // The call that goes on.
 
 function say(text, isWrong = false) {
+  if (ui.state.textContent === text) return;
   ui.state.textContent = text;
   ui.state.classList.toggle("wrong", isWrong);
 }
 
 function offer(isIn) {
-  const cannot = ui.agent.options.length === 0 || ui.call.dataset.never === "yes";
+  const cannot = ui.agent.options.length === 0 || ui.agent.addEventListener("change", () => {
+  ui.about.textContent = ui.agent.selectedOptions[0]?.dataset.about ?? "";
+});
+ui.call.dataset.never === "yes";
   ui.call.disabled = isIn || cannot;
   ui.agent.disabled = isIn;
   ui.mute.disabled = ui.end.disabled = ui.keypad.disabled = !isIn;
@@ -47,6 +57,17 @@ async function why(answer) {
   }
 }
 
+// STUN and TURN servers of the owner's, from the beginning. The edge checks no candidate of ours, so
+// that none has to be waited for.
+function connection(iceServers) {
+  try {
+    return new RTCPeerConnection({ bundlePolicy: "max-bundle", iceServers });
+  } catch (error) {
+    console.warn(`The edge's ice_servers are of no use to this browser: ${error.message}`);
+    return new RTCPeerConnection({ bundlePolicy: "max-bundle" });
+  }
+}
+
 class Call {
   constructor() {
     this.heard = { me: null, other: null };
@@ -67,8 +88,9 @@ class Call {
     if (this.isOver) return this.release();
     this.token = terms.token;
     await this.follow(terms.events);
-    this.peer = new RTCPeerConnection({ bundlePolicy: "max-bundle" });
+    this.peer = connection(terms.ice_servers);
     this.peer.addEventListener("connectionstatechange", () => this.changed());
+    this.peer.addEventListener("iceconnectionstatechange", () => this.moved());
     this.peer.addEventListener("track", (event) => this.hears(event));
     const [track] = this.mine.getAudioTracks();
     track.addEventListener("ended", () => this.close("The microphone is gone."));
@@ -81,27 +103,11 @@ class Call {
     const answer = await fetch(terms.whip, { method: "POST", headers, body, signal });
     if (answer.status !== 201) throw new Error(await why(answer));
     this.place = new URL(answer.headers.get("Location"), location.href).href;
-    const sdp = await answer.text();
+    this.answer = await answer.text();
     if (this.isOver) return this.release();
-    this.serve(answer.headers.get("Link"));
-    await this.peer.setRemoteDescription({ type: "answer", sdp });
+    await this.peer.setRemoteDescription({ type: "answer", sdp: this.answer });
     this.meter("me", this.mine);
     this.timers.push(setInterval(() => this.look(), 1000));
-  }
-
-  // STUN and TURN servers of the owner's, for when the way changes (RFC 9725 section 4.6).
-  serve(link) {
-    const servers = [];
-    for (const part of (link || "").split(/,\s*(?=<)/)) {
-      const found = /^<([^>]+)>(.*)$/.exec(part.trim());
-      if (!found || !/rel="?ice-server"?/.test(found[2])) continue;
-      const value = (name) => new RegExp(`${name}="([^"]*)"`).exec(found[2])?.[1];
-      servers.push({ urls: found[1], username: value("username"), credential: value("credential") });
-    }
-    if (servers.length === 0) return;
-    try {
-      this.peer.setConfiguration({ bundlePolicy: "max-bundle", iceServers: servers });
-    } catch { /* the call goes on without them */ }
   }
 
   // Follows what is said; waits until nothing is missed any more.
@@ -114,6 +120,10 @@ class Call {
     on("turn", (turn) => this.said(turn));
     on("missed", () => this.said({ role: "edge", text: "Some of the transcript was left out here." }));
     on("ended", () => this.close("The call is over."));
+    events.addEventListener("error", () => {
+      const text = "The transcript cannot be followed any more.";
+      if (events.readyState === EventSource.CLOSED) this.said({ role: "edge", text });
+    });
     return new Promise((done) => {
       on("following", done);
       // Without it one can still talk.
@@ -126,22 +136,11 @@ class Call {
     ui.more.hidden = false;
   }
 
-  said({ role, text, start_ms: start, interrupted, latency_ms: latency }) {
+  said(turn) {
     ui.silent.hidden = true;
-    const line = document.createElement("li");
-    line.className = `turn ${role === "caller" ? "caller" : "agent"}`;
-    const put = (name, words) => {
-      const part = document.createElement("span");
-      part.className = name;
-      part.textContent = words;
-      line.append(part);
-    };
-    put("when", start === undefined ? "" : `${Math.floor(start / 60000)}:${String(Math.floor(start / 1000) % 60).padStart(2, "0")}`);
-    put("role", { caller: "You", agent: "Agent" }[role] ?? "Edge");
-    put("text", interrupted ? `${text} (interrupted)` : text);
-    if (typeof latency === "number") put("latency", `answered after ${latency} ms`);
-    ui.transcript.append(line);
-    line.scrollIntoView({ block: "nearest" });
+    const fresh = line(turn, NAMES);
+    ui.transcript.append(fresh);
+    fresh.scrollIntoView({ block: "nearest" });
   }
 
   hears({ track, streams }) {
@@ -152,12 +151,84 @@ class Call {
   }
 
   changed() {
-    switch (this.peer.connectionState) {
-      case "connecting": return say("Connecting …");
-      case "connected": return say("Connected and encrypted.");
-      case "disconnected": return say("The connection is interrupted …", true);
-      case "failed": return this.close("The connection is lost.", true);
+    const { connectionState: state, iceConnectionState: way } = this.peer;
+    if (state === "connected") return this.mended();
+    if (state === "connecting" && !this.broken) return say("Connecting …");
+    // The way is there, and what is encrypted on it is not understood.
+    if (state === "failed" && way !== "failed") this.close("The encryption failed.", true);
+  }
+
+  // The way to the edge is gone, or another one is there.
+  moved() {
+    const way = this.peer.iceConnectionState;
+    if (way === "disconnected" || way === "failed") this.breaks(way === "failed" ? 0 : BEARS);
+    if (way === "connected" || way === "completed") this.mended();
+  }
+
+  mended() {
+    clearTimeout(this.again);
+    if (this.peer.connectionState !== "connected") return;
+    say(this.broken ? "Connected and encrypted again." : "Connected and encrypted.");
+    this.broken = null;
+  }
+
+  breaks(wait) {
+    if (this.isOver) return;
+    this.broken ??= performance.now();
+    say("The connection is interrupted. Reconnecting …", true);
+    clearTimeout(this.again);
+    this.again = setTimeout(() => this.restart(), wait);
+  }
+
+  // Restarts ICE (RFC 9725 section 4.3.3) until there is a way again, or none is to be hoped for.
+  async restart() {
+    if (this.isOver || !this.broken || this.isTrying) return;
+    if (performance.now() - this.broken > GIVES_UP) {
+      return this.close("The connection could not be restored. Press Call to begin anew.", true);
     }
+    this.isTrying = true;
+    try {
+      await this.tries();
+    } catch { /* Nobody is reached: the next try may find somebody. */ }
+    this.isTrying = false;
+    if (this.isOver || !this.broken) return;
+    clearTimeout(this.again);
+    this.again = setTimeout(() => this.restart(), TRIES_AGAIN);
+  }
+
+  async tries() {
+    const { peer } = this;
+    // An offer that nobody has answered.
+    if (peer.signalingState !== "stable") await peer.setLocalDescription({ type: "rollback" });
+    peer.restartIce();
+    await peer.setLocalDescription();
+    const wanted = /^a=(ice-ufrag|ice-pwd|mid|candidate)|^m=/;
+    const lines = peer.localDescription.sdp.split("\r\n").filter((it) => wanted.test(it));
+    const answer = await fetch(this.place, {
+      method: "PATCH",
+      headers: {
+        "Content-Type": "application/trickle-ice-sdpfrag",
+        Authorization: `Bearer ${this.token}`,
+        "If-Match": "*",
+      },
+      body: `${lines.join("\r\n")}\r\n`,
+      signal: AbortSignal.timeout(8000),
+    });
+    if (answer.status === 404) {
+      return this.close("The call ended while the connection was interrupted.", true);
+    }
+    if (answer.status === 401 || answer.status === 403) {
+      return this.close(`The call cannot go on: ${await why(answer)}`, true);
+    }
+    if (answer.status !== 200) throw new Error(await why(answer));
+    const fresh = await answer.text();
+    if (this.isOver) return;
+    for (const name of ["ice-ufrag", "ice-pwd"]) {
+      const own = new RegExp(`^a=${name}:.*$`, "gm");
+      const [value] = fresh.match(own) ?? [];
+      if (value) this.answer = this.answer.replace(own, () => value.trimEnd());
+    }
+    await peer.setRemoteDescription({ type: "answer", sdp: this.answer });
   }
 
   meter(who, stream) {
@@ -238,12 +309,16 @@ class Call {
     this.isOver = true;
     this.release();
     if (now === this) now = null;
+    // Who was at a control of the call is not left nowhere.
+    const wasThere = [ui.mute, ui.end, ui.keypad].some((it) => it.contains(document.activeElement));
     offer(false);
     say(text, isWrong);
+    if (wasThere) ui.call.focus();
   }
 
   release() {
     this.timers.forEach(clearInterval);
+    clearTimeout(this.again);
     this.asking?.abort();
     this.events?.close();
     if (this.place) {
@@ -265,6 +340,9 @@ class Call {
   }
 }
 
+ui.agent.addEventListener("change", () => {
+  ui.about.textContent = ui.agent.selectedOptions[0]?.dataset.about ?? "";
+});
 ui.call.dataset.never = ui.call.disabled ? "yes" : "no";
 ui.start.addEventListener("submit", async (event) => {
   event.preventDefault();
@@ -295,5 +373,7 @@ ui.keypad.addEventListener("keydown", (event) => {
     now.press(event.key);
   }
 });
+// Another network is there.
+addEventListener("online", () => now?.broken && now.restart());
 addEventListener("pagehide", () => now?.close("You left the page."));
 offer(false);
