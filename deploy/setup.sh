@@ -16,7 +16,7 @@ fi
 
 build=(gcc g++ make cmake pkg-config libpocketsphinx-dev libsphinxbase-dev flite1-dev)
 run=(pocketsphinx-en-us)
-test=(python3 python3-venv sip-tester baresip-core stunnel4 openssl tshark sqlite3 jq flite pocketsphinx asterisk-core-sounds-en-wav asterisk-core-sounds-en-g722 chromium firefox-esr pebble coturn)
+test=(python3 python3-venv sip-tester baresip-core stunnel4 openssl tshark sqlite3 jq flite pocketsphinx asterisk-core-sounds-en-wav asterisk-core-sounds-en-g722 chromium firefox-esr pebble coturn iproute2)
 
 packages=("${build[@]}" "${run[@]}")
 [ "${1:-run}" = test ] && packages+=("${test[@]}")

@@ -119,8 +119,8 @@ impl Calls {
         self.with_call(id, Call::begin);
     }
 
-    /// The terms of a caller's leg. The decision names what its offer had; later offers may have the
-    /// trunk's other codecs.
+    /// The terms of a caller's leg. The decision names what its offer had; later offers may have
+    /// the trunk's other codecs.
     fn terms_of_leg(&self, trunk: &TrunkName, accepted: &policy::Accepted) -> policy::Terms {
         let codecs = self.setup.policy.terms(trunk, self.wall).map(|terms| terms.codecs);
         let mut terms = accepted.terms.clone();
