@@ -304,7 +304,9 @@ impl Calls {
     /// Lets a voice agent take the place of the referrer in a call; `false` where it cannot.
     pub(crate) fn enlist(&mut self, call: CallId, agent: &VoiceAgentName) -> bool {
         let mut is_there = false;
-        self.with_call(call, |call, desk| is_there = call.enlist(desk, agent));
+        self.with_call(call, |call, desk| {
+            is_there = call.enlist(desk, agent, policy::Forbids::default())
+        });
         is_there
     }
 

@@ -26,9 +26,14 @@ impl Call {
         self.agent.as_ref().filter(|_| talks && is_free)
     }
 
-    /// The leg that stays of the transfer under way talks with a voice agent from now on; `false`
-    /// where the transfer has failed.
-    pub(crate) fn enlist(&mut self, desk: &mut Desk<'_>, name: &VoiceAgentName) -> bool {
+    /// The leg that stays of the transfer under way talks with a voice agent from now on, on the
+    /// terms of the route that leads there, if one does; `false` where the transfer has failed.
+    pub(crate) fn enlist(
+        &mut self,
+        desk: &mut Desk<'_>,
+        name: &VoiceAgentName,
+        route: policy::Forbids,
+    ) -> bool {
         let (at, card) = match self.enlistable(desk, name) {
             Ok(found) => found,
             Err(reason) => {
@@ -42,7 +47,7 @@ impl Call {
         leg.is_to_be_recorded = card.recording;
         (self.agent, self.is_agent_there) = (Some(name.clone()), false);
         self.barge_in = card.barge_in;
-        self.keep_with(desk, at, &card);
+        self.keep_with(desk, at, &card, route);
         desk.event(Event::TransferDone { call: self.id });
         self.join(desk, at);
         // Whoever has left may have held it.
@@ -74,10 +79,17 @@ impl Call {
     }
 
     /// What may be kept from now on, and tells it.
-    fn keep_with(&mut self, desk: &mut Desk<'_>, at: usize, card: &AgentCard) {
-        let terms = &self.legs[at].terms;
-        self.keep = keep::with_agent(desk.setup, terms, card);
-        let forbidden = keep::forbids(desk.setup, [terms]).filter(|_| card.recording);
+    fn keep_with(
+        &mut self,
+        desk: &mut Desk<'_>,
+        at: usize,
+        card: &AgentCard,
+        route: policy::Forbids,
+    ) {
+        let mut terms = self.legs[at].terms.clone();
+        route.apply(&mut terms);
+        self.keep = keep::with_agent(desk.setup, &terms, card);
+        let forbidden = keep::forbids(desk.setup, [&terms]).filter(|_| card.recording);
         self.is_recorded |= self.keep.recording;
         self.unrecorded = forbidden.or(self.unrecorded);
         self.is_transcribed |= self.keep.transcript;

@@ -235,7 +235,7 @@ impl Call {
             Destination::Trunk { targets } => targets,
             Destination::Agent { name } if transfer.referrer.is_some() => {
                 desk.event(Event::TransferBegan { call: self.id });
-                self.enlist(desk, name);
+                self.enlist(desk, name, accepted.forbids);
                 return;
             }
             // A voice agent does not hand on to another one: what would be said twice?

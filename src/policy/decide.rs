@@ -106,6 +106,7 @@ fn verdict(
         caller: call.caller.normalised,
         terms,
         record: route.record,
+        forbids: route.forbids,
     })
 }
 

@@ -126,6 +126,36 @@ pub struct Accepted {
     /// Whether a call to a trunk is recorded, where the terms of both legs allow it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub record: bool,
+    /// What the route forbids to keep of a call to a voice agent; `terms` say it already.
+    #[serde(default, skip_serializing_if = "Forbids::is_nothing")]
+    pub forbids: Forbids,
+}
+
+/// What a route forbids to keep.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Forbids {
+    /// The audio.
+    pub recording: bool,
+    /// The words.
+    pub transcript: bool,
+}
+
+impl Forbids {
+    /// Takes off what trunk and defaults allow.
+    pub const fn apply(self, terms: &mut Terms) {
+        if self.recording {
+            terms.recording = Keep::Never;
+        }
+        if self.transcript {
+            terms.transcript = Keep::Never;
+        }
+    }
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
+    const fn is_nothing(&self) -> bool {
+        !self.recording && !self.transcript
+    }
 }
 
 impl fmt::Debug for Accepted {

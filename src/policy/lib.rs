@@ -34,7 +34,7 @@ pub use change::Change;
 pub use compile::load;
 pub use decide::{ACCOUNTS_HOST, admit, decide};
 pub use decision::{
-    Accepted, Admission, Decision, Destination, Note, Refusal, Target, Terms, Verdict,
+    Accepted, Admission, Decision, Destination, Forbids, Note, Refusal, Target, Terms, Verdict,
 };
 pub use explain::{Explanation, RouteTried, Step, TrunkTried, explain};
 pub use policy::{Expiring, Line, Peer, Policy, TrunkDigest, TrunkTls};

@@ -10,7 +10,7 @@ use std::time::Duration;
 use base::{Date, TrunkName, VoiceAgentName, WallTime};
 use ipnet::IpNet;
 
-use crate::decision::Terms;
+use crate::decision::{Forbids, Terms};
 use crate::matching::When;
 use crate::numbers::Numbers;
 use crate::statuses::Statuses;
@@ -195,25 +195,6 @@ pub(crate) struct Route {
     /// What of calls to a voice agent is not kept, whatever trunk and agent allow.
     pub(crate) forbids: Forbids,
     pub(crate) place: Place,
-}
-
-/// What a route forbids to keep.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Forbids {
-    pub(crate) recording: bool,
-    pub(crate) transcript: bool,
-}
-
-impl Forbids {
-    /// Takes off what trunk and defaults allow.
-    pub(crate) fn apply(self, terms: &mut Terms) {
-        if self.recording {
-            terms.recording = Keep::Never;
-        }
-        if self.transcript {
-            terms.transcript = Keep::Never;
-        }
-    }
 }
 
 /// What a route does with a call.

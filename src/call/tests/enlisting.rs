@@ -65,6 +65,15 @@ fn what_is_kept_is_what_the_trunk_of_who_stays_and_the_agent_allow() {
         _ => None,
     });
     assert_eq!(told, Some((true, true, None)));
+
+    // A route to the agent forbids it for whoever comes by it.
+    let to_agent = "send_to = { agent = \"reception\" }";
+    let policy =
+        policy.replace(to_agent, &format!("{to_agent}\nrecord = false\ntranscript = false"));
+    let mut world = World::with_policy(&policy);
+    let (mut caller, _) = connected(&mut world);
+    refer(&mut world, &mut caller, TO_AGENT);
+    assert_eq!(world.started[0].2, Keep { recording: false, transcript: false });
 }
 
 #[test]

@@ -6,9 +6,10 @@ use base::{VoiceAgentName, limit};
 
 use super::read::Item;
 use super::report::Report;
+use crate::decision::Forbids;
 use crate::file::{At, PatternFile, RefuseFile, RouteFile, SendToFile};
 use crate::matching::{Pattern, When};
-use crate::policy::{Action, Forbids, Route, Share};
+use crate::policy::{Action, Route, Share};
 use crate::statuses::Statuses;
 use base::diagnostic::suggest;
 
