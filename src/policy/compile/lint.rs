@@ -18,6 +18,7 @@ pub(super) fn lint(
     known_agents: Option<&[&str]>,
 ) {
     unused_trunks(report, policy, &read.trunks);
+    unknown_callees(report, policy, &read.trunks);
     plain_websockets(report, policy, &read.trunks);
     unused_zones(report, policy, &read.zones);
     deaf_zones(report, policy, &read.trunks);
@@ -45,6 +46,19 @@ fn unused_trunks(report: &mut Report<'_>, policy: &Policy, items: &[Item<TrunkFi
         } else if !trunk.has_from() && !policy.routes.iter().any(dials) {
             let message = format!("no call comes from trunk `{name}` and no route sends one there");
             report.warning(item.file, item.name_span.clone(), message, None);
+        }
+    }
+}
+
+/// Trunks that are called over UDP and are nobody when they hang up: datagrams have no connection
+/// that we opened, by which others are known.
+fn unknown_callees(report: &mut Report<'_>, policy: &Policy, items: &[Item<TrunkFile>]) {
+    for (trunk, item) in policy.trunks.iter().zip(items).filter(|(trunk, _)| !trunk.has_from()) {
+        if trunk.send_to.iter().any(|peer| peer.transport == Transport::Udp) {
+            let name = &item.name;
+            let message = format!("trunk `{name}` is called over udp and its BYE will be refused");
+            let help = Some("say where it comes from: `from = { networks = [..] }`".to_owned());
+            report.warning(item.file, item.name_span.clone(), message, help);
         }
     }
 }

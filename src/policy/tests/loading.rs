@@ -398,3 +398,21 @@ fn a_transport_that_nothing_listens_for_is_warned_of() {
         warnings(&text, &["reception", "echo"]).into_iter().map(|it| it.0.message).collect();
     assert!(told.contains(&"nothing listens for ws of trunk `lab`".to_owned()), "{told:?}");
 }
+
+#[test]
+fn a_trunk_that_is_called_over_udp_and_comes_from_nowhere_is_warned_of() {
+    let trunk = |from: &str| {
+        format!(
+            "[trunk.beta]\n{from}send_to = [\"sip:192.0.2.7;transport=udp\"]\n\
+             transports = [\"udp\"]\n\
+             exempt.signalling = {{ reason = \"NET-4711\", expires = 2027-01-31 }}\n\
+             [[route]]\nsend_to = {{ trunk = \"beta\" }}\n"
+        )
+    };
+    let told = |from: &str| {
+        let warnings = warnings(&format!("{POLICY}{}", trunk(from)), &["reception", "echo"]);
+        warnings.iter().filter(|it| it.0.message.contains("BYE will be refused")).count()
+    };
+    assert_eq!(told(""), 1);
+    assert_eq!(told("from = { networks = [\"192.0.2.7/32\"] }\n"), 0);
+}

@@ -307,7 +307,6 @@ impl Flow {
                 Work::Bridge(bridged) => bridged.tell_loss(remote.fraction_lost, driver),
             }
         }
-        // Plain RTCP moves nothing: what it could prove, RTP proves better.
         if authentic {
             match (&mut self.rtcp_latch, port) {
                 (Some(latch), _) => {
@@ -322,6 +321,9 @@ impl Flow {
                 }
                 (None, _) => {}
             }
+        } else if let (Some(latch), Port::Rtcp) = (&mut self.rtcp_latch, port) {
+            // Plain RTCP moves no more than itself: what it could prove, RTP proves better.
+            latch.beside(&self.stream.latch, source);
         }
         self.timers.heard(now);
         Ok(())
@@ -475,6 +477,9 @@ impl Flow {
         let own_port = self.rtcp_latch.is_some() && has_rtcp_port;
         let port = if own_port { Port::Rtcp } else { Port::Rtp };
         let Stream { protect, latch, .. } = &mut self.stream;
+        if self.rtcp_latch.as_ref().is_some_and(|rtcp| rtcp.is_in_vain(latch)) {
+            return driver.tally().drop(DropReason::Unlatched);
+        }
         let latch = self.rtcp_latch.as_mut().unwrap_or(latch);
         let sent = protect
             .rtcp(&mut buffer, length)

@@ -119,6 +119,21 @@ impl Latch {
         Latched::Moved(true)
     }
 
+    /// Plain RTCP from `source`: it is the peer's as far as that host is where its RTP comes from.
+    pub(crate) fn beside(&mut self, rtp: &Self, source: SocketAddr) {
+        let is_there = rtp.learnt.is_some_and(|learnt| learnt.ip() == source.ip());
+        if is_there && self.pinned.is_none() {
+            self.learnt = Some(source);
+        }
+    }
+
+    /// Whether the SDP's address for RTCP is in vain: RTP has shown that the peer is at another
+    /// host than it thinks, behind a NAT, and RTCP has not come yet.
+    pub(crate) fn is_in_vain(&self, rtp: &Self) -> bool {
+        let is_behind_nat = rtp.learnt.is_some_and(|learnt| learnt.ip() != rtp.told.ip());
+        self.learnt.is_none() && is_behind_nat && self.told.ip() == rtp.told.ip()
+    }
+
     /// Where the next packet goes; `None` once an address that has proved nothing was sent
     /// `relay.unlatched_packets`, so that we are no reflector.
     pub(crate) fn destination(&mut self) -> Option<SocketAddr> {
@@ -155,6 +170,29 @@ mod tests {
         assert_eq!(latch.destination(), Some(at(2)));
         assert_eq!(latch.authentic(at(3), true), Latched::Moved(true));
         assert_eq!(latch.destination(), Some(at(3)));
+    }
+
+    #[test]
+    fn plain_rtcp_is_where_rtp_comes_from_and_nowhere_before_behind_a_nat() {
+        let [private, public] = [[10, 0, 0, 7], [203, 0, 113, 7]];
+        let at = |host, port| SocketAddr::from((host, port));
+        let (mut rtp, mut rtcp) = (Latch::new(at(private, 8)), Latch::new(at(private, 9)));
+        rtcp.beside(&rtp, at(public, 5));
+        assert!(!rtcp.is_latched() && !rtcp.is_in_vain(&rtp), "nothing is known yet");
+        rtp.plain(at(public, 4), 1);
+        assert!(rtcp.is_in_vain(&rtp));
+        rtcp.beside(&rtp, at([198, 51, 100, 1], 5));
+        assert!(!rtcp.is_latched(), "another host");
+        for port in [5, 6] {
+            rtcp.beside(&rtp, at(public, port));
+            assert_eq!(rtcp.destination(), Some(at(public, port)));
+        }
+        assert!(!rtcp.is_in_vain(&rtp));
+        // Who is where it says, or says that its RTCP is elsewhere, is believed.
+        let mut there = Latch::new(at(public, 8));
+        there.plain(at(public, 8), 1);
+        assert!(!Latch::new(at(public, 9)).is_in_vain(&there));
+        assert!(!Latch::new(at([192, 0, 2, 9], 9)).is_in_vain(&rtp));
     }
 
     #[test]
