@@ -89,7 +89,7 @@ limits! {
     /// Most samples of an agent's speech queued at the relay, in milliseconds.
     RELAY_PLAYOUT_MS "relay.playout_ms" 120_000 "two minutes of one utterance; longer answers are fed as they play",
     /// Sessions on one relay worker.
-    RELAY_SESSIONS "relay.sessions" 4_000 "sockets and ports of one process allow no more by default",
+    RELAY_SESSIONS "relay.sessions" 6_000 "sockets and ports of one process allow no more by default",
     /// How long a media port stays unused after a call, in milliseconds.
     RELAY_QUARANTINE_MS "relay.quarantine_ms" 5_000 "late audio of the old call is gone by then",
     /// Packets sent to an address that has not yet proved to be the peer.

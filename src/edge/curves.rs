@@ -30,8 +30,8 @@ impl Curves {
         self.0.calls.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A leg's media at some time after the answer; `None` before it. To be told of calls only
-    /// that [`Curves::take`] is called of.
+    /// A leg's media at some time after the answer; `None` before it. To be told only of
+    /// calls that [`Curves::forget`] is called of in the end.
     pub fn report(&self, leg: LegId, after: Option<Duration>, quality: &Quality) {
         let mut calls = self.calls();
         let legs = calls.entry(leg.call).or_default();
