@@ -4,7 +4,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 need_rust="1.95"
-if ! command -v cargo >/dev/null; then
+if ! { command -v cargo && command -v rustc; } >/dev/null; then
   echo "callgate needs Rust $need_rust or newer: install it with rustup, then run this again." >&2
   exit 1
 fi

@@ -4,11 +4,11 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use api::auth::{Credentials, Ha1, Who};
+use api::auth::{Credentials, Hashes, Who};
 use api::{Door, Guard, House, Verdict};
 use base::{Clock, Instant, Personal, Secret, SeededRandom, WallTime};
 use bytes::Bytes;
-use sip::digest::{Challenge, Login, Session, server};
+use sip::digest::{Challenge, Login, Session};
 use sip::{Message, Name, Response, Status};
 use transport::{Flow, FlowId, Transport};
 
@@ -136,12 +136,11 @@ impl Credentials for Known {
         None
     }
 
-    fn digest(&self, user: &str, realm: &str, _now: WallTime) -> Option<(Who, Ha1)> {
-        static KEY: OnceLock<Secret<String>> = OnceLock::new();
-        let password = Secret::new(PASSWORD.to_owned());
-        let key = KEY.get_or_init(|| server::md5_key("alice", realm, &password));
+    fn digest(&self, user: &str, realm: &str, _now: WallTime) -> Option<(Who, Hashes)> {
+        static HASHES: OnceLock<Hashes> = OnceLock::new();
+        let hashes = HASHES.get_or_init(|| Hashes::of("alice", realm, PASSWORD));
         let name = Personal::new("alice".to_owned());
         let who = Who::Account { name, display: None, caller: None };
-        (user == "alice").then(|| (who, Ha1(key.clone())))
+        (user == "alice").then(|| (who, hashes.clone()))
     }
 }

@@ -26,9 +26,10 @@ from harness.edge import BINARY
 OUT = Path(os.environ.get("CALLGATE_TESTS_OUT", REPOSITORY / "tests/out")).absolute()
 AREAS = [
     "signalling", "plaintext", "conversation", "bridging", "survival", "keeping", "commands",
-    "watch", "load", "hostile", "network", "nat", "transferring", "tones",
-    "recorded", "compared", "wired", "refusing", "keys", "browser", "carried", "firefox",
-    "handshakes", "console", "certificates", "shared_port",
+    "watch", "load", "hostile", "network", "nat", "links", "transferring", "tones", "recorded",
+    "compared", "wired", "refusing", "keys", "libraries", "carriers", "browser", "carried",
+    "firefox", "handshakes", "console", "console_talk", "console_calls", "certificates",
+    "shared_port",
 ]  # fmt: skip
 PASSED, FAILED, SKIPPED = 0, 1, 77
 LOGS, FAULTS = "logs.hold_nothing_personal", "logs.hold_no_faults"
@@ -38,7 +39,7 @@ AGAIN = 3
 
 def run_one(name, folder):
     """In the child: one case; its exit code tells how it went."""
-    box = Box(folder)
+    box = Box(folder, CASES[name].driver)
     try:
         CASES[name].run(box)
     except Skip as reason:

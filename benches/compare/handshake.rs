@@ -42,10 +42,14 @@ impl Bench {
         // A thread of its own, since this one belongs on the generator's core.
         let work = || {
             cpu::pin(None, TESTED_CORE)?;
-            [(DtlsBackend::Dimpl, Bar::AtMost(0.5)), (DtlsBackend::WebrtcDtls, Bar::None)]
+            let backends =
+                [(DtlsBackend::Dimpl, Bar::AtMost(0.5)), (DtlsBackend::WebrtcDtls, Bar::None)];
+            let mut figures = backends
                 .into_iter()
                 .map(|(backend, bar)| self.over_openssl(&program, backend, bar))
-                .collect()
+                .collect::<anyhow::Result<Vec<_>>>()?;
+            figures.push(self.over_the_former_version()?);
+            Ok(figures)
         };
         let done = std::thread::scope(|scope| scope.spawn(work).join());
         done.ok().context("the thread of the handshakes has panicked")?
@@ -74,6 +78,28 @@ impl Bench {
         let what = format!("CPU per DTLS handshake, server side, {}", name(backend));
         let note = format!("{}, {}, {} handshakes a turn", SUITE.1, group.2, COUNT);
         Ok(Figure::ratio(what, "us", bar, "OpenSSL", &pairs).note(note))
+    }
+}
+
+impl Bench {
+    /// DTLS 1.3, which OpenSSL does not have, over 1.2, both with a client of `dimpl`.
+    fn over_the_former_version(&self) -> anyhow::Result<Figure> {
+        let world = |has_13| {
+            let mut world = World::new(DtlsBackend::Dimpl)?;
+            (world.asks_by, world.has_13) = (DtlsBackend::Dimpl, has_13);
+            ensure!(world.is_13()? == has_13, "another version than {has_13} is spoken");
+            anyhow::Ok(world)
+        };
+        let (mut new, mut former) = (world(true)?, world(false)?);
+        let turn = |world: &mut World, version: &str| {
+            let spent = world.run(COUNT)?;
+            eprintln!("  DTLS {version} {:.1} us", spent * 1e6);
+            anyhow::Ok(spent * 1e6)
+        };
+        let pairs = interleave(self.pairs, || turn(&mut new, "1.3"), || turn(&mut former, "1.2"))?;
+        let what = "CPU per handshake of DTLS 1.3, server side, dimpl".to_owned();
+        let note = format!("a client of dimpl, {COUNT} handshakes a turn");
+        Ok(Figure::ratio(what, "us", Bar::None, "DTLS 1.2", &pairs).note(note))
     }
 }
 
@@ -138,6 +164,7 @@ impl Side {
         &self,
         backend: DtlsBackend,
         role: DtlsRole,
+        has_13: bool,
         peer: &Identity,
     ) -> anyhow::Result<Association> {
         let setup = Setup {
@@ -147,7 +174,7 @@ impl Side {
             fingerprint: peer.fingerprint().clone(),
             suites: Suite::PREFERENCE.to_vec(),
             has_cookie: false,
-            has_13: false,
+            has_13,
         };
         let _entered = self.runtime.enter();
         Ok(self.backends.begin(now(), setup, self.wake.clone())?)
@@ -179,6 +206,9 @@ struct World {
     client: Side,
     server: Side,
     backend: DtlsBackend,
+    /// The client's.
+    asks_by: DtlsBackend,
+    has_13: bool,
 }
 
 /// What came of a side's turn.
@@ -190,7 +220,19 @@ struct Turn {
 
 impl World {
     fn new(backend: DtlsBackend) -> anyhow::Result<Self> {
-        Ok(Self { client: Side::new(1)?, server: Side::new(2)?, backend })
+        // As a client this one offers one cipher suite with ECDSA.
+        let asks_by = DtlsBackend::WebrtcDtls;
+        let (client, server) = (Side::new(1)?, Side::new(2)?);
+        Ok(Self { client, server, backend, asks_by, has_13: false })
+    }
+
+    /// Whether the server protects its records as DTLS 1.3 does (RFC 9147 section 4).
+    fn is_13(&mut self) -> anyhow::Result<bool> {
+        let mut is_13 = false;
+        self.shake(&mut |datagram| {
+            is_13 |= datagram.first().is_some_and(|byte| byte & 0xe0 == 0x20);
+        })?;
+        Ok(is_13)
     }
 
     /// Seconds of the server for each of so many handshakes.
@@ -215,12 +257,10 @@ impl World {
 
     /// One handshake; the server's time. `look` sees what the server sends.
     fn shake(&mut self, look: &mut dyn FnMut(&[u8])) -> anyhow::Result<Duration> {
-        let Self { client, server, backend } = self;
-        // This one offers one cipher suite with ECDSA.
-        let own = DtlsBackend::WebrtcDtls;
-        let mut asking = client.begin(own, DtlsRole::Active, &server.identity)?;
+        let Self { client, server, backend, asks_by, has_13 } = self;
+        let mut asking = client.begin(*asks_by, DtlsRole::Active, *has_13, &server.identity)?;
         let began = cpu::own_thread();
-        let mut answering = server.begin(*backend, DtlsRole::Passive, &client.identity)?;
+        let mut answering = server.begin(*backend, DtlsRole::Passive, *has_13, &client.identity)?;
         let mut spent = cpu::own_thread() - began;
         let (mut sent, mut asked, mut answered) = (Vec::new(), None, None);
         for _ in 0..FLIGHTS {

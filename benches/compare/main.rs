@@ -252,5 +252,5 @@ const MEASURES: &[(What, Measure)] = &[
     (What::Connections, |bench| Ok(vec![Stage::set(bench)?.lost(300.0)?])),
     (What::Registrations, |bench| Ok(vec![bench.registrations(8_000)?])),
     (What::Soak, |bench| soak::relay(bench, bench.minutes)),
-    (What::SoakCalls, |bench| Stage::set(bench)?.soak(200.0, bench.minutes)),
+    (What::SoakCalls, |bench| Stage::set(bench)?.soak(bench.minutes)),
 ];

@@ -9,7 +9,7 @@ use rtp::sdes::CryptoLine;
 
 use crate::anchor::{Anchor, Anchored, Party};
 use crate::process::Process;
-use crate::server::{Answer, BrowserSide, PORTS, Request, Side};
+use crate::server::{Answer, BrowserSide, Request, Side};
 
 /// A running relay.
 pub(crate) struct Callgate {
@@ -41,16 +41,6 @@ impl Callgate {
             Answer::Counted { sessions } => Ok(sessions),
             other => bail!("unexpected: {other:?}"),
         }
-    }
-
-    /// How many UDP ports of its range are open on this machine.
-    pub(crate) fn open_ports(&self) -> anyhow::Result<usize> {
-        let text = std::fs::read_to_string("/proc/net/udp")?;
-        let ports = text.lines().skip(1).filter_map(|line| {
-            let (_, port) = line.split_whitespace().nth(1)?.split_once(':')?;
-            u16::from_str_radix(port, 16).ok()
-        });
-        Ok(ports.filter(|port| PORTS.contains(port)).count())
     }
 
     fn request(&mut self, request: &Request) -> anyhow::Result<Answer> {

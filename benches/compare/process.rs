@@ -1,5 +1,6 @@
 //! A process under test: kept on its core, measured, ended with us.
 
+use std::collections::HashSet;
 use std::process::Child;
 use std::time::Duration;
 
@@ -75,31 +76,66 @@ pub(crate) fn unpin() -> anyhow::Result<()> {
     Ok(rustix::thread::sched_setaffinity(None, &all)?)
 }
 
-/// What a process holds of memory and descriptors.
+/// What a process holds of memory, descriptors and ports.
 #[derive(Clone, Copy, Debug, Default, serde::Serialize)]
 pub(crate) struct Holding {
     /// Proportional set size, in bytes.
     pub(crate) pss: u64,
-    /// Private pages, clean and dirty, in bytes.
-    pub(crate) private: u64,
+    /// Memory that is nobody's file, in bytes: heap and stacks.
+    pub(crate) anonymous: u64,
     /// Open descriptors.
     pub(crate) descriptors: u64,
+    /// UDP ports that it has bound itself; several sockets may share one.
+    pub(crate) ports: u64,
 }
 
 impl Holding {
     /// Of a process.
     pub(crate) fn of(process: u32) -> anyhow::Result<Self> {
+        let (mut descriptors, mut sockets) = (0, HashSet::new());
+        for entry in std::fs::read_dir(format!("/proc/{process}/fd"))? {
+            descriptors += 1;
+            // One that has just been closed has no target.
+            let Ok(target) = std::fs::read_link(entry?.path()) else { continue };
+            sockets.extend(target.to_str().and_then(inode));
+        }
+        let mut ports = HashSet::new();
+        for table in ["udp", "udp6"] {
+            let text = std::fs::read_to_string(format!("/proc/{process}/net/{table}"))?;
+            let fields = |line: &str| {
+                let mut fields = line.split_whitespace();
+                let port = fields.nth(1)?.rsplit_once(':')?.1.to_owned();
+                Some((port, fields.nth(7)?.parse::<u64>().ok()?))
+            };
+            let bound = text.lines().skip(1).filter_map(fields);
+            ports.extend(bound.filter(|it| sockets.contains(&it.1)).map(|it| it.0));
+        }
+        Ok(Self { descriptors, ports: ports.len() as u64, ..Self::memory_of(process)? })
+    }
+
+    /// Its memory alone, which is soon looked at, even of a process with thousands of sockets.
+    pub(crate) fn memory_of(process: u32) -> anyhow::Result<Self> {
         let text = std::fs::read_to_string(format!("/proc/{process}/smaps_rollup"))?;
         let bytes = |key: &str| {
             let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
             let kilobytes = line.and_then(|it| it.split_whitespace().next()?.parse::<u64>().ok());
             kilobytes.unwrap_or(0) * 1024
         };
-        let descriptors = std::fs::read_dir(format!("/proc/{process}/fd"))?.count() as u64;
-        Ok(Self {
-            pss: bytes("Pss"),
-            private: bytes("Private_Clean") + bytes("Private_Dirty"),
-            descriptors,
+        Ok(Self { pss: bytes("Pss"), anonymous: bytes("Anonymous"), ..Self::default() })
+    }
+
+    /// Of several together.
+    pub(crate) fn sum(held: impl Iterator<Item = Self>) -> Self {
+        held.fold(Self::default(), |sum, it| Self {
+            pss: sum.pss + it.pss,
+            anonymous: sum.anonymous + it.anonymous,
+            descriptors: sum.descriptors + it.descriptors,
+            ports: sum.ports + it.ports,
         })
     }
+}
+
+/// The inode of a descriptor that is a socket, from `socket:[12345]`.
+fn inode(target: &str) -> Option<u64> {
+    target.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
 }

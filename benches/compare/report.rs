@@ -38,7 +38,11 @@ three is, and not if two say no while the generator had headroom. Whole calls: o
 callee thread place calls at a fixed rate whatever comes of them, over TLS without resumption \
 (X25519), offering SRTP, held for half a second; no RTP flows. Both cores are everybody's; CPU is \
 that of all processes of what stands between, per call placed. The direct call goes from the same \
-caller to the same callee.";
+caller to the same callee. Soaks: the load is steered to 73 % of one core and its share is told \
+over the whole time, without a gap; what is held (sessions, descriptors, UDP ports that the \
+process has bound itself) is compared before the first call and after the last; memory is heap \
+and stacks, and its growth the median slope (Theil and Sen) of the second half, per call that came \
+and went.";
 
 impl Report {
     /// Writes the files into a folder of this run and returns the text.

@@ -26,7 +26,7 @@ use crate::anchor::{EVENTS_TYPE, OPUS};
 const KEYS: TelephoneEvent =
     TelephoneEvent { send: EVENTS_TYPE, receive: EVENTS_TYPE, clock_rate: 8_000 };
 /// Media ports, away from those of rtpengine and of the ephemeral range.
-pub(crate) const PORTS: std::ops::RangeInclusive<u16> = 10_000..=31_999;
+const PORTS: std::ops::RangeInclusive<u16> = 10_000..=31_999;
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 const EVENTS: usize = 65_536;
 
@@ -100,8 +100,14 @@ impl EventSink for Sink {
 pub(crate) fn serve(workers: usize) -> anyhow::Result<()> {
     let (sender, events) = sync_channel(EVENTS);
     let driver = DriverChoice::Auto;
-    let config =
-        RelayConfig { workers, ports: PORTS, seed: 1, driver, ice_tcp: None, browser_port: None };
+    let config = RelayConfig {
+        workers,
+        ports: PORTS,
+        seed: 1,
+        driver,
+        ice_tcp: Vec::new(),
+        browser_port: None,
+    };
     let relay = Relay::start(&config, |_| Box::new(Sink(sender.clone())))?;
     let mut desk = Desk {
         relay: relay.handle(),
@@ -149,7 +155,8 @@ impl Desk {
         let sessions = [0, 1].map(|index| SessionId::new(u64::from(call), index));
         for (session, party) in sessions.into_iter().zip(parties) {
             let (bind, dtls) = (IpAddr::V4(Ipv4Addr::LOCALHOST), party.browser.is_some());
-            let need = Need { bind, separate_rtcp: !dtls, dtls, fresh_identity: false };
+            let need =
+                Need { bind, beside: None, separate_rtcp: !dtls, dtls, fresh_identity: false };
             self.relay.command(session, Command::Reserve(need))?;
         }
         let reserved = [self.reserved(sessions[0])?, self.reserved(sessions[1])?];

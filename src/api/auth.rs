@@ -1,13 +1,14 @@
 //! Who is there: API keys, browser tokens and accounts.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use base::{Personal, Secret, WallTime};
+use base::{Personal, WallTime};
 use sip::{Host, NameAddr, Uri};
 
-pub use vault::TokenUse;
 /// The realm of every challenge, which the passwords of accounts are hashed with.
 pub use vault::access::REALM;
+pub use vault::{Hashes, TokenScope, TokenUse};
 
 /// Somebody who has proved who they are.
 #[derive(Clone, Debug)]
@@ -63,6 +64,8 @@ pub struct BrowserToken {
     /// The only address it may call (the user of the Request-URI), as a voice agent's name; `None`
     /// for whatever policy allows.
     pub called: Option<String>,
+    /// What it may do.
+    pub scopes: BTreeSet<TokenScope>,
     /// The only origin (RFC 6454) that may use it; `None` for those of the configuration.
     pub origin: Option<String>,
     /// What the caller is called.
@@ -75,8 +78,13 @@ pub struct BrowserToken {
     pub used: Option<TokenUse>,
 }
 
-/// MD5 or SHA-256 of `user:realm:password` in lower-case hexadecimal (RFC 8760 section 2.6).
-pub struct Ha1(pub Secret<String>);
+impl BrowserToken {
+    /// Whether it may do this.
+    #[must_use]
+    pub fn may(&self, scope: TokenScope) -> bool {
+        self.scopes.contains(&scope)
+    }
+}
 
 /// Where credentials are checked; the edge gives the vault's.
 pub trait Credentials: Send + Sync + 'static {
@@ -84,9 +92,9 @@ pub trait Credentials: Send + Sync + 'static {
     fn bearer(&self, secret: &str, now: WallTime) -> Option<Who>;
 
     /// Who the digest user is, with what the answer is checked against: an account by its name, or
-    /// a token by its id, whose password is the token (MD5, since SIP.js and JsSIP know nothing
-    /// else; only over WSS).
-    fn digest(&self, user: &str, realm: &str, now: WallTime) -> Option<(Who, Ha1)>;
+    /// a token by its id, whose password is the token. MD5 is among it, since SIP.js and JsSIP know
+    /// nothing else; only over WSS.
+    fn digest(&self, user: &str, realm: &str, now: WallTime) -> Option<(Who, Hashes)>;
 
     /// Notes that the answer to a digest challenge was right; a bearer is noted with its check.
     fn came_in(&self, _who: &Who, _now: WallTime) {}
@@ -118,15 +126,15 @@ impl Credentials for VaultCredentials {
         Some(Who::Token(Arc::new(self.0.token(secret, now)?.into())))
     }
 
-    fn digest(&self, user: &str, realm: &str, now: WallTime) -> Option<(Who, Ha1)> {
+    fn digest(&self, user: &str, realm: &str, now: WallTime) -> Option<(Who, Hashes)> {
         if let Ok(id) = user.parse() {
             let (token, secret) = self.0.token_by_id(id, now)?;
-            let hashes = vault::Hashes::of(user, realm, secret.expose());
-            return Some((Who::Token(Arc::new(token.into())), Ha1(hashes.md5)));
+            let hashes = Hashes::of(user, realm, secret.expose());
+            return Some((Who::Token(Arc::new(token.into())), hashes));
         }
         let (account, hashes) = self.0.account(user, realm)?;
         let vault::Account { name, display, caller, .. } = account;
-        Some((Who::Account { name, display, caller }, Ha1(hashes.md5)))
+        Some((Who::Account { name, display, caller }, hashes))
     }
 
     fn came_in(&self, who: &Who, now: WallTime) {
@@ -150,8 +158,9 @@ impl Credentials for VaultCredentials {
 
 impl From<vault::Token> for BrowserToken {
     fn from(token: vault::Token) -> Self {
-        let vault::Token { id, called, origin, name, caller, created: _, expires, used } = token;
-        Self { id: id.to_string(), called, origin, name, caller, expires, used }
+        let vault::Token { id, called, scopes, origin, name, caller, created: _, expires, used } =
+            token;
+        Self { id: id.to_string(), called, scopes, origin, name, caller, expires, used }
     }
 }
 
@@ -220,14 +229,14 @@ pub(crate) mod tests {
         let (id, secret) = (token.token.id.to_string(), token.secret.expose());
         let Some(Who::Token(found)) = credentials.bearer(secret, NOW) else { panic!() };
         assert_eq!((found.id.as_str(), found.called.as_deref()), (&*id, Some("reception")));
-        let (_, ha1) = credentials.digest(&id, "callgate", NOW).unwrap();
-        assert_eq!(ha1.0, vault::Hashes::of(&id, "callgate", secret).md5);
+        let (_, hashes) = credentials.digest(&id, "callgate", NOW).unwrap();
+        assert_eq!(hashes, Hashes::of(&id, "callgate", secret));
         assert!(credentials.digest(&id, "callgate", NOW + Duration::from_secs(3_600)).is_none());
 
         let password = keys.set_account("alice", "callgate", None, who()).await.unwrap();
-        let (found, ha1) = credentials.digest("alice", "callgate", NOW).unwrap();
+        let (found, hashes) = credentials.digest("alice", "callgate", NOW).unwrap();
         assert!(matches!(&found, Who::Account { name, .. } if name.expose() == "alice"));
-        assert_eq!(ha1.0, vault::Hashes::of("alice", "callgate", password.expose()).md5);
+        assert_eq!(hashes, Hashes::of("alice", "callgate", password.expose()));
         assert!(credentials.digest("alice", "other", NOW).is_none());
         assert!(credentials.bearer(password.expose(), NOW).is_none());
         credentials.came_in(&found, NOW);

@@ -97,6 +97,22 @@ impl Fields {
         found
     }
 
+    /// A list of texts.
+    pub(crate) fn texts(&mut self, name: &str) -> Option<Vec<String>> {
+        let text = |value: Value| match value {
+            Value::String(text) => Some(text),
+            _ => None,
+        };
+        let texts = match self.take(name)? {
+            Value::Array(values) => values.into_iter().map(text).collect(),
+            _ => None,
+        };
+        if texts.is_none() {
+            self.wrong(name, "list_type", "must be a list of strings");
+        }
+        texts
+    }
+
     /// A list that must be empty where it is there.
     pub(crate) fn empty_list(&mut self, name: &str, message: &str) {
         let is_empty = |value: Value| value.as_array().is_some_and(Vec::is_empty);

@@ -10,7 +10,7 @@ use base::{Clock, Event, Instant, WallTime, limit};
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, StatusCode};
 
-use crate::auth::{BrowserToken, Credentials, Ha1, TokenUse, Who};
+use crate::auth::{BrowserToken, Credentials, Hashes, TokenUse, Who};
 use crate::problem::Problem;
 
 /// Where a request came from; an extension of every request.
@@ -71,7 +71,7 @@ impl Guard {
     }
 
     /// Whom a digest user stands for, with what the answer is checked against.
-    pub(crate) fn digest(&self, user: &str, realm: &str) -> Option<(Who, Ha1)> {
+    pub(crate) fn digest(&self, user: &str, realm: &str) -> Option<(Who, Hashes)> {
         self.credentials.digest(user, realm, self.wall())
     }
 

@@ -2,6 +2,7 @@
 //!
 //! It makes no key by itself: what comes in is the vault's to decide ([`vault::Keys`]).
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +16,10 @@ use http::header::{CACHE_CONTROL, LOCATION};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use serde_json::{Value, json};
 use vault::access::{KEY_RATE, REALM, TOKEN_SECONDS};
-use vault::{AccessError, Account, ApiKey, KeyId, KeyTerms, Keys, Token, TokenId, TokenTerms};
+use vault::{
+    AccessError, Account, ApiKey, KeyId, KeyTerms, Keys, NotAScope, Token, TokenId, TokenScope,
+    TokenTerms,
+};
 
 use crate::auth::Who;
 use crate::fields::Fields;
@@ -82,6 +86,11 @@ impl Shared {
         let Some(key) = key else { return forbidden("api.forbidden", "the key is gone") };
         let rate = self.rates.count(key.id, key.rate_limit, self.guard.wall())?;
         Ok(Caller { actor: format!("key:{id}"), rate })
+    }
+
+    fn account(&self, name: &str) -> Result<Account, Problem> {
+        let found = self.keys.account(name, REALM);
+        found.map(|(account, _)| account).ok_or_else(|| not_found("Account"))
     }
 }
 
@@ -243,6 +252,7 @@ fn token_json(token: &Token) -> Value {
     json!({
         "id": token.id.to_string(),
         "called": token.called,
+        "scopes": token.scopes.iter().map(|scope| scope.word()).collect::<Vec<_>>(),
         "origin": token.origin,
         "name": token.name.as_ref().map(Personal::expose),
         "caller": token.caller.as_ref().map(Personal::expose),
@@ -273,6 +283,7 @@ async fn create_token(
     if called.is_some() && agent.is_some() {
         fields.wrong("agent", "value_error", "is another word for called: give one of them");
     }
+    let scopes = scopes(&mut fields);
     let (origin, name) = (fields.text("origin"), fields.text("name"));
     let shown = fields.text("caller");
     let seconds = fields.number("expires_in", 1..=limit::VAULT_TOKEN_MS.value / 1_000);
@@ -280,6 +291,7 @@ async fn create_token(
     let seconds = seconds.unwrap_or(TOKEN_SECONDS);
     let terms = TokenTerms {
         called: called.or(agent),
+        scopes,
         origin,
         name: name.map(Personal::new),
         caller: shown.map(Personal::new),
@@ -292,6 +304,28 @@ async fn create_token(
     body["expires_in"] = seconds.into();
     let location = format!("/v1/browser-tokens/{}", made.token.id);
     Ok(created(caller, body, &location))
+}
+
+/// What a token may do: `scopes` as the REST contract has it (2.12), or its words in one text as
+/// OAuth has it (RFC 6749 section 3.3).
+fn scopes(fields: &mut Fields) -> Option<BTreeSet<TokenScope>> {
+    let (listed, written) = (fields.texts("scopes"), fields.text("scope"));
+    if listed.is_some() && written.is_some() {
+        fields.wrong("scope", "value_error", "is another form of scopes: give one of them");
+    }
+    let (field, words) = match (listed, written) {
+        (Some(words), _) => ("scopes", words),
+        (None, Some(text)) => ("scope", text.split_whitespace().map(str::to_owned).collect()),
+        (None, None) => return None,
+    };
+    let found: Result<_, NotAScope> = words.iter().map(|word| word.parse()).collect();
+    match found {
+        Ok(scopes) => Some(scopes),
+        Err(error) => {
+            fields.wrong(field, "enum", error.to_string());
+            None
+        }
+    }
 }
 
 async fn show_token(
@@ -325,6 +359,7 @@ fn account_json(account: &Account) -> Value {
         "name": account.name.expose(),
         "display": account.display.as_ref().map(Personal::expose),
         "caller": account.caller.as_ref().map(Personal::expose),
+        "digest": if account.takes_md5 { "md5" } else { "sha-256" },
         "realm": account.realm,
         "created_at": account.created.to_string(),
         "changed_at": account.changed.to_string(),
@@ -349,7 +384,7 @@ async fn show_account(
     headers: HeaderMap,
 ) -> Answer {
     let caller = shared.caller(&headers, peer, Does::Look)?;
-    let (account, _) = shared.keys.account(&name, REALM).ok_or_else(|| not_found("Account"))?;
+    let account = shared.account(&name)?;
     Ok(caller.answer(StatusCode::OK, account_json(&account)))
 }
 
@@ -368,7 +403,7 @@ async fn set_account(
     let is_new = shared.keys.account(&name, REALM).is_none();
     let set = shared.keys.set_account(&name, REALM, password, caller.actor.clone()).await;
     let password = set.map_err(|error| refused("Account", error))?;
-    let (account, _) = shared.keys.account(&name, REALM).ok_or_else(|| not_found("Account"))?;
+    let account = shared.account(&name)?;
     let mut body = account_json(&account);
     if !is_chosen {
         // Shown once: nobody but its owner knows it from now on.
@@ -378,7 +413,7 @@ async fn set_account(
     Ok(caller.answer(status, body))
 }
 
-/// How a person is shown to whom it calls; the password stays.
+/// How a person is shown to whom it calls, and by which digest it signs in; the password stays.
 async fn present_account(
     State(shared): Asked,
     Extension(peer): Extension<Peer>,
@@ -389,10 +424,19 @@ async fn present_account(
     let caller = shared.caller(&headers, peer, Does::Write)?;
     let mut fields = Fields::read(body).await?;
     let (display, shown) = (fields.text("display"), fields.text("caller"));
+    let digest = fields.text("digest");
+    if digest.as_ref().is_some_and(|digest| digest != "sha-256") {
+        let message = "can be sha-256; for md5, remove the account and make it again";
+        fields.wrong("digest", "enum", message);
+    }
     fields.finish()?;
     let set = shared.keys.present_account(&name, display, shown, caller.actor.clone()).await;
     set.map_err(|error| refused("Account", error))?;
-    let (account, _) = shared.keys.account(&name, REALM).ok_or_else(|| not_found("Account"))?;
+    if digest.is_some() {
+        let done = shared.keys.forget_md5(&name, caller.actor.clone()).await;
+        done.map_err(|error| refused("Account", error))?;
+    }
+    let account = shared.account(&name)?;
     Ok(caller.answer(StatusCode::OK, account_json(&account)))
 }
 

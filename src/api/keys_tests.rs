@@ -140,7 +140,7 @@ async fn a_read_only_key_looks_and_a_browser_token_does_not_even_that() {
         );
     }
     assert!(world.place.keys().accounts().is_empty());
-    let token = world.post("/v1/browser-tokens", "{}").await;
+    let token = world.post("/v1/browser-tokens", r#"{"agent":"reception"}"#).await;
     let told = world.ask(Some(text(&token.body, "token")), Method::GET, "/v1/api-keys", "").await;
     assert_eq!((told.status, text(&told.body, "code")), (StatusCode::FORBIDDEN, "api.forbidden"));
 }
@@ -217,13 +217,29 @@ async fn a_browser_token_has_its_terms_and_its_end() {
         r#"{"expires_in":86401}"#,
         r#"{"origin":"http://shop.example"}"#,
         r#"{"scope":"all"}"#,
+        r#"{"called":"a","scope":"call all"}"#,
+        r#"{"called":"a","scope":""}"#,
+        r#"{"called":"a","scopes":[]}"#,
+        r#"{"called":"a","scopes":["call",1]}"#,
+        r#"{"called":"a","scopes":"call"}"#,
+        r#"{"called":"a","scopes":["call"],"scope":"call"}"#,
+        "{}",
+        "",
     ];
     for body in wrong {
         let told = world.post("/v1/browser-tokens", body).await;
         assert_eq!(told.status, StatusCode::UNPROCESSABLE_ENTITY, "{body}");
     }
-    let told = world.post("/v1/browser-tokens", "").await;
+    let told = world.post("/v1/browser-tokens", r#"{"called":"a"}"#).await;
     assert_eq!((told.status, &told.body["expires_in"]), (StatusCode::CREATED, &json!(3_600)));
+    assert_eq!(told.body["scopes"], json!(["call", "register"]), "for the one callee");
+    for body in [r#"{"scopes":["register"]}"#, r#"{"scope":"register register"}"#] {
+        let told = world.post("/v1/browser-tokens", body).await;
+        assert_eq!((told.status, &told.body["called"]), (StatusCode::CREATED, &Value::Null));
+        assert_eq!(told.body["scopes"], json!(["register"]));
+        let path = format!("/v1/browser-tokens/{}", text(&told.body, "id"));
+        assert_eq!(world.get(&path).await.body["scopes"], json!(["register"]));
+    }
 }
 
 #[tokio::test]
@@ -247,6 +263,14 @@ async fn an_account_gets_a_password_that_is_shown_once_or_keeps_the_chosen_one()
         assert_eq!(told.status, StatusCode::UNPROCESSABLE_ENTITY, "{path}");
         assert!(!told.body.to_string().contains("short\""));
     }
+    let patch = async |body: &str| {
+        world.ask(Some(&world.key), Method::PATCH, "/v1/accounts/alice", body).await
+    };
+    assert_eq!(world.get("/v1/accounts/alice").await.body["digest"], "md5");
+    let told = patch(r#"{"digest":"md5"}"#).await;
+    assert_eq!(told.status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert_eq!(patch(r#"{"digest":"sha-256"}"#).await.body["digest"], "sha-256");
+    assert!(hashes().md5.is_none(), "nothing is kept of what is not taken");
     assert_eq!(world.delete("/v1/accounts/alice").await.status, StatusCode::NO_CONTENT);
     assert_eq!(world.delete("/v1/accounts/alice").await.status, StatusCode::NOT_FOUND);
 }

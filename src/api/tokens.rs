@@ -149,7 +149,7 @@ mod tests {
 
     use crate::auth::VaultCredentials;
     use crate::auth::tests::{NOW, Place, StoppedClock};
-    use crate::auth::{Credentials, Ha1, Who};
+    use crate::auth::{Credentials, Hashes, TokenScope, Who};
 
     /// Nobody is known, and nothing is kept.
     struct Nobody;
@@ -158,7 +158,7 @@ mod tests {
         fn bearer(&self, _secret: &str, _now: WallTime) -> Option<Who> {
             None
         }
-        fn digest(&self, _user: &str, _realm: &str, _now: WallTime) -> Option<(Who, Ha1)> {
+        fn digest(&self, _user: &str, _realm: &str, _now: WallTime) -> Option<(Who, Hashes)> {
             None
         }
     }
@@ -175,6 +175,7 @@ mod tests {
         Arc::new(BrowserToken {
             id,
             called: None,
+            scopes: TokenScope::ALL.into(),
             origin: None,
             name: None,
             caller: None,
@@ -220,7 +221,8 @@ mod tests {
     async fn an_edge_that_starts_again_knows_what_tokens_have_opened() {
         let mut place = Place::new();
         let made = async |keys: &Keys| {
-            let made = keys.create_token(TokenTerms::default(), "operator:tester".into()).await;
+            let terms = TokenTerms { called: Some("agent".into()), ..TokenTerms::default() };
+            let made = keys.create_token(terms, "operator:tester".into()).await;
             made.unwrap().secret
         };
         let keys = place.keys();

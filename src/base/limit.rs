@@ -118,6 +118,11 @@ limits! {
     RELAY_DTLS_DATAGRAMS "relay.dtls_datagrams" 32 "a flight of ten records, one to a datagram, repeated twice; the thread of handshakes is everybody's",
     /// Packets of one session that wait for the keys of its handshake.
     RELAY_EARLY_PACKETS "relay.early_packets" 16 "a third of a second at 20 ms: our thread of handshakes takes some milliseconds longer than the peer",
+    /// Packets in order from another source, none from the latched one in between, that move a
+    /// latch of plain RTP.
+    RELAY_STEADY_PACKETS "relay.steady_packets" 20 "400 ms of a stream at 20 ms: strays and two strangers at a time never come to it",
+    /// How long packets under the keys before a re-key are still taken, in milliseconds.
+    RELAY_OLD_KEYS_MS "relay.old_keys_ms" 2_000 "they are in flight; a jitter buffer has no use for older ones",
     /// Ports tried before a reservation fails.
     RELAY_PORT_TRIES "relay.port_tries" 64 "taken ports stand alone; a worker may not scan for long",
     /// DTLS handshakes under way at one time.
@@ -132,6 +137,16 @@ limits! {
     DTLS_RECEIVED_BYTES "dtls.received_bytes" 2_048 "an Ethernet frame and some; nobody fragments IP for a handshake",
     /// Largest handshake message, put together.
     DTLS_MESSAGE_BYTES "dtls.message_bytes" 8_000 "a ClientHello with ML-KEM is below 2 KB, an RSA certificate too; webrtc-dtls reads 8,192 at most",
+    /// DTLS records looked at in one datagram.
+    DTLS_DATAGRAM_RECORDS "dtls.datagram_records" 8 "a flight of five messages and some; dimpl takes no more",
+    /// Time in which one protected record of DTLS passes after the handshake, in milliseconds.
+    DTLS_PASS_MS "dtls.pass_ms" 10 "a last flight that is repeated is few records, 200 ms apart or more",
+    /// Handshake messages of DTLS that may be begun at one time.
+    DTLS_MESSAGES "dtls.messages" 8 "a flight has five plaintext ones",
+    /// Shortest piece of a handshake message that is not its end.
+    DTLS_PIECE_BYTES "dtls.piece_bytes" 64 "honest peers fill their datagrams; shorter ones cost more memory than they bring",
+    /// How often a flight is repeated unasked to a peer that is silent.
+    DTLS_UNASKED_REPEATS "dtls.unasked_repeats" 5 "each after twice the time: the last one 8 s after the first, within dtls.handshake_ms",
     /// DTLS records, and pieces beyond the first in one, until a handshake is complete.
     DTLS_HANDSHAKE_RECORDS "dtls.handshake_records" 128 "two flights of ten records, repeated six times",
     /// Bytes of DTLS until a handshake is complete.
@@ -152,12 +167,16 @@ limits! {
     // transport
     /// Open signalling connections.
     TRANSPORT_CONNECTIONS "transport.connections" 8_192 "below half of the files that a process may open by default here",
+    /// Most that an owner may raise `transport.connections` to.
+    TRANSPORT_CONNECTIONS_MOST "transport.connections_most" 100_000 "at 30 KB each about 3 GB",
     /// Open signalling connections from one address.
     TRANSPORT_CONNECTIONS_PER_SOURCE "transport.connections_per_source" 256 "a carrier's edge opens a few; a NAT full of phones some hundred",
+    /// Open connections and WHIP sessions of browsers from one address.
+    TRANSPORT_BROWSERS_PER_SOURCE "transport.browsers_per_source" 1_024 "an office of 500 behind one address, each with a page's connection and its session",
     /// Connections of one address whose TLS handshake is not done.
     TRANSPORT_HANDSHAKES_PER_SOURCE "transport.handshakes_per_source" 32 "honest handshakes take milliseconds",
     /// TLS handshakes that one address may begin in a second.
-    TRANSPORT_HANDSHAKES_PER_SECOND "transport.handshakes_per_second" 600 "twice what a busy carrier without connection reuse needs; a third of a core at most",
+    TRANSPORT_HANDSHAKES_PER_SECOND "transport.handshakes_per_second" 600 "twice the rate at which calls with a connection each are measured",
     /// Longest TLS handshake, in milliseconds.
     TRANSPORT_HANDSHAKE_MS "transport.handshake_ms" 5_000 "a slow mobile link needs about two seconds",
     /// Longest time from the first byte of a message to its last, in milliseconds.
@@ -171,7 +190,7 @@ limits! {
     /// Refusals sent in plaintext per source and second.
     TRANSPORT_REFUSALS_PER_SECOND "transport.refusals_per_second" 5 "enough to be seen by an engineer, too few to reflect",
     /// Messages waiting to be written to one connection.
-    TRANSPORT_QUEUE "transport.queue" 256 "more means that the peer has stopped reading",
+    TRANSPORT_QUEUE "transport.queue" 2_048 "two seconds of a carrier with 300 calls a second, whose connection had to wait; who does not read at all is cut off by transport.message_ms sooner",
     /// How long an ending connection may take to send what is queued and say goodbye, in milliseconds.
     TRANSPORT_LINGER_MS "transport.linger_ms" 1_000 "a few round trips of a slow link; whoever does not read loses the answer",
     /// Bytes read and thrown away of a peer that is being told why its connection ends.
@@ -207,6 +226,8 @@ limits! {
     TRANSPORT_DOWN_MS "transport.down_ms" 10_000 "long enough to spare callers, short enough that a restart is soon used again",
     /// Longest time that a target that failed is left alone, in milliseconds, whatever it asks for.
     TRANSPORT_DOWN_MS_MAX "transport.down_ms_max" 300_000 "a peer must not lock itself out for longer by a Retry-After of years",
+    /// Between two calls to a trunk all of whose targets have asked to be left alone, in milliseconds.
+    TRANSPORT_TRICKLE_MS "transport.trickle_ms" 1_000 "one call a second overloads nobody and finds out at once that a trunk is back",
     /// How long a target that is tried again after a failure counts as being tried, in milliseconds.
     TRANSPORT_PROBE_MS "transport.probe_ms" 35_000 "RFC 3261 timer B gives up after 32 s",
     /// Targets whose state is remembered.
@@ -328,6 +349,9 @@ limits! {
     ICE_CONSENT_MS "ice.consent_ms" 30_000 "RFC 7675 section 5.1",
     /// Changes of the route that media takes in a second.
     ICE_SELECTIONS_PER_SECOND "ice.selections_per_second" 8 "a browser that tries its candidates makes two or three; each costs a system call and an event",
+    /// ICE checks of one session in a tenth of a second, from where some were proved; and as many
+    /// from elsewhere.
+    ICE_CHECKS_PER_SESSION "ice.checks_per_session" 50 "each costs an HMAC, of who knows the names; a browser checks a pair twice in this time at most, and has a dozen",
     /// Connections of ICE-TCP at one time.
     ICE_TCP_CONNECTIONS "ice.tcp_connections" 1_024 "a quarter of relay.sessions: few networks block UDP",
     /// Connections of ICE-TCP of one address, of IPv6 of one /64.
@@ -336,6 +360,8 @@ limits! {
     ICE_TCP_CONNECTIONS_PER_SESSION "ice.tcp_connections_per_session" 4 "two families, before and after a change of network",
     /// Connections of ICE-TCP accepted in a second; more wait in the kernel.
     ICE_TCP_ACCEPTS_PER_SECOND "ice.tcp_accepts_per_second" 200 "as many as handshakes; each asks all workers once",
+    /// Connections of ICE-TCP that wait in the kernel to be accepted, at each address.
+    ICE_TCP_BACKLOG "ice.tcp_backlog" 128 "more than half a second of ice.tcp_accepts_per_second",
     /// How long a connection of ICE-TCP may take to prove whose it is, in milliseconds.
     ICE_TCP_FIRST_MS "ice.tcp_first_ms" 5_000 "a browser checks as soon as it is connected; a lost segment takes three seconds at most",
     /// Datagrams that wait to be sent on one connection of ICE-TCP.
@@ -367,6 +393,8 @@ limits! {
     // call
     /// Calls at one time on one edge.
     CALL_CONCURRENT "call.concurrent" 2_000 "four media ports each fit the default range",
+    /// Most that an owner may raise `call.concurrent` to.
+    CALL_CONCURRENT_MOST "call.concurrent_most" 50_000 "about 3 GB, and all the UDP ports of four addresses",
     /// Longest call, in milliseconds.
     CALL_DURATION_MS "call.duration_ms" 14_400_000 "four hours; a forgotten handset must not bill for days",
     /// Longest time without authenticated media, in milliseconds.

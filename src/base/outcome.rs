@@ -68,6 +68,8 @@ outcomes! {
     AgentHungUp "call.agent_hung_up" 200 200 Nobody "the voice agent's flow ended the call",
     /// The caller gave up before the answer.
     Cancelled "call.cancelled" 487 499 Nobody "the caller sent CANCEL before the answer",
+    /// The caller's side gave up because somebody else has answered.
+    CompletedElsewhere "call.completed_elsewhere" 487 499 Nobody "the caller's CANCEL said that the call was answered elsewhere (RFC 3326): nobody has missed it",
     /// A transfer is not allowed, or points to nothing that can be called.
     TransferRefused "call.transfer_refused" 603 403 Policy "the trunk may not transfer, there is nobody to carry over, or Refer-To is no call; see `transfer` of the trunk",
     /// The callee hung up.
@@ -181,10 +183,14 @@ outcomes! {
     Declined "trunk.declined" 603 403 Peer "the far end declined",
     /// No peer of the trunk could be reached.
     TrunkUnreachable "trunk.unreachable" 502 502 Peer "no address of the trunk accepts connections; see its health",
+    /// The trunk has asked to be left alone for a while.
+    TrunkUnavailable "trunk.unavailable" 502 502 Peer "every target of the trunk answered 503 with Retry-After: until then one call a second tries it (limit transport.trickle_ms), the others are refused at once",
     /// The trunk's name leads nowhere.
     TrunkUnresolved "trunk.unresolved" 503 502 Peer "the domain in the trunk's `send_to` has no address for this, or no name server answers; see [dns]",
     /// The trunk's certificate does not prove its domain.
     TrunkUntrusted "trunk.untrusted" 503 502 Peer "the certificate shown is not for the domain in `send_to`, or nobody vouches for it; see `tls` of the trunk",
+    /// The trunk does not take our certificate.
+    CertificateRefused "trunk.certificate_refused" 502 502 Policy "the trunk wants another client certificate than ours: see `certificate` and `key` of its `tls`, or its own list of authorities",
     /// The far end knows no such number.
     NumberUnknown "trunk.number_unknown" 404 404 Peer "the far end says that the number does not exist or is incomplete",
     /// The trunk asks for credentials that we do not have.
@@ -212,7 +218,7 @@ outcomes! {
     /// A fault of ours; the call was ended so that others go on.
     Internal "edge.internal" 500 500 Edge "a bug in callgate; the log has the place",
     /// A source holds more connections or unfinished handshakes than its share.
-    ConnectionLimit "transport.connection_limit" 503 429 Peer "the source, or all together, reached limit transport.connections_per_source, transport.handshakes_per_source, transport.handshakes_per_second or transport.connections",
+    ConnectionLimit "transport.connection_limit" 503 429 Peer "the source, or all together, reached limit transport.connections_per_source, transport.browsers_per_source, transport.handshakes_per_source, transport.handshakes_per_second or transport.connections",
     /// A TLS handshake failed or took too long.
     HandshakeFailed "transport.handshake_failed" 403 403 Peer "no TLS, another protocol, a half-open connection, or a certificate that [tls] client_ca does not vouch for",
     /// A source sends more than its share.

@@ -1,6 +1,8 @@
 //! Answer: the caller's INVITE gets its 200, as soon as its ports are there and whoever it calls
 //! has answered; its ACK starts the voice agent.
 
+use std::net::IpAddr;
+
 use base::Reason;
 use media::{Need, Reserved};
 use policy::Destination;
@@ -128,23 +130,39 @@ impl Leg {
 
     /// What the relay has to find for the caller's leg.
     pub(crate) fn need(&self, desk: &Desk<'_>) -> Option<Need> {
-        let zone = self.zone().and_then(|name| desk.setup.policy.zone(name));
-        let bind = zone.and_then(|zone| zone.media).or(self.peer.as_ref().map(|it| it.local.ip()));
+        let (bind, beside) = self.addresses(desk, self.peer.as_ref().map(|it| it.local.ip()));
         let offer = self.invite.as_ref().and_then(|it| hold::offer_of(&it.request).ok().flatten());
-        let is_any = |is: fn(&Session, &sdp::Media) -> bool| {
+        let is_any = |is: &dyn Fn(&Session, &sdp::Media) -> bool| {
             offer.as_ref().is_some_and(|offer| offer.media.iter().any(|line| is(offer, line)))
         };
-        let dtls = match &offer {
-            Some(_) => {
-                is_any(|offer, line| ice::is_offered(offer, line) && ice::read(offer, line).is_ok())
-            }
-            None => self.is_browsers(),
+        let is_browsers = self.is_browsers();
+        let by_handshake = |offer: &Session, line: &sdp::Media| {
+            ice::is_offered(offer, line, is_browsers) && ice::read(offer, line).is_ok()
         };
+        let dtls = if offer.is_some() { is_any(&by_handshake) } else { is_browsers };
         // Without rtcp-mux in the offer RTCP needs a port of its own (RFC 5761 section 5.1.1);
         // where we are to offer, the peer may still refuse it. A browser may not.
-        let is_unmuxed = is_any(|_, line| line.is_open_audio() && !line.has_rtcp_mux());
+        let is_unmuxed = is_any(&|_, line| line.is_open_audio() && !line.has_rtcp_mux());
         let separate_rtcp = is_unmuxed || offer.is_none() && !dtls;
-        Some(Need { bind: bind?, separate_rtcp, dtls, fresh_identity: false })
+        Some(Need { bind: bind?, beside, separate_rtcp, dtls, fresh_identity: false })
+    }
+
+    /// The local address of its media, where signalling is at `local`, and that of the other
+    /// family where there is one: a browser may reach us for media in one that it does not have for
+    /// HTTPS.
+    pub(crate) fn addresses(
+        &self,
+        desk: &Desk<'_>,
+        local: Option<IpAddr>,
+    ) -> (Option<IpAddr>, Option<IpAddr>) {
+        let zone = self.zone().and_then(|name| desk.setup.policy.zone(name));
+        match (zone.and_then(|zone| zone.media), local) {
+            (Some(media), _) => (Some(media), None),
+            (None, Some(local)) if self.is_browsers() => {
+                ice::addresses(local, &desk.setup.browser_media)
+            }
+            (None, local) => (local, None),
+        }
     }
 
     fn reserve(&mut self, desk: &mut Desk<'_>, reserved: Reserved) {

@@ -101,12 +101,13 @@ impl Calls {
             }
             Input::FlowClosed(flow) => {
                 self.transactions.flow_failed(now, flow);
-                let legs = self.calls.values().flat_map(|call| &call.legs);
-                let over_it =
-                    legs.filter(|leg| leg.peer.as_ref().is_some_and(|it| it.flow == flow));
-                let lost: Vec<LegId> = over_it.map(|leg| leg.id).collect();
-                for leg in lost {
+                for leg in self.legs_over(flow) {
                     self.with_leg(leg, |call, at, desk| call.on_flow_closed(desk, at));
+                }
+            }
+            Input::PartyGone(flow) => {
+                for leg in self.legs_over(flow) {
+                    self.with_leg(leg, |call, at, desk| call.on_party_gone(desk, at));
                 }
             }
             Input::Connected { leg, peer, contact } => {
@@ -263,6 +264,12 @@ impl Calls {
 
     /// The leg of a dialog. Only the leg's trunk may change it, and whoever speaks over the flow
     /// that we opened for it; others learn that there is none.
+    fn legs_over(&self, flow: FlowId) -> Vec<LegId> {
+        let legs = self.calls.values().flat_map(|call| &call.legs);
+        let over_it = legs.filter(|leg| leg.peer.as_ref().is_some_and(|it| it.flow == flow));
+        over_it.map(|leg| leg.id).collect()
+    }
+
     fn leg_of(&self, dialog: &DialogId, trunk: &TrunkName, flow: Option<FlowId>) -> Option<LegId> {
         let id = self.dialogs.get(dialog).copied()?;
         let leg = self.leg(id)?;

@@ -7,12 +7,12 @@ use base::{Instant, Reason, limit};
 use sip::transaction::ServerKey;
 use sip::{Method, Request, Response};
 
+use crate::beyond::Beyond;
 use crate::bridge::Call;
 use crate::desk::Desk;
 use crate::hangup;
 use crate::hold;
 use crate::leg::{Leg, Stage};
-use crate::negotiate::Beyond;
 
 /// A request whose offer waits for what the partner says.
 #[derive(Debug)]

@@ -45,6 +45,8 @@ pub enum Input {
     },
     /// A flow is gone.
     FlowClosed(FlowId),
+    /// Who was at the other end of a flow has gone for good; [`Input::FlowClosed`] follows.
+    PartyGone(FlowId),
     /// The answer to [`Output::Connect`].
     Connected {
         /// For which leg.
@@ -422,6 +424,8 @@ pub struct Setup {
     pub advertise: Option<String>,
     /// The address in session descriptions where a zone names none.
     pub media_advertise: Option<std::net::IpAddr>,
+    /// The addresses at which browsers' media is received.
+    pub browser_media: Vec<std::net::IpAddr>,
 }
 
 /// What spans shards: counts of calls by trunk. Kept outside so that limits hold for the edge.

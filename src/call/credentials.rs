@@ -160,12 +160,26 @@ impl Leg {
         response: &Response,
     ) -> Result<(), Reason> {
         let login = self.login(desk).ok_or(Reason::CredentialsMissing)?;
+        let dial = self.dial.as_mut().ok_or(Reason::Internal)?;
+        self.credentials.answer(login, &mut dial.tries, &response.headers, desk.random)?;
+        self.repeat_invite(desk, |_| ())
+    }
+
+    /// Sends our INVITE again, changed as its refusal wants it.
+    ///
+    /// # Errors
+    /// There is none, or no room for another transaction.
+    pub(crate) fn repeat_invite(
+        &mut self,
+        desk: &mut Desk<'_>,
+        change: impl FnOnce(&mut Request),
+    ) -> Result<(), Reason> {
         let (Some(peer), Some(dial)) = (self.peer.clone(), &mut self.dial) else {
             return Err(Reason::Internal);
         };
         let mut invite = dial.invite.clone().ok_or(Reason::Internal)?;
-        self.credentials.answer(login, &mut dial.tries, &response.headers, desk.random)?;
-        // RFC 3261 section 22.2: the next CSeq of the same Call-ID and From tag.
+        change(&mut invite);
+        // RFC 3261 sections 8.1.3.5 and 22.2: the next CSeq of the same Call-ID and From tag.
         let cseq = invite.headers.cseq().map_or(0, |cseq| cseq.number);
         let next = cseq.saturating_add(1);
         invite.headers.set(Name::CSeq, format!("{next} {}", invite.method));

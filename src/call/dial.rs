@@ -15,6 +15,7 @@ use sip::{
 };
 
 use crate::admit::SUPPORTED;
+use crate::beyond::Beyond;
 use crate::bridge::Call;
 use crate::cause;
 use crate::contract::{Output, Peer, Unserved};
@@ -23,7 +24,7 @@ use crate::desk::{ALLOW, Desk};
 use crate::hold;
 use crate::late::{self, Late};
 use crate::leg::{Leg, Pending, Stage};
-use crate::negotiate::{Beyond, LegMedia};
+use crate::negotiate::LegMedia;
 
 /// Who waits for the callee.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,7 +76,7 @@ pub(crate) struct Failure {
     pub(crate) reason: Reason,
     /// The callee's status, where it gave one that may be passed on.
     pub(crate) status: Option<Status>,
-    /// The cause of ITU-T Q.850 that came with it (RFC 3326).
+    /// The cause of ITU-T Q.850 that came with it (RFC 3326), or that its status stands for.
     pub(crate) cause: Option<u16>,
     /// How the address did not serve, where it answered so.
     pub(crate) unserved: Option<Unserved>,
@@ -304,7 +305,7 @@ impl Call {
         let bind = zone.and_then(|zone| zone.media);
         let transport = transport_of(&uri);
         if let Some(bind) = bind {
-            let need = leg.need_to_dial(bind);
+            let need = leg.need_to_dial((bind, None));
             desk.output(Output::Reserve { leg: id, need });
         }
         let (uri, proved) = (Personal::new(uri), Arc::default());
@@ -330,11 +331,12 @@ impl Call {
         let leg = &mut self.legs[at];
         let Some(dial) = &mut leg.dial else { return };
         (dial.is_reached, dial.contact) = (true, contact);
-        let bind = peer.local.ip();
+        let local = peer.local.ip();
         leg.peer = Some(peer);
         let zone = leg.zone().and_then(|name| desk.setup.policy.zone(name));
         if zone.and_then(|zone| zone.media).is_none() && leg.reserved.is_none() {
-            let need = leg.need_to_dial(bind);
+            let (bind, beside) = leg.addresses(desk, Some(local));
+            let need = leg.need_to_dial((bind.unwrap_or(local), beside));
             desk.output(Output::Reserve { leg: leg.id, need });
         }
         self.invite(desk, at);
@@ -435,8 +437,8 @@ impl Call {
             leg.stage = Stage::Gone; // the 487 of our CANCEL
             return;
         }
-        if response.status.code() == 422 && leg.raise(&response.headers) {
-            return self.invite(desk, at);
+        if response.status.code() == 422 && leg.raise(desk, &response.headers) {
+            return;
         }
         if credentials::is_challenge(response) {
             return match leg.invite_again(desk, response) {
@@ -595,11 +597,11 @@ impl Call {
 }
 
 impl Leg {
-    /// What the relay has to find for a leg that offers.
-    pub(crate) fn need_to_dial(&self, bind: IpAddr) -> Need {
+    /// What the relay has to find for a leg that offers, at this address, and in the other family.
+    pub(crate) fn need_to_dial(&self, (bind, beside): (IpAddr, Option<IpAddr>)) -> Need {
         let negotiated = self.media.as_ref().map(LegMedia::is_dtls);
         let dtls = negotiated.unwrap_or_else(|| self.is_browsers());
-        Need { bind, separate_rtcp: !dtls, dtls, fresh_identity: false }
+        Need { bind, beside, separate_rtcp: !dtls, dtls, fresh_identity: false }
     }
 
     /// Our INVITE without Via and Contact (RFC 3261 section 8.1.1).
@@ -685,18 +687,17 @@ impl Leg {
         }
     }
 
-    /// Takes the higher terms of a 422, once (RFC 4028 section 7.3); `false` where they help not.
-    fn raise(&mut self, headers: &Headers) -> bool {
+    /// Asks again with the higher terms of a 422, once (RFC 4028 section 7.3); `false` where they
+    /// help not.
+    fn raise(&mut self, desk: &mut Desk<'_>, headers: &Headers) -> bool {
         let Some(dial) = &mut self.dial else { return false };
         let raised = self.raised.unwrap_or_default().raised(headers);
-        if raised.is_none() || std::mem::replace(&mut dial.is_raised, true) {
+        let Some(terms) = raised.filter(|_| !std::mem::replace(&mut dial.is_raised, true)) else {
             return false;
-        }
-        (dial.key, dial.invite, dial.is_final) = (None, None, false);
-        dial.forks.clear();
+        };
         self.raised = raised;
-        self.dialog = None;
-        true
+        let sent = self.repeat_invite(desk, |it| terms.write_request(None, &mut it.headers));
+        sent.is_ok()
     }
 
     /// Takes what a 2xx to our INVITE says of session timers.
@@ -718,7 +719,8 @@ impl Leg {
         self.leave(desk, reason);
         match open {
             Some(key) => {
-                desk.transactions.cancel(desk.now, key, None);
+                let why = cause::of_cancel(reason, self.causes);
+                desk.transactions.cancel(desk.now, key, Some(why));
                 self.stage = Stage::Ending;
                 self.forget_at = Some(desk.now + GIVE_UP + GIVE_UP);
             }
@@ -737,8 +739,13 @@ impl Leg {
         let mut ack = dialog.ack(cseq.number);
         self.credentials.write_ack(cseq.number, &mut ack);
         desk.send_ack(peer, zone, ack);
-        let credentials = &mut self.credentials;
-        desk.request(peer, zone, &mut dialog, Method::Bye, |bye| credentials.write(bye));
+        let (credentials, stage) = (&mut self.credentials, self.stage);
+        desk.request(peer, zone, &mut dialog, Method::Bye, |bye| {
+            if matches!(stage, Stage::Talking | Stage::Moved) {
+                bye.headers.push_header(cause::elsewhere());
+            }
+            credentials.write(bye);
+        });
     }
 
     /// Forgets how it was dialled, once no other answer can come.

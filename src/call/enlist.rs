@@ -7,13 +7,13 @@ use base::{Event, Reason, VoiceAgentName};
 use media::Direction;
 use sip::Status;
 
+use crate::beyond::Beyond;
 use crate::bridge::Call;
 use crate::contract::{AgentCard, Output, Record};
 use crate::desk::Desk;
 use crate::dial::Failure;
 use crate::keep;
 use crate::leg::Stage;
-use crate::negotiate::Beyond;
 use crate::pass::Passing;
 
 impl Call {

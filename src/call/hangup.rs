@@ -9,7 +9,7 @@ use sip::transaction::{ClientKey, GIVE_UP, ServerKey};
 use sip::{AckWaitStep, Message, Method, Request, Status};
 
 use crate::bridge::Call;
-use crate::cause;
+use crate::cause::{self, Causes};
 use crate::contract::{Output, Peer, Record};
 use crate::desk::Desk;
 use crate::dial::Failure;
@@ -37,6 +37,21 @@ impl Call {
         }
         let response = leg.plain_ok(desk, request);
         leg.respond(desk, key, &response);
+        self.party_left(desk, at, Causes::of(&request.headers));
+    }
+
+    /// Who was in the call at this leg has gone for good, without a word in its dialog: a page that
+    /// was closed or loaded again. That is as good as a BYE.
+    pub(crate) fn on_party_gone(&mut self, desk: &mut Desk<'_>, at: usize) {
+        let leg = &mut self.legs[at];
+        if matches!(leg.stage, Stage::Answered | Stage::Talking) {
+            leg.invite = None; // nobody is there to be answered
+            self.party_left(desk, at, Causes::default());
+        }
+    }
+
+    fn party_left(&mut self, desk: &mut Desk<'_>, at: usize, causes: Causes) {
+        let leg = &mut self.legs[at];
         let reason = if leg.is_callers_side { Reason::CallerHungUp } else { Reason::CalleeHungUp };
         let was_over = leg.is_over();
         if !was_over {
@@ -48,23 +63,26 @@ impl Call {
             return self.transfer_failed(desk, Failure::of(Reason::Declined));
         }
         if !was_over && !self.is_leaving(index) {
-            self.end(desk, reason, cause::q850(&request.headers));
+            self.end(desk, reason, causes);
         }
     }
 
-    /// The caller gives up before the answer (RFC 3261 section 9.2).
+    /// The caller gives up before the answer (RFC 3261 section 9.2); RFC 3326 tells why.
     pub(crate) fn on_cancel(&mut self, desk: &mut Desk<'_>, cancel: &Request) {
         let Some(caller) = self.legs.first_mut() else { return };
         if caller.stage != Stage::Inviting {
             return; // our 200 crossed it: BYE follows
         }
         caller.note(desk, true, &Message::Request(cancel.clone()));
-        self.hang_up(desk, Reason::Cancelled);
+        let causes = Causes::of(&cancel.headers);
+        let is_elsewhere = causes.is_elsewhere();
+        let reason = if is_elsewhere { Reason::CompletedElsewhere } else { Reason::Cancelled };
+        self.end(desk, reason, causes);
     }
 
     /// We end the call, answered or not.
     pub(crate) fn hang_up(&mut self, desk: &mut Desk<'_>, reason: Reason) {
-        self.end(desk, reason, None);
+        self.end(desk, reason, Causes::default());
     }
 
     /// The call comes to nothing: the caller learns why.
@@ -75,14 +93,14 @@ impl Call {
         {
             caller.refuse_invite(desk, failure);
         }
-        self.end(desk, failure.reason, failure.cause);
+        self.end(desk, failure.reason, Causes { sip: None, q850: failure.cause });
     }
 
-    fn end(&mut self, desk: &mut Desk<'_>, reason: Reason, cause: Option<u16>) {
+    fn end(&mut self, desk: &mut Desk<'_>, reason: Reason, causes: Causes) {
         // RFC 3261 section 15.1.2: what is pending is answered first.
         self.refer_failed(desk, Reason::TransferRefused);
         for leg in &mut self.legs {
-            leg.cause = leg.cause.or(cause);
+            leg.causes = leg.causes.or(causes);
             leg.hang_up(desk, reason);
         }
         self.finish(desk, reason);
@@ -289,7 +307,8 @@ impl Leg {
                 self.forget_at = Some(desk.now + GIVE_UP);
                 if let Some(Pending::Refresh { key, is_invite: true }) = self.pending.take() {
                     // Without it the transaction of a re-INVITE that only rings would never end.
-                    desk.transactions.cancel(desk.now, key, None);
+                    let why = cause::of_cancel(reason, self.causes);
+                    desk.transactions.cancel(desk.now, key, Some(why));
                 }
                 self.acknowledge_late(desk);
                 if !self.flow_lost {
@@ -313,8 +332,12 @@ impl Leg {
             let tag = self.local_tag();
             let kind = (status, tag.as_str());
             let mut response = desk.refusal_tagged(&invite.request, kind, reason, true, None);
-            if let Some(cause) = failure.cause {
-                response.headers.push_reason("Q.850", cause, "");
+            // RFC 6432 section 3. Who has given up needs no telling.
+            let is_told = !matches!(reason, Reason::Cancelled | Reason::CompletedElsewhere);
+            if let Some(cause) =
+                failure.cause.or_else(|| cause::of_reason(reason)).filter(|_| is_told)
+            {
+                response.headers.push_reason("Q.850", cause, cause::q850_text(cause));
             }
             self.respond(desk, invite.key, &response);
         }
@@ -335,12 +358,12 @@ impl Leg {
 
     pub(crate) fn send_bye(&mut self, desk: &mut Desk<'_>) {
         let reason = self.ended_by.unwrap_or(Reason::Internal);
-        let cause = self.cause;
+        let cause = self.causes.q850.or_else(|| cause::of_reason(reason));
         let sent = self.send(desk, Method::Bye, |bye| {
             // RFC 3326: why, for the peer's records; nothing that our policy would not tell.
             bye.headers.push_reason("SIP", reason.sip_status(), reason.code());
             if let Some(cause) = cause {
-                bye.headers.push_reason("Q.850", cause, "");
+                bye.headers.push_reason("Q.850", cause, cause::q850_text(cause));
             }
         });
         match sent {

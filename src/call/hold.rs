@@ -15,7 +15,7 @@ use crate::negotiate::{self, Agreed};
 
 /// The session description in a request, if it has one.
 pub(crate) fn offer_of(request: &Request) -> Result<Option<Session>, Reason> {
-    description_in(&request.headers, &request.body)
+    Ok(description_in(&request.headers, &request.body)?.map(Session::unbundled))
 }
 
 /// The session description in a body, alone or as a part of it.

@@ -4,7 +4,7 @@
 //! This side is always ICE-lite, so that the peer's candidates do not matter: names (mDNS), a
 //! trickle that stops half-way and none at all are the same.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use base::Reason;
 use media::{DtlsRole, Fingerprint, FingerprintError, Reserved, SourceIdentity};
@@ -70,9 +70,10 @@ fn fingerprint(session: &Session, line: &Media) -> Result<Fingerprint, Reason> {
     Err(problem)
 }
 
-/// Whether a line of an offer is to be answered with DTLS-SRTP.
-pub(crate) fn is_offered(session: &Session, line: &Media) -> bool {
-    let is_keyed_so = line.protocol.is_dtls() || line.crypto().next().is_none();
+/// Whether a line of an offer is to be answered with DTLS-SRTP: keys in it go before that, unless a
+/// browser is there.
+pub(crate) fn is_offered(session: &Session, line: &Media, is_browsers: bool) -> bool {
+    let is_keyed_so = is_browsers || line.protocol.is_dtls() || line.crypto().next().is_none();
     line.is_open_audio() && is_keyed_so && session.attribute_of(line, "fingerprint").is_some()
 }
 
@@ -105,8 +106,8 @@ impl Theirs {
 pub(crate) struct Ours<'a> {
     /// The ports, with the certificate.
     pub(crate) reserved: &'a Reserved,
-    /// The address that the peer reaches them at.
-    pub(crate) advertise: IpAddr,
+    /// The address that peers of its family reach them at, where it is not the local one.
+    pub(crate) advertise: Option<IpAddr>,
     /// What its checks are signed with.
     pub(crate) credentials: &'a Credentials,
     /// Whose media it is.
@@ -132,15 +133,7 @@ impl Ours<'_> {
             Attribute::new("ice-pwd", pwd.expose().as_str()),
             Attribute::new("ice-options", "ice2"), // RFC 8445 section 10
         ];
-        let udp = candidate(1, "UDP", 126, 0xffff, self.advertise, self.reserved.rtp.port());
-        attributes.push(Attribute::new("candidate", udp));
-        if let Some(tcp) = self.reserved.ice_tcp {
-            // RFC 6544 section 4.2: 4 is the preference of passive ones among hosts, and every
-            // way over TCP comes after all over UDP.
-            let local = (4 << 13) | 0x1fff;
-            let tcp = candidate(2, "TCP", 90, local, self.advertise, tcp.port());
-            attributes.push(Attribute::new("candidate", format!("{tcp} tcptype passive")));
-        }
+        attributes.extend(self.candidates().map(|it| Attribute::new("candidate", it)));
         attributes.push(Attribute::flag("end-of-candidates"));
         let SourceIdentity { ssrc, cname, .. } = self.source;
         let cname = String::from_utf8_lossy(cname);
@@ -149,6 +142,55 @@ impl Ours<'_> {
         attributes.push(Attribute::new("ssrc", format!("{ssrc} cname:{cname}")));
         Some(attributes)
     }
+
+    /// Where we are over UDP and then over TCP, in the family of our first address and then in the
+    /// other: the peer's signalling came in the first.
+    fn candidates(&self) -> impl Iterator<Item = String> {
+        let Reserved { rtp, beside, ice_tcp, .. } = self.reserved;
+        let hosts: Vec<SocketAddr> = [Some(*rtp), *beside].into_iter().flatten().collect();
+        let at = |local: IpAddr| advertised(self.advertise, local);
+        let udp = hosts.iter().map(|host| (at(host.ip()), host.port()));
+        let listener = |host: &SocketAddr| {
+            let of = |it: &&SocketAddr| is_for(it.ip(), host.ip());
+            let listener = ice_tcp.iter().find(of)?;
+            let local = Some(listener.ip()).filter(|it| !it.is_unspecified());
+            Some((at(local.unwrap_or(host.ip())), listener.port()))
+        };
+        let tcp: Vec<_> = hosts.iter().filter_map(listener).collect();
+        let udp: Vec<_> = udp.collect();
+        // RFC 6544 section 4.2: 4 is the preference of passive ones among hosts, and every way over
+        // TCP comes after all over UDP.
+        let each = [("UDP", 126, 0xffff, "", udp), ("TCP", 90, 0x9fff, " tcptype passive", tcp)];
+        let ways = each.into_iter().flat_map(|(transport, kind, most, more, at)| {
+            let falling = (0..=most).rev();
+            at.into_iter().zip(falling).map(move |it| (transport, kind, more, it))
+        });
+        (1..).zip(ways).map(|(foundation, (transport, kind, more, ((address, port), local)))| {
+            candidate(foundation, transport, kind, local, address, port) + more
+        })
+    }
+}
+
+/// What peers are told in place of a local address: what is advertised, in its family.
+pub(crate) fn advertised(advertise: Option<IpAddr>, local: IpAddr) -> IpAddr {
+    advertise.filter(|it| it.is_ipv4() == local.is_ipv4()).unwrap_or(local)
+}
+
+/// Whether what is listened at is of use to somebody whose media goes to `host`.
+fn is_for(listener: IpAddr, host: IpAddr) -> bool {
+    listener.is_ipv4() == host.is_ipv4()
+        && (listener.is_unspecified() || listener.is_loopback() == host.is_loopback())
+}
+
+/// A browser's address and that of the other family, out of all that there are for browsers'
+/// media, where it reached us at `local`.
+pub(crate) fn addresses(local: IpAddr, all: &[IpAddr]) -> (Option<IpAddr>, Option<IpAddr>) {
+    let mine = || all.iter().copied().filter(|it| it.is_ipv4() == local.is_ipv4());
+    let bind = mine().find(|it| *it == local).or(mine().next()).unwrap_or(local);
+    // Nobody who comes from elsewhere reaches the loopback.
+    let is_beside =
+        |it: &&IpAddr| it.is_ipv4() != bind.is_ipv4() && it.is_loopback() == bind.is_loopback();
+    (Some(bind), all.iter().find(is_beside).copied())
 }
 
 /// A host candidate (RFC 8839 section 5.1), with its priority by RFC 8445 section 5.1.2.1.
@@ -241,32 +283,56 @@ mod tests {
         let reserved = Reserved {
             rtp: "10.0.0.5:20000".parse().unwrap(),
             rtcp: None,
-            ice_tcp: Some("10.0.0.5:9443".parse().unwrap()),
+            beside: None,
+            ice_tcp: vec!["10.0.0.5:9443".parse().unwrap()],
             fingerprint,
         };
         let (credentials, source) =
             (Credentials::random(&mut random), SourceIdentity::random(&mut random));
         let ours = Ours {
             reserved: &reserved,
-            advertise: [203, 0, 113, 5].into(),
+            advertise: Some([203, 0, 113, 5].into()),
             credentials: &credentials,
             source: &source,
             role: None,
         };
-        let attributes = ours.attributes().unwrap();
-        let candidates: Vec<_> = attributes
-            .iter()
-            .filter(|it| it.name == "candidate")
-            .filter_map(|it| it.value.as_deref())
-            .collect();
-        assert_eq!(
-            candidates,
-            [
-                "1 1 UDP 2130706431 203.0.113.5 20000 typ host",
-                "2 1 TCP 1520435199 203.0.113.5 9443 typ host tcptype passive",
-            ]
-        );
+        let candidates = |reserved: &Reserved| {
+            let attributes = Ours { reserved, ..ours }.attributes().unwrap();
+            let found = attributes.into_iter().filter(|it| it.name == "candidate");
+            found.filter_map(|it| it.value).collect::<Vec<_>>()
+        };
+        let first = [
+            "1 1 UDP 2130706431 203.0.113.5 20000 typ host",
+            "2 1 TCP 1520435199 203.0.113.5 9443 typ host tcptype passive",
+        ];
+        assert_eq!(candidates(&reserved), first);
+        // Of the other family the local address counts; what listens on the loopback is of no use.
+        let tcp = ["[::1]:9443", "0.0.0.0:9444", "[::]:9445"].map(|it| it.parse().unwrap());
+        let beside = Some("[2001:db8::5]:20000".parse().unwrap());
+        let both = Reserved { beside, ice_tcp: tcp.into(), ..reserved.clone() };
+        let ways = [
+            first[0],
+            "2 1 UDP 2130706175 2001:db8::5 20000 typ host",
+            "3 1 TCP 1520435199 203.0.113.5 9444 typ host tcptype passive",
+            "4 1 TCP 1520434943 2001:db8::5 9445 typ host tcptype passive",
+        ];
+        assert_eq!(candidates(&both), ways);
         let bare = Reserved { fingerprint: None, ..reserved.clone() };
         assert!(Ours { reserved: &bare, ..ours }.attributes().is_none());
+    }
+
+    #[test]
+    fn a_browser_gets_the_address_that_it_came_to_and_one_of_the_other_family() {
+        let [v4, other, v6, home, home6] =
+            ["203.0.113.5", "203.0.113.6", "2001:db8::5", "127.0.0.1", "::1"]
+                .map(|it| it.parse::<IpAddr>().unwrap());
+        assert_eq!(addresses(v4, &[]), (Some(v4), None));
+        assert_eq!(addresses(v4, &[other, v4, v6]), (Some(v4), Some(v6)));
+        assert_eq!(addresses(v6, &[other, v4, v6]), (Some(v6), Some(other)));
+        assert_eq!(addresses(v6, &[v4]), (Some(v6), Some(v4)));
+        // It came to a proxy's side, and media is elsewhere.
+        assert_eq!(addresses("10.0.0.5".parse().unwrap(), &[v4, v6]), (Some(v4), Some(v6)));
+        assert_eq!(addresses(v4, &[v4, home6]), (Some(v4), None));
+        assert_eq!(addresses(home, &[v4, home, v6, home6]), (Some(home), Some(home6)));
     }
 }

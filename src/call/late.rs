@@ -7,13 +7,13 @@ use base::Reason;
 use sip::{Name, Request, Response};
 
 use crate::admit::SUPPORTED;
+use crate::beyond::Beyond;
 use crate::bridge::Call;
 use crate::desk::Desk;
 use crate::dial::{Failure, Waiting};
 use crate::early;
 use crate::hold;
 use crate::leg::{Leg, Stage};
-use crate::negotiate::Beyond;
 
 /// What of our INVITE has to do with a late offer.
 #[derive(Debug, Default)]

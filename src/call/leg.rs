@@ -12,6 +12,7 @@ use sip::{
     SessionTerms, SessionTimer, Status,
 };
 
+use crate::cause::Causes;
 use crate::change::Deferred;
 use crate::contract::Peer;
 use crate::credentials::Credentials;
@@ -150,8 +151,8 @@ pub(crate) struct Leg {
     pub(crate) home: Option<(u8, LegId)>,
     /// Why it ended, for its BYE.
     pub(crate) ended_by: Option<Reason>,
-    /// The cause of ITU-T Q.850 that the other side gave.
-    pub(crate) cause: Option<u16>,
+    /// The causes that the other side gave.
+    pub(crate) causes: Causes,
 }
 
 impl Leg {
@@ -208,7 +209,7 @@ impl Leg {
             forget_at: None,
             home: None,
             ended_by: None,
-            cause: None,
+            causes: Causes::default(),
         }
     }
 

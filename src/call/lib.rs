@@ -16,6 +16,7 @@ mod across;
 mod admit;
 mod answer;
 mod arrive;
+mod beyond;
 mod bridge;
 mod calls;
 mod cause;

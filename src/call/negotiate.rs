@@ -21,10 +21,11 @@ use sdp::{
     Session,
 };
 
+use crate::beyond::Beyond;
 use crate::ice::{self, Ours};
 
 /// Milliseconds of audio per packet that we prefer.
-const PACKET_MS: u16 = 20;
+pub(crate) const PACKET_MS: u16 = 20;
 
 /// A leg's media.
 #[derive(Debug)]
@@ -36,8 +37,8 @@ pub(crate) struct LegMedia {
     /// What the other leg's peer takes.
     beyond: Beyond,
     reserved: Reserved,
-    /// The address that our descriptions name.
-    advertise: IpAddr,
+    /// The address that our descriptions name where it is of the same family as the local one.
+    advertise: Option<IpAddr>,
     session_id: u64,
     source: SourceIdentity,
     /// Whether comfort noise is taken: between two legs it goes on as it is, a voice agent's ear
@@ -85,46 +86,6 @@ enum Keys {
     Plain,
 }
 
-/// What the other leg's peer takes, as far as it matters here.
-#[derive(Clone, Debug)]
-pub(crate) struct Beyond {
-    /// Names of its codecs, the best first.
-    names: Vec<String>,
-    /// What can only go through to it, as it described that.
-    opaque: Vec<sdp::Codec>,
-    /// Whether it takes anything that is made here.
-    decodes: bool,
-    /// Milliseconds of audio per packet that it wants.
-    packet_ms: u16,
-}
-
-impl Default for Beyond {
-    /// A voice agent, or nobody yet.
-    fn default() -> Self {
-        Self { names: Vec::new(), opaque: Vec::new(), decodes: true, packet_ms: PACKET_MS }
-    }
-}
-
-impl Beyond {
-    /// What the caller offers, as far as its trunk's terms allow.
-    pub(crate) fn offered(offer: &Session, terms: &Terms) -> Self {
-        let is_allowed = |name: &str| {
-            terms.codecs.iter().find(|codec| codec.word().eq_ignore_ascii_case(name)).copied()
-        };
-        let lines = || offer.media.iter().filter(|media| media.is_open_audio());
-        let formats: Vec<_> = lines().flat_map(sdp::Media::payload_formats).collect();
-        let allowed = || formats.iter().filter_map(|it| Some((it, is_allowed(&it.name)?)));
-        let opaque = allowed().filter_map(|(format, _)| sdp::Codec::opaque(format));
-        let wishes = lines().filter_map(sdp::Media::ptime);
-        Self {
-            names: formats.iter().map(|format| format.name.clone()).collect(),
-            opaque: opaque.take(limit::SDP_OPAQUE_FORMATS.get()).collect(),
-            decodes: allowed().any(|(_, codec)| !codec.is_opaque()),
-            packet_ms: wishes.min().unwrap_or(PACKET_MS),
-        }
-    }
-}
-
 /// What was agreed.
 #[derive(Debug)]
 pub(crate) struct Agreed {
@@ -151,15 +112,12 @@ impl LegMedia {
         advertise: Option<IpAddr>,
         random: &mut dyn Random,
     ) -> Self {
-        // An address of the other family is of no use to a peer that signals over this one.
-        let bound = reserved.rtp.ip();
-        let advertise = advertise.filter(|address| address.is_ipv4() == bound.is_ipv4());
         Self {
             leg,
             codecs: terms.codecs.clone(),
             beyond: Beyond::default(),
             terms,
-            advertise: advertise.unwrap_or(bound),
+            advertise,
             reserved,
             // RFC 8866 section 5.2 wants digits; 62 bits fit every parser's signed integer.
             session_id: random.u64() >> 2,
@@ -186,7 +144,7 @@ impl LegMedia {
             source: self.source.clone(),
             takes_noise: self.takes_noise,
             offers_dtls: self.offers_dtls,
-            ..Self::new(leg, terms, self.reserved.clone(), Some(self.advertise), random)
+            ..Self::new(leg, terms, self.reserved.clone(), self.advertise, random)
         }
     }
 
@@ -245,6 +203,7 @@ impl LegMedia {
             opaque: self.opaque.clone(),
             decodes: plan.send.is_some(),
             packet_ms,
+            noise: plan.comfort_noise.is_some(),
         })
     }
 
@@ -310,9 +269,14 @@ impl LegMedia {
         self.plan.as_ref()
     }
 
-    /// The local address of its ports.
-    pub(crate) const fn bind(&self) -> IpAddr {
-        self.reserved.rtp.ip()
+    /// The local address of its ports, and that of the other family.
+    pub(crate) fn addresses(&self) -> (IpAddr, Option<IpAddr>) {
+        (self.reserved.rtp.ip(), self.reserved.beside.map(|beside| beside.ip()))
+    }
+
+    /// The address that our descriptions name.
+    fn address(&self) -> IpAddr {
+        ice::advertised(self.advertise, self.reserved.rtp.ip())
     }
 
     /// Moves to other ports of another session, and makes the offer that tells so. Keys and
@@ -391,8 +355,12 @@ impl LegMedia {
             ours.insert(index, (theirs, line));
         }
         let mut want = self.local_wishes();
-        want.crypto = ours.iter().map(|(index, it)| (*index, it.1.to_attribute())).collect();
         let (mut handshakes, problem) = self.handshakes(offer, &mut want, random);
+        // The port of handshakes may be one of many legs, where packets under other keys are
+        // nobody's.
+        if self.reserved.fingerprint.is_none() || handshakes.is_empty() {
+            want.crypto = ours.iter().map(|(index, it)| (*index, it.1.to_attribute())).collect();
+        }
         let answer = sdp::answer(offer, &want).map_err(|error| match (problem, &error) {
             (
                 Some(problem),
@@ -430,7 +398,7 @@ impl LegMedia {
     ) -> (BTreeMap<usize, Handshake>, Option<Reason>) {
         let (mut handshakes, mut problem) = (BTreeMap::new(), None);
         for (index, line) in offer.media.iter().enumerate() {
-            if !ice::is_offered(offer, line) {
+            if !ice::is_offered(offer, line, self.offers_dtls) {
                 continue;
             }
             let made = ice::read(offer, line).and_then(|theirs| {
@@ -599,12 +567,12 @@ impl LegMedia {
         Local {
             session_id: self.session_id,
             version: 1,
-            address: self.advertise,
+            address: self.address(),
             rtp_port: self.reserved.rtp.port(),
             rtcp_port,
             codecs: self.wanted_for(&self.beyond).collect(),
             telephone_event: self.terms.dtmf.contains(&DtmfMethod::Rfc4733),
-            comfort_noise: self.takes_noise,
+            comfort_noise: self.takes_noise && self.beyond.noise,
             direction: Direction::SendRecv,
             rtcp_mux: true,
             ptime: self.beyond.packet_ms,
@@ -640,7 +608,7 @@ impl LegMedia {
     /// Where the peer listens; nowhere in particular where ICE finds it.
     fn remote(&self, negotiated: &Negotiated, is_found: bool) -> Option<SocketAddr> {
         if is_found {
-            let nowhere: IpAddr = match self.advertise {
+            let nowhere: IpAddr = match self.address() {
                 IpAddr::V4(_) => [0; 4].into(),
                 IpAddr::V6(_) => [0; 16].into(),
             };

@@ -363,11 +363,11 @@ impl Call {
             let joined_by = Some(across::patience(desk.now));
             (transfer.target, transfer.joined_by) = (Some(id.index), joined_by);
         }
-        match leg.media.as_ref().map(|media| media.bind()) {
-            Some(bind) => {
+        match leg.media.as_ref().map(|media| media.addresses()) {
+            Some(addresses) => {
                 // What a browser knows under our certificate is its association with the session
                 // that it leaves (RFC 8842 section 4).
-                let need = leg.need_to_dial(bind);
+                let need = leg.need_to_dial(addresses);
                 let need = media::Need { fresh_identity: need.dtls, ..need };
                 self.legs.push(leg);
                 desk.output(Output::Reserve { leg: id, need });

@@ -76,7 +76,7 @@ pub fn main() -> ExitCode {
 fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let config = || arguments.config.load();
     match arguments.command {
-        Command::Serve => serve::run(config()?),
+        Command::Serve => serve::run(config()?, arguments.config.file()),
         Command::Check(options) => check::run(config, &options),
         Command::Explain(options) => explain::run(&config()?, &options),
         Command::Load(options) => load::run(&options),

@@ -1,6 +1,6 @@
 //! Options that several commands take.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::Args;
@@ -15,6 +15,11 @@ pub(crate) struct ConfigOptions {
 }
 
 impl ConfigOptions {
+    /// The file, where there is one.
+    pub(crate) fn file(&self) -> Option<&Path> {
+        self.config.as_deref()
+    }
+
     pub(crate) fn load(&self) -> anyhow::Result<Config> {
         let file = match &self.config {
             Some(path) => {

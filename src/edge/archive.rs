@@ -14,7 +14,7 @@ use base::{Blame, CallId, Event, Instant, LegId, Personal, Reason, TrunkName, Wa
 use call::{Record, Unrecorded};
 use media::Quality;
 use policy::{Attempt, Decision, Destination, Observed};
-use telemetry::Telemetry;
+use telemetry::{MediaFigures, Telemetry};
 use vault::{CallPersonal, CallRecord, Direction, LadderEntry, Role, VaultHandle};
 
 use crate::curves::Curves;
@@ -40,6 +40,9 @@ pub struct Archive {
     unwritten: VecDeque<(Instant, CallId)>,
 }
 
+/// In place of the trunk of a leg that came from another call.
+const OTHER: &str = "other";
+
 struct Open {
     record: CallRecord,
     turns: u32,
@@ -57,6 +60,8 @@ struct Open {
     /// Legs that have said something, and the last figures of those that are over.
     legs: usize,
     qualities: BTreeMap<u8, Quality>,
+    /// The trunks of its legs (limit `media.curves`).
+    trunks: BTreeMap<u8, TrunkName>,
     /// Lines of the log that wait until it is stored.
     waiting: Option<Vec<Event>>,
 }
@@ -74,6 +79,7 @@ impl Open {
             is_done: false,
             legs: 1,
             qualities: BTreeMap::new(),
+            trunks: BTreeMap::new(),
             waiting,
         }
     }
@@ -121,7 +127,9 @@ impl Archive {
                 let record = arrived(call, wall, &attempt, &observed, &decision);
                 let line = self.arriving.take().filter(|(of, _)| *of == call).map(|it| it.1);
                 let waiting = Some(line.into_iter().collect());
-                self.open.insert(call, Open::new(record, waiting));
+                let mut open = Open::new(record, waiting);
+                open.trunks.extend(decision.trunk.clone().map(|trunk| (0, trunk)));
+                self.open.insert(call, open);
                 self.arrivals.push_back((now, call));
             }
             Record::Answered { call, wall, codec, protection, keys_exposed, keep, unrecorded } => {
@@ -188,6 +196,14 @@ impl Archive {
     /// calls that are counted only, none is written; counters count at once.
     pub fn event(&mut self, event: Event) {
         match &event {
+            Event::LegDialled { leg, trunk, .. } | Event::LegReplaced { leg, trunk, .. } => {
+                if let Some(open) = self.open.get_mut(&leg.call)
+                    && open.trunks.len() < limit::MEDIA_CURVES.get()
+                {
+                    open.trunks.insert(leg.index, trunk.clone());
+                }
+                self.telemetry.emit(&event);
+            }
             Event::CallArrived { call, .. } => {
                 let call = *call;
                 self.telemetry.count(&event);
@@ -217,12 +233,22 @@ impl Archive {
         }
     }
 
-    /// Takes a leg's media figures, so that there is a curve of them.
+    /// Takes a leg's media figures, so that there is a curve of them, and counts of its trunk.
     pub fn report(&mut self, now: Instant, leg: LegId, quality: &Quality) {
-        let open = self.open.get(&leg.call).filter(|open| !open.is_done);
-        if let Some(open) = open {
-            self.curves.report(leg, open.answered.map(|at| now.since(at)), quality);
-        }
+        let Some(open) = self.open.get(&leg.call).filter(|open| !open.is_done) else { return };
+        let after = open.answered.map(|at| now.since(at));
+        let Some(spell) = self.curves.report(leg, after, quality) else { return };
+        let trunk = open.trunks.get(&leg.index).map_or(OTHER, TrunkName::as_str);
+        let figures = MediaFigures {
+            received: spell.received.into(),
+            lost: spell.lost.into(),
+            late: spell.late.into(),
+            concealed: spell.concealed.into(),
+            // A peer that has told nothing of a round trip has sent no report.
+            remote_loss: spell.round_trip.map(|_| quality.remote_loss.into()),
+            mos: spell.mos.map(Into::into),
+        };
+        self.telemetry.media(trunk, &figures);
     }
 
     /// Stores a turn.

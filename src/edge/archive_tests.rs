@@ -305,6 +305,7 @@ fn the_media_of_both_legs_over_time_is_stored_with_the_call() {
     let call = kept.arrive(1);
     let leg = |index| LegId { call, index };
     let heard = |received, lost| Quality { received, lost, ..Quality::default() };
+    kept.archive.event(Event::LegDialled { leg: leg(1), trunk: TrunkName::new("far") });
     // Before the answer somebody hears something, which is no part of the talk.
     kept.archive.report(kept.clock.now(), leg(0), &heard(40, 9));
     kept.at(1_000);
@@ -319,6 +320,17 @@ fn the_media_of_both_legs_over_time_is_stored_with_the_call() {
         kept.archive.report(kept.clock.now(), leg(index), &quality);
     }
     assert!(kept.curves.present(call).unwrap().contains("until_ms"), "the console sees it live");
+    kept.archive.report(kept.clock.now(), leg(2), &heard(70, 0));
+    for (trunk, what, count) in [
+        ("acme", "received", 400),
+        ("acme", "lost", 50),
+        ("far", "received", 500),
+        ("far", "lost", 0),
+        ("other", "received", 70),
+    ] {
+        let labels = format!("{{trunk=\"{trunk}\",what=\"{what}\"}}");
+        kept.assert_metric(&format!("callgate_media_packets_total{labels} {count}"));
+    }
     kept.message(call, true);
     kept.store(Record::Ladder {
         leg: leg(1),

@@ -1,7 +1,7 @@
 //! Boot and shutdown: the order in which the members start, reload and stop.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -133,7 +133,7 @@ impl Edge {
         let (shards, inputs) = shard_queues(&config);
         let relay = start_relay(&config, &shards, &telemetry)?;
         let ear = Ear::start()?;
-        let ledger = SharedLedger::default();
+        let ledger = SharedLedger::of(config.limits.call_concurrent);
         let setup = Arc::new(ArcSwap::from(Arc::clone(&loaded.setup)));
         let front = Arc::new(Front::new(
             Arc::clone(&setup),
@@ -378,6 +378,7 @@ impl Edge {
             gauge("registrations", vec![], accounts.count() as f64);
             let Some(relay) = relay.as_ref() else { return };
             let counters = relay.counters();
+            gauge("relay_sessions", vec![], counters.sessions() as f64);
             for reason in DropReason::ALL {
                 let labels = vec![("stage", reason.stage().word()), ("reason", reason.word())];
                 gauge("relay_stage_drop_total", labels, counters.dropped(*reason) as f64);
@@ -595,7 +596,7 @@ fn start_relay(
             SocketDriver::IoUring => DriverChoice::IoUring,
             SocketDriver::Epoll => DriverChoice::Epoll,
         },
-        ice_tcp: config.browsers.ice_tcp.parse().ok(),
+        ice_tcp: config.browsers.ice_tcp.0.clone(),
         browser_port: browser_port(config),
     };
     let relay = Relay::start(&relay_config, |_| {
@@ -610,14 +611,10 @@ fn start_relay(
     Ok(relay)
 }
 
-/// The shared port, opened at once where browsers connect to: it is then known to be free there.
+/// The shared port, opened at once where browsers' media is: it is then known to be free there.
 fn browser_port(config: &Config) -> Option<SharedPortConfig> {
-    let mut addresses: Vec<IpAddr> = config.listen.https.iter().map(SocketAddr::ip).collect();
-    addresses.retain(|address| !address.is_unspecified());
-    addresses.sort_unstable();
-    addresses.dedup();
     let port = config.browsers.media_port;
-    (port != 0).then_some(SharedPortConfig { port, addresses })
+    (port != 0).then(|| SharedPortConfig { port, addresses: config.browser_media() })
 }
 
 async fn start_transport(
@@ -645,7 +642,7 @@ async fn start_transport(
         listeners: listeners.collect(),
         tls: Some(tls),
         names,
-        ..TransportConfig::default()
+        bounds: config.limits.bounds(),
     };
     Ok(transport::start(transport_config, Arc::clone(front) as Arc<dyn transport::Inlet>).await?)
 }

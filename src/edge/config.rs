@@ -2,12 +2,14 @@
 //! of the operator's lies over it, and the environment over both.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use base::Diagnostic;
-use serde::Deserialize;
+use base::{Diagnostic, limit};
+use serde::de::{SeqAccess, Unexpected, Visitor};
+use serde::{Deserialize, Deserializer};
+use transport::Bounds;
 
 /// The text of `deploy/callgate.toml`: all keys with their defaults.
 pub const DEFAULTS: &str = include_str!("../../deploy/callgate.toml");
@@ -79,8 +81,10 @@ sections! {
         origins: Vec<String>,
         /// Servers that browsers may find their way with.
         ice_servers: Vec<IceServer>,
-        /// Where ICE over TCP is listened for; empty for nowhere.
-        ice_tcp: String,
+        /// Local addresses of their media, one of a family; empty for those of `listen.https`.
+        media: Vec<IpAddr>,
+        /// Where ICE over TCP is listened for, once in a family; empty for nowhere.
+        ice_tcp: Addresses,
         /// The UDP port that all browsers' media shares; 0 where each call has its own.
         media_port: u16,
     }
@@ -174,6 +178,17 @@ sections! {
         /// Calls, with all that is kept of them.
         calls: u32,
     }
+    /// Limits of the same names that the owner of a larger machine, or of a smaller one, sets.
+    limits: Limits / LimitsFile {
+        /// Limit `call.concurrent`.
+        call_concurrent: u32,
+        /// Limit `transport.connections`.
+        transport_connections: u32,
+        /// Limit `transport.connections_per_source`.
+        transport_connections_per_source: u32,
+        /// Limit `transport.connections_per_trunk`.
+        transport_connections_per_trunk: u32,
+    }
     /// Signalling.
     signalling: Signalling / SignallingFile {
         /// Owners of calls, and threads for them and their connections; 0 for one per two cores.
@@ -185,6 +200,43 @@ sections! {
         format: LogFormat,
         /// `error`, `warn`, `info` or `debug`.
         level: LogLevel,
+    }
+}
+
+/// Addresses with their ports: one as a text, which may be empty, or a list of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Addresses(pub Vec<SocketAddr>);
+
+impl<'de> Deserialize<'de> for Addresses {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct OneOrMany;
+
+        impl<'de> Visitor<'de> for OneOrMany {
+            type Value = Addresses;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("address and port, such as \"203.0.113.5:8444\", or a list of such")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Addresses, E> {
+                if text.is_empty() {
+                    return Ok(Addresses::default());
+                }
+                let address =
+                    text.parse().map_err(|_| E::invalid_value(Unexpected::Str(text), &self));
+                Ok(Addresses(vec![address?]))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut all: A) -> Result<Addresses, A::Error> {
+                let mut addresses = Vec::new();
+                while let Some(address) = all.next_element()? {
+                    addresses.push(address);
+                }
+                Ok(Addresses(addresses))
+            }
+        }
+
+        deserializer.deserialize_any(OneOrMany)
     }
 }
 
@@ -267,7 +319,45 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
+impl Browsers {
+    fn check(&self) -> Result<(), ConfigError> {
+        let Addresses(tcp) = &self.ice_tcp;
+        let of_tcp: Vec<_> = tcp.iter().map(SocketAddr::ip).collect();
+        for (key, addresses) in [("media", &self.media), ("ice_tcp", &of_tcp)] {
+            let fours = addresses.iter().filter(|address| address.is_ipv4()).count();
+            if fours > 1 || addresses.len() - fours > 1 {
+                let text = format!("{key} = {addresses:?}");
+                let message = format!("browsers.{key} wants one address of a family at most");
+                return Err(error("callgate.toml", &text, key.len() + 3..text.len(), &message));
+            }
+        }
+        if let Some(address) = self.media.iter().find(|it| it.is_unspecified() || it.is_multicast())
+        {
+            let text = format!("media = [\"{address}\"]");
+            let message = "browsers.media wants addresses of this machine";
+            return Err(error("callgate.toml", &text, 8..text.len(), message));
+        }
+        Ok(())
+    }
+}
+
 impl Config {
+    /// The local addresses of browsers' media: those that are named, or else those that HTTPS is
+    /// listened for at, as far as they are single ones.
+    #[must_use]
+    pub fn browser_media(&self) -> Vec<IpAddr> {
+        if !self.browsers.media.is_empty() {
+            return self.browsers.media.clone();
+        }
+        let mut addresses = Vec::new();
+        for address in self.listen.https.iter().map(SocketAddr::ip) {
+            if !address.is_unspecified() && !addresses.contains(&address) {
+                addresses.push(address);
+            }
+        }
+        addresses
+    }
+
     /// How many shards own the calls, and how many threads they and their connections have.
     #[must_use]
     pub fn shards(&self) -> usize {
@@ -312,12 +402,8 @@ impl Config {
             let message = "advertise.media wants an address, such as \"203.0.113.5\"";
             return Err(error("callgate.toml", &text, 8..text.len(), message));
         }
-        let ice_tcp = &self.browsers.ice_tcp;
-        if !ice_tcp.is_empty() && ice_tcp.parse::<SocketAddr>().is_err() {
-            let text = format!("ice_tcp = \"{ice_tcp}\"");
-            let message = "browsers.ice_tcp wants address and port, such as \"203.0.113.5:8444\"";
-            return Err(error("callgate.toml", &text, 10..text.len(), message));
-        }
+        self.browsers.check()?;
+        self.limits.check()?;
         let shared = self.browsers.media_port;
         let is_sip = self.listen.udp.iter().any(|address| address.port() == shared);
         if shared != 0 && (is_sip || (first..=last).contains(&shared)) {
@@ -340,6 +426,50 @@ impl Config {
             }
         }
         Ok(self)
+    }
+}
+
+impl Limits {
+    fn check(&self) -> Result<(), ConfigError> {
+        let connections = &limit::TRANSPORT_CONNECTIONS_MOST;
+        for (key, value, most) in [
+            ("call_concurrent", self.call_concurrent, &limit::CALL_CONCURRENT_MOST),
+            ("transport_connections", self.transport_connections, connections),
+            (
+                "transport_connections_per_source",
+                self.transport_connections_per_source,
+                connections,
+            ),
+            ("transport_connections_per_trunk", self.transport_connections_per_trunk, connections),
+        ] {
+            if !(1..=most.value).contains(&u64::from(value)) {
+                let text = format!("{key} = {value}");
+                let message = format!(
+                    "limits.{key} wants 1 to {} (limit {}: {})",
+                    most.value, most.name, most.why
+                );
+                return Err(error("callgate.toml", &text, key.len() + 3..text.len(), &message));
+            }
+        }
+        Ok(())
+    }
+
+    /// As the transport wants them.
+    #[must_use]
+    pub fn bounds(&self) -> Bounds {
+        Bounds {
+            connections: self.transport_connections as usize,
+            connections_per_source: self.transport_connections_per_source as usize,
+            connections_per_trunk: self.transport_connections_per_trunk as usize,
+            ..Bounds::default()
+        }
+    }
+
+    /// Descriptors that they may take together, with four sockets for a call.
+    #[must_use]
+    pub fn files(&self) -> u64 {
+        let others = limit::RELAY_FILES_KEPT.value - limit::TRANSPORT_CONNECTIONS.value;
+        u64::from(self.call_concurrent) * 4 + u64::from(self.transport_connections) + others
     }
 }
 
@@ -438,12 +568,58 @@ mod tests {
             "[browsers]\nmedia_port = 10000\n",
             "[browsers]\nmedia_port = 5060\n",
             "[browsers]\nmedia_port = 65536\n",
+            "[browsers]\nmedia = [\"192.0.2.1\", \"192.0.2.2\"]\n",
+            "[browsers]\nmedia = [\"::\"]\n",
+            "[browsers]\nmedia = [\"192.0.2.1:5000\"]\n",
+            "[browsers]\nice_tcp = \"192.0.2.1\"\n",
+            "[browsers]\nice_tcp = [\"[::1]:1\", \"[::1]:2\"]\n",
             "[retention]\nrecordings = 31\ncalls = 30\n",
             "[retention]\ntranscripts = 31\ncalls = 30\n",
             "[retention]\ncalls = -1\n",
+            "[limits]\ncall_concurrent = 0\n",
+            "[limits]\ncall_concurrent = 50001\n",
+            "[limits]\ntransport_connections = 100001\n",
+            "[limits]\ntransport_connections_per_trunk = -1\n",
         ] {
             assert!(Config::load(Some(("my.toml", text)), []).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn browsers_media_is_where_they_connect_unless_another_place_is_named() {
+        let browsers = |text: &str| Config::load(Some(("my.toml", text)), []).unwrap();
+        let https =
+            "[listen]\nhttps = [\"192.0.2.1:1\", \"[::1]:1\", \"[::1]:2\", \"0.0.0.0:3\"]\n";
+        let addresses = |texts: &[&str]| -> Vec<IpAddr> {
+            texts.iter().map(|text| text.parse().unwrap()).collect()
+        };
+        assert_eq!(browsers(https).browser_media(), addresses(&["192.0.2.1", "::1"]));
+        let named = format!("{https}[browsers]\nmedia = [\"192.0.2.7\"]\n");
+        assert_eq!(browsers(&named).browser_media(), addresses(&["192.0.2.7"]));
+        let tcp =
+            |value: &str| browsers(&format!("[browsers]\nice_tcp = {value}\n")).browsers.ice_tcp.0;
+        assert_eq!(tcp("\"\""), []);
+        assert_eq!(tcp("\"192.0.2.1:8\""), ["192.0.2.1:8".parse().unwrap()]);
+        let both = ["192.0.2.1:8", "[::1]:8"].map(|it| it.parse::<SocketAddr>().unwrap());
+        assert_eq!(tcp("[\"192.0.2.1:8\", \"[::1]:8\"]"), both);
+    }
+
+    #[test]
+    fn limits_are_those_of_the_catalogue_until_an_owner_moves_them() {
+        let limits = |text| Config::load(Some(("my.toml", text)), []).unwrap().limits;
+        let usual = limits("");
+        assert_eq!(u64::from(usual.call_concurrent), limit::CALL_CONCURRENT.value);
+        assert_eq!(usual.bounds(), Bounds::default());
+        assert_eq!(usual.files(), 2_000 * 4 + 9_000);
+        let large = limits("[limits]\ncall_concurrent = 20000\ntransport_connections = 300\n");
+        assert_eq!((large.call_concurrent, large.bounds().connections), (20_000, 300));
+        let ConfigError(found) =
+            Config::load(Some(("my.toml", "[limits]\ncall_concurent = 3\n")), []).unwrap_err();
+        assert_eq!((found.line, found.column), (2, 1));
+        assert_eq!(found.help.as_deref(), Some("did you mean `call_concurrent`?"));
+        let ConfigError(found) =
+            Config::load(None, pair("CALLGATE_LIMITS_CALL_CONCURRENT", "50001")).unwrap_err();
+        assert!(found.message.contains("call.concurrent_most"), "{}", found.message);
     }
 
     #[test]

@@ -31,17 +31,21 @@ impl Curves {
     }
 
     /// A leg's media at some time after the answer; `None` before it. To be told only of
-    /// calls that [`Curves::forget`] is called of in the end.
-    pub fn report(&self, leg: LegId, after: Option<Duration>, quality: &Quality) {
+    /// calls that [`Curves::forget`] is called of in the end. What happened since the report
+    /// before, after the answer.
+    pub fn report(&self, leg: LegId, after: Option<Duration>, quality: &Quality) -> Option<Spell> {
         let mut calls = self.calls();
         let legs = calls.entry(leg.call).or_default();
         if !legs.contains_key(&leg.index) && legs.len() >= limit::MEDIA_CURVES.get() {
-            return;
+            return None;
         }
         let curve = legs.entry(leg.index).or_default();
         match after {
-            Some(after) => curve.handle_report(after, quality),
-            None => curve.skip_report(quality),
+            Some(after) => Some(curve.handle_report(after, quality)),
+            None => {
+                curve.skip_report(quality);
+                None
+            }
         }
     }
 
@@ -57,8 +61,8 @@ impl Curves {
     /// The figures of a call, of legs that have reported their last ones.
     #[must_use]
     pub fn last(&self, call: CallId, qualities: &BTreeMap<u8, Quality>) -> String {
-        let none = Legs::new();
-        figures(qualities, self.calls().get(&call).unwrap_or(&none))
+        let legs = self.calls().get(&call).cloned().unwrap_or_default();
+        figures(qualities, &legs)
     }
 
     /// Forgets a call.

@@ -148,6 +148,9 @@ struct Listener {
     kept: VecDeque<TapFrame>,
     /// While an utterance is being heard: the first position that was not yet handed over.
     hearing: Option<u64>,
+    /// The position of the first frame: a recording begins there, the leg's media perhaps long
+    /// before, when others talked on it.
+    origin: Option<u64>,
 }
 
 impl Room {
@@ -203,6 +206,7 @@ impl Room {
                     opened: *opened,
                     kept: VecDeque::with_capacity(KEPT),
                     hearing: None,
+                    origin: None,
                 };
                 self.listeners.insert(call, listener);
             }
@@ -270,12 +274,14 @@ impl Listener {
     fn hear(&mut self) {
         while let Ok(frame) = self.opened.frames.pop() {
             if let Some(recording) = &self.opened.recording {
+                let origin = *self.origin.get_or_insert(frame.position);
                 let channel = match frame.channel {
                     Channel::Caller => vault::Channel::Caller,
                     Channel::Agent => vault::Channel::Agent,
                 };
                 // What the recorder has no room for is a gap, which it counts.
-                let _ = recording.push(channel, frame.position, &frame.samples);
+                let position = frame.position.saturating_sub(origin);
+                let _ = recording.push(channel, position, &frame.samples);
             }
             if frame.channel == Channel::Caller {
                 if self.kept.len() == KEPT {

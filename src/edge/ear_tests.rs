@@ -36,30 +36,35 @@ fn second_of(hz: f64, began: Instant) -> Listener {
     Listener::new(packets, began)
 }
 
-#[test]
-fn two_legs_are_recorded_each_voice_on_its_side() {
+/// What is recorded of a call, as WAV.
+fn recorded(record: impl FnOnce(vault::RecordingWriter)) -> Vec<u8> {
     let folder = tempfile::tempdir().unwrap();
     let config = crate::test_vault::config(folder.path());
     let vault = Vault::open(config.clone(), OsClock, Box::new(|_| {})).unwrap();
     let mut id = [0; 12];
     OsRandom.fill(&mut id);
-    let call = CallId::from_bytes(id);
-    let recording = vault.handle().record(call).unwrap();
+    let recording = vault.handle().record(CallId::from_bytes(id)).unwrap();
     let recording_id = recording.id();
-
-    // A second ago both began to speak; the ear looks only now.
-    let began = OsClock.now();
-    let voices = [400.0, 1_000.0].map(|hz| second_of(hz, began));
-    let mut tape = Tape { voices, recording };
-    tape.hear(began + Duration::from_millis(1_200));
-    tape.recording.finish();
+    record(recording);
     vault.close();
-
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let mut wav = Vec::new();
     runtime.block_on(async {
         let reader = Reader::open(&config).await.unwrap();
         reader.recording_wav(recording_id, &mut wav).await.unwrap();
+    });
+    wav
+}
+
+#[test]
+fn two_legs_are_recorded_each_voice_on_its_side() {
+    // A second ago both began to speak; the ear looks only now.
+    let began = OsClock.now();
+    let voices = [400.0, 1_000.0].map(|hz| second_of(hz, began));
+    let wav = recorded(|recording| {
+        let mut tape = Tape { voices, recording };
+        tape.hear(began + Duration::from_millis(1_200));
+        tape.recording.finish();
     });
     let sample = |bytes: &[u8]| f64::from(i16::from_le_bytes([bytes[0], bytes[1]]));
     let frames = || wav[44..].chunks_exact(4).skip(4_800).take(8_000);
@@ -74,4 +79,28 @@ fn two_legs_are_recorded_each_voice_on_its_side() {
     };
     assert!(power(0, 400.0) > 1_000.0 && power(1, 1_000.0) > 1_000.0);
     assert!(power(0, 1_000.0) < 50.0 && power(1, 400.0) < 50.0, "neither leaks into the other");
+}
+
+#[test]
+fn a_voice_agent_that_comes_into_a_call_is_recorded_from_its_first_frame_on() {
+    let (mut ring, frames) = rtrb::RingBuffer::new(64);
+    let began = 60 * 16_000;
+    for n in 0..50 {
+        let position = began + n * FRAME_SAMPLES as u64;
+        let mut samples = [0; FRAME_SAMPLES];
+        for (at, sample) in samples.iter_mut().enumerate() {
+            *sample = if at % 32 < 16 { 6_000 } else { -6_000 };
+        }
+        let (channel, speech) = (Channel::Caller, true);
+        ring.push(TapFrame { channel, position, speech, narrowband: true, samples }).unwrap();
+    }
+    let wav = recorded(|recording| {
+        let opened = Opened { frames, listening: None, recording: Some(recording) };
+        let kept = VecDeque::new();
+        super::Listener { opened, kept, hearing: None, origin: None }.close();
+    });
+    let sound: Vec<_> = wav[44..].chunks_exact(4).collect();
+    assert!(sound.len() < 2 * 16_000, "{} samples", sound.len());
+    let loud = |frame: &&&[u8]| i16::from_le_bytes([frame[0], frame[1]]).unsigned_abs() > 2_000;
+    assert!(sound[..16_000].iter().filter(loud).count() > 12_000);
 }

@@ -92,6 +92,16 @@ impl Front {
         refused.answer
     }
 
+    /// Tells all shards, since any may have legs over a flow; one that has no room is not waited
+    /// for.
+    fn tell_all(&self, input: impl Fn() -> call::Input) {
+        for shard in self.shards.iter() {
+            if shard.try_send(Input::Call(input())).is_err() {
+                self.telemetry.emit(&Event::QueueFull { queue: "shard" });
+            }
+        }
+    }
+
     fn refuse(&self, flow: &Flow, refused: Refused) {
         let answer = self.tell(flow.source, flow.transport, refused);
         if let (Some(answer), Some(transport)) = (answer, self.transport.get()) {
@@ -164,13 +174,14 @@ impl Inlet for Front {
     }
 
     fn closed(&self, flow: FlowId) {
-        for shard in self.shards.iter() {
-            let input = Input::Call(call::Input::FlowClosed(flow));
-            if shard.try_send(input).is_err() {
-                // Its timers find out: nobody acknowledges, or answers the next refresh.
-                self.telemetry.emit(&Event::QueueFull { queue: "shard" });
-            }
-        }
+        // Where one has no room, its timers find out: nobody acknowledges, or answers the next
+        // refresh.
+        self.tell_all(|| call::Input::FlowClosed(flow));
+    }
+
+    fn left(&self, flow: FlowId) {
+        // Where one has no room, the path of media is found to be lost.
+        self.tell_all(|| call::Input::PartyGone(flow));
     }
 
     fn event(&self, event: Event) {

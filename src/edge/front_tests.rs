@@ -75,6 +75,7 @@ fn front(folder: &std::path::Path) -> (Front, mpsc::Receiver<Input>, vault::Vaul
         transcript: false,
         advertise: None,
         media_advertise: None,
+        browser_media: Vec::new(),
     };
     let (shard, queue) = mpsc::channel(limit::SHARD_INPUTS.get());
     let config = crate::test_vault::config(folder);

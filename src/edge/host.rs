@@ -3,6 +3,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::Duration;
 
 use agent::provider::{
     ProviderError, ProviderEvent, ProviderSink, Reasoner, Role, Speaker, SpeechId, ThoughtId,
@@ -213,9 +214,10 @@ const POSTED: usize = 8;
 pub async fn run(mut shard: Shard, mut host: Host, mut inputs: mpsc::Receiver<Input>) {
     let mut batch = Vec::with_capacity(BATCH);
     let mut since_wake = 0;
+    let mut standstill = Standstill::default();
     loop {
         let due = [shard.poll_timeout(), host.archive.poll_timeout()].into_iter().flatten().min();
-        let wait = due.map(|at| at.since(OsClock.now()));
+        let wait = due.map(|at| standstill.look_at(at).since(OsClock.now()));
         let received = match wait {
             Some(wait) => tokio::time::timeout(wait, inputs.recv_many(&mut batch, BATCH)).await,
             None => Ok(inputs.recv_many(&mut batch, BATCH).await),
@@ -236,7 +238,7 @@ pub async fn run(mut shard: Shard, mut host: Host, mut inputs: mpsc::Receiver<In
             }
         }
         let now = OsClock.now();
-        if shard.poll_timeout().is_some_and(|at: Instant| at <= now) {
+        if shard.poll_timeout().is_some_and(|at| at <= now && !standstill.holds(at, now)) {
             step(&host.telemetry.clone(), || {
                 shard.handle_timeout(now, OsClock.wall(), &mut host);
             });
@@ -246,6 +248,37 @@ pub async fn run(mut shard: Shard, mut host: Host, mut inputs: mpsc::Receiver<In
             host.relay.wake();
         }
         host.archive.handle_timeout(now);
+        if !inputs.is_empty() {
+            // Whoever writes what this batch has sent may need this very thread; without it a
+            // backlog of thousands would fill the connections' queues before anybody writes.
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+/// Timers that come so late were not looked at in time: the whole process has stood still.
+const LATE: Duration = Duration::from_millis(500);
+/// What the peers sent meanwhile is in our sockets; so long it has to reach the shard.
+const CATCH_UP: Duration = Duration::from_millis(50);
+
+/// Keeps a shard whose process stood still from blaming its peers for the silence: what is long
+/// due waits until what came meanwhile was heard.
+#[derive(Debug, Default)]
+struct Standstill(Option<Instant>);
+
+impl Standstill {
+    /// Whether what was due at `due` waits.
+    fn holds(&mut self, due: Instant, now: Instant) -> bool {
+        if now.since(due) < LATE {
+            self.0 = None;
+            return false;
+        }
+        now < *self.0.get_or_insert(now + CATCH_UP)
+    }
+
+    /// When to look whether what is due at `due` may happen.
+    fn look_at(&self, due: Instant) -> Instant {
+        self.0.map_or(due, |until| due.max(until))
     }
 }
 
@@ -297,5 +330,24 @@ impl ProviderSink for ToShard {
         if self.shard.try_send(Input::Provider { call, event }).is_err() {
             self.telemetry.emit(&Event::QueueFull { queue: "shard" });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn after_a_standstill_what_came_meanwhile_is_heard_before_anybody_is_given_up() {
+        let at = |ms: u64| Instant::ZERO + Duration::from_millis(ms);
+        let mut standstill = Standstill::default();
+        assert!(!standstill.holds(at(1_000), at(1_020)), "in time");
+        assert!(standstill.holds(at(1_000), at(6_000)), "five seconds are gone");
+        assert_eq!(standstill.look_at(at(1_000)), at(6_050), "no spinning until then");
+        assert!(standstill.holds(at(1_000), at(6_049)));
+        assert!(!standstill.holds(at(1_000), at(6_050)), "it is really silent");
+        assert!(!standstill.holds(at(6_100), at(6_100)));
+        assert_eq!(standstill.look_at(at(7_000)), at(7_000), "as ever");
+        assert!(standstill.holds(at(7_000), at(9_000)), "and once more");
     }
 }

@@ -10,11 +10,18 @@ use policy::{Observed, TrunkObserved};
 use transport::Health;
 
 /// Shared counts; clones count together.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct SharedLedger(Arc<Inner>);
 
-#[derive(Default)]
+impl Default for SharedLedger {
+    fn default() -> Self {
+        Self::of(limit::CALL_CONCURRENT.value as u32)
+    }
+}
+
 struct Inner {
+    /// Calls at one time.
+    most: u32,
     counts: Mutex<Counts>,
     draining: AtomicBool,
     /// How the servers of trunks are; nobody says so in the simulated world.
@@ -54,6 +61,13 @@ impl OfTrunk {
 }
 
 impl SharedLedger {
+    /// One of an edge that takes so many calls at a time.
+    #[must_use]
+    pub fn of(most: u32) -> Self {
+        let (counts, draining, health) = Default::default();
+        Self(Arc::new(Inner { most, counts, draining, health }))
+    }
+
     fn counts(&self) -> MutexGuard<'_, Counts> {
         self.0.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -94,7 +108,13 @@ impl call::Ledger for SharedLedger {
         for down in self.0.health.get().map(Health::down).unwrap_or_default() {
             trunks.entry(down.as_str().to_owned()).or_default().healthy = false;
         }
-        Observed { wall, edge_calls: counts.calls, trunks, draining: self.is_draining() }
+        Observed {
+            wall,
+            edge_calls: counts.calls,
+            edge_calls_most: Some(self.0.most),
+            trunks,
+            draining: self.is_draining(),
+        }
     }
 
     fn attempt(&self, now: Instant, trunk: &TrunkName) {
@@ -106,7 +126,7 @@ impl call::Ledger for SharedLedger {
 
     fn begin(&self, trunk: &TrunkName) -> bool {
         let mut counts = self.counts();
-        if counts.calls as usize >= limit::CALL_CONCURRENT.get() {
+        if counts.calls >= self.0.most {
             return false;
         }
         counts.calls += 1;
@@ -226,5 +246,9 @@ mod tests {
         let acme = TrunkName::new("acme");
         let taken = (0..limit::CALL_CONCURRENT.get() + 5).filter(|_| ledger.begin(&acme)).count();
         assert_eq!(taken, limit::CALL_CONCURRENT.get());
+        let small = SharedLedger::of(3);
+        assert_eq!((0..9).filter(|_| small.begin(&acme)).count(), 3);
+        let observed = small.observe(at(1), WallTime::default());
+        assert_eq!((observed.edge_calls, observed.edge_calls_most), (3, Some(3)));
     }
 }

@@ -114,6 +114,7 @@ pub fn load(config: &Config, version: u64, wall: WallTime) -> Result<Loaded, Loa
         transcript: config.keep.transcript,
         advertise: Some(config.advertise.host.clone()).filter(|host| !host.is_empty()),
         media_advertise: config.advertise.media.parse().ok(),
+        browser_media: config.browser_media(),
     };
     let lines = lines(&setup.policy, config)?;
     Ok(Loaded { setup: Arc::new(setup), agents: Arc::new(agents), lines, warnings })

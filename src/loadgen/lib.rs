@@ -26,6 +26,7 @@
 #![forbid(unsafe_code)]
 
 pub mod browser;
+mod cause;
 mod config;
 mod engine;
 mod html;
@@ -47,6 +48,7 @@ mod user_agent;
 pub mod wav;
 mod websocket;
 
+pub use cause::{Cause, Farewell, FarewellBy};
 pub use config::{
     Authorities, Config, ConfigError, Identity, OfferMode, Protection, Target, Tls, Transport,
 };

@@ -133,6 +133,7 @@ fn scenario(config: Config) -> Scenario {
     let voice = Voice {
         codecs: config.codecs,
         ptime_ms: 20,
+        every_ms: None,
         protection: config.protection,
         suites: config.suites,
         rtcp_mux: config.rtcp_mux,
@@ -151,6 +152,7 @@ fn scenario(config: Config) -> Scenario {
         offer: config.offer,
         talk: Times::Fixed(config.hold),
         waits: true,
+        cause: None,
         cancel_after: None,
         keys: None,
         on_hold: None,

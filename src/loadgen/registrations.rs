@@ -45,7 +45,7 @@ pub struct RegistrationsConfig {
     /// Who they are, in turns.
     pub logins: Vec<Login>,
     /// Our addresses, in turns; empty: what the system chooses. An edge takes so many connections
-    /// of one (limit `transport.connections_per_source`).
+    /// of one (limit `transport.browsers_per_source`).
     pub sources: Vec<IpAddr>,
     /// How TLS connections are made.
     pub tls: Tls,

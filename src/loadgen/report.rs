@@ -8,6 +8,7 @@ use std::time::Duration;
 use base::limit::LOADGEN_LISTED_CALLS;
 use serde::Serialize;
 
+use crate::cause::Farewell;
 use crate::config::Transport;
 
 /// How a call turned out.
@@ -68,6 +69,9 @@ pub struct CallReport {
     pub reason: Option<String>,
     /// How it ended, once answered.
     pub ending: Option<Ending>,
+    /// By whom, by what and with which cause (RFC 3326) it was ended: `far end, BYE, Q.850 16`;
+    /// `None` where no message did.
+    pub farewell: Option<Farewell>,
     /// From the INVITE to the 200.
     pub setup_ms: Option<f64>,
     /// Of a browser, from the answer to the keys of its handshake: ICE and DTLS.
@@ -228,6 +232,8 @@ pub struct Report {
     pub failures: BTreeMap<String, u32>,
     /// Answered calls by how they ended.
     pub endings: BTreeMap<String, u32>,
+    /// Calls by whom, by what and with which cause they were ended: `far end, BYE, Q.850 16`.
+    pub farewells: BTreeMap<String, u32>,
     /// Answered calls by codec and suite.
     pub codecs: BTreeMap<String, u32>,
     /// From the INVITE to the 200.
@@ -270,6 +276,7 @@ pub(crate) struct Tally {
     cancelled: u32,
     failures: BTreeMap<String, u32>,
     endings: BTreeMap<String, u32>,
+    farewells: BTreeMap<String, u32>,
     codecs: BTreeMap<String, u32>,
     setup: Vec<f64>,
     secured: Vec<f64>,
@@ -310,6 +317,9 @@ impl Tally {
         }
         if let Some(ending) = call.ending {
             *self.endings.entry(ending.name().to_owned()).or_default() += 1;
+        }
+        if let Some(farewell) = call.farewell {
+            *self.farewells.entry(farewell.to_string()).or_default() += 1;
         }
         if let Some(codec) = &call.codec {
             let suite = call.suite.as_deref().unwrap_or("plain RTP");
@@ -356,6 +366,7 @@ impl Tally {
             cancelled: self.cancelled,
             failures: self.failures,
             endings: self.endings,
+            farewells: self.farewells,
             codecs: self.codecs,
             setup_ms: Spread::of(self.setup),
             secured_ms: Spread::of(self.secured),
@@ -393,9 +404,12 @@ impl fmt::Display for Report {
             "calls      {} placed of {}, {} answered, {} failed, {} cancelled",
             self.placed, self.planned, self.answered, self.failed, self.cancelled
         )?;
-        for (title, counts) in
-            [("failed", &self.failures), ("ended by", &self.endings), ("media", &self.codecs)]
-        {
+        for (title, counts) in [
+            ("failed", &self.failures),
+            ("ended by", &self.endings),
+            ("farewell", &self.farewells),
+            ("media", &self.codecs),
+        ] {
             for (name, count) in counts {
                 writeln!(f, "  {title:<9}{count:>7}  {name}")?;
             }
@@ -463,6 +477,11 @@ mod tests {
             outcome: CallOutcome::Answered,
             status: Some(200),
             ending: Some(Ending::FarEnd),
+            farewell: Some(crate::Farewell {
+                by_us: false,
+                by: crate::FarewellBy::Bye,
+                cause: Some(crate::Cause::Q850(16)),
+            }),
             setup_ms: Some(4.25),
             first_audio_ms: Some(12.0),
             duration_ms: Some(1000.0),

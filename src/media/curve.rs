@@ -42,8 +42,8 @@ pub struct Curve {
 }
 
 impl Curve {
-    /// Takes a report, so long after the answer.
-    pub fn handle_report(&mut self, after: Duration, quality: &Quality) {
+    /// Takes a report, so long after the answer; what happened since the one before.
+    pub fn handle_report(&mut self, after: Duration, quality: &Quality) -> Spell {
         let spell = spell(after, quality, &self.last);
         self.last = *quality;
         self.start.get_or_insert(after.saturating_sub(REPORT_EVERY));
@@ -60,6 +60,7 @@ impl Curve {
                 self.filled = 1;
             }
         }
+        spell
     }
 
     /// Takes a report from before the answer: what it counts is in no spell.

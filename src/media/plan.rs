@@ -18,6 +18,9 @@ use crate::dtls::{DtlsBackend, DtlsRole, Fingerprint};
 pub struct Need {
     /// Local address of the zone, which the ports are bound to.
     pub bind: IpAddr,
+    /// With `dtls` and without `separate_rtcp`: an address of the other family, for the same port
+    /// there. ICE finds out which of both the peer reaches; one that cannot be had is left out.
+    pub beside: Option<IpAddr>,
     /// Whether a port of its own is wanted for RTCP; `false` where rtcp-mux is agreed on or
     /// still possible. RTP is even and RTCP the next port (RFC 3550 section 11).
     pub separate_rtcp: bool,
@@ -36,8 +39,10 @@ pub struct Reserved {
     pub rtp: SocketAddr,
     /// Where we receive RTCP, if that is not the same port.
     pub rtcp: Option<SocketAddr>,
+    /// Where we receive the same as at `rtp` in the other family, if that was asked for.
+    pub beside: Option<SocketAddr>,
     /// Where ICE-TCP is listened for (RFC 6544), if it is and [`Need::dtls`] was asked for.
-    pub ice_tcp: Option<SocketAddr>,
+    pub ice_tcp: Vec<SocketAddr>,
     /// Of the certificate that a handshake on this leg shows, where [`Need::dtls`] was asked for.
     pub fingerprint: Option<Fingerprint>,
 }

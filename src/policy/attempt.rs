@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 
-use base::WallTime;
+use base::{WallTime, limit};
 use serde::{Deserialize, Serialize};
 
 use crate::wire;
@@ -89,6 +89,9 @@ pub struct Observed {
     pub wall: WallTime,
     /// Calls on this edge.
     pub edge_calls: u32,
+    /// How many it takes; where nobody says so, limit `call.concurrent`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub edge_calls_most: Option<u32>,
     /// By the trunk's name; a trunk that is missing is idle and healthy.
     #[serde(default)]
     pub trunks: BTreeMap<String, TrunkObserved>,
@@ -97,6 +100,12 @@ pub struct Observed {
 }
 
 impl Observed {
+    /// How many calls this edge takes at a time.
+    #[must_use]
+    pub fn edge_room(&self) -> u64 {
+        self.edge_calls_most.map_or(limit::CALL_CONCURRENT.value, u64::from)
+    }
+
     /// How the trunk `name` stood.
     #[must_use]
     pub fn trunk(&self, name: &str) -> TrunkObserved {

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use base::{Reason, WallTime, limit};
+use base::{Reason, WallTime};
 
 use crate::attempt::{Attempt, Observed};
 use crate::decision::{
@@ -132,7 +132,7 @@ pub(crate) fn check_edge(observed: &Observed) -> Result<(), Reason> {
     if observed.draining {
         return Err(Reason::Draining);
     }
-    if u64::from(observed.edge_calls) >= limit::CALL_CONCURRENT.value {
+    if u64::from(observed.edge_calls) >= observed.edge_room() {
         return Err(Reason::EdgeCallLimit);
     }
     Ok(())

@@ -3,7 +3,7 @@
 
 use serde::Serialize;
 
-use base::{Reason, limit};
+use base::Reason;
 
 use crate::attempt::{Attempt, Observed};
 use crate::change::Change;
@@ -210,7 +210,7 @@ fn checks(trunk: &Trunk, attempt: &Attempt, observed: &Observed) -> Vec<Step> {
     let edge = if observed.draining {
         "this edge is draining and takes no new calls".to_owned()
     } else {
-        format!("{} of {} calls on this edge", observed.edge_calls, limit::CALL_CONCURRENT.value)
+        format!("{} of {} calls on this edge", observed.edge_calls, observed.edge_room())
     };
     let offer = &attempt.offer;
     let offered = match (offer.present, offer.has_srtp) {

@@ -407,12 +407,6 @@ impl Policy {
         })
     }
 
-    /// Whether there is a trunk that browsers may be.
-    #[must_use]
-    pub fn takes_browsers(&self) -> bool {
-        self.trunks.iter().any(|trunk| trunk.is_browsers)
-    }
-
     /// The trunk of this name.
     pub(crate) fn trunk(&self, name: &str) -> Option<&Trunk> {
         self.trunks.iter().find(|trunk| trunk.name.as_str() == name)

@@ -34,8 +34,9 @@ pub struct RelayConfig {
     pub seed: u64,
     /// How the workers reach their sockets.
     pub driver: DriverChoice,
-    /// Where to listen for ICE-TCP, for browsers that UDP is blocked for; port 0 is any.
-    pub ice_tcp: Option<SocketAddr>,
+    /// Where to listen for ICE-TCP, for browsers that UDP is blocked for; nowhere where it is
+    /// empty; port 0 is any.
+    pub ice_tcp: Vec<SocketAddr>,
     /// The one UDP port of all browsers; without it each has a pair out of `ports`.
     pub browser_port: Option<SharedPortConfig>,
 }
@@ -111,8 +112,8 @@ impl Relay {
         let known = Arc::new(OnceLock::new());
         let to_workers = ToWorkers(known.clone());
         let handshakes = Handshakes::start(Box::new(to_workers.clone()), identities, config.seed)?;
-        let listen = |address| IceTcp::start(address, Arc::new(to_workers.clone()));
-        let ice_tcp = config.ice_tcp.map(listen).transpose()?;
+        let listen = || IceTcp::start(&config.ice_tcp, Arc::new(to_workers.clone()));
+        let ice_tcp = (!config.ice_tcp.is_empty()).then(listen).transpose()?;
         let share = |it: &SharedPortConfig| {
             SharedPort::start(it.port, &it.addresses, Arc::new(to_workers.clone()))
         };
@@ -130,7 +131,7 @@ impl Relay {
                 workers,
                 seed: config.seed.wrapping_add(number as u64),
                 dtls: Some((handshakes.handle(), identity.clone())),
-                ice_tcp: ice_tcp.as_ref().map(IceTcp::address),
+                ice_tcp: ice_tcp.as_ref().map(IceTcp::addresses).unwrap_or_default(),
                 shared: shared.as_ref().map(SharedPort::handle),
             };
             let (files, driver) = (files.clone(), config.driver);

@@ -67,7 +67,7 @@ fn a_call_flows_over_real_sockets() {
 }
 
 fn config(driver: DriverChoice, ports: RangeInclusive<u16>) -> RelayConfig {
-    RelayConfig { workers: 2, ports, seed: 7, driver, ice_tcp: None, browser_port: None }
+    RelayConfig { workers: 2, ports, seed: 7, driver, ice_tcp: Vec::new(), browser_port: None }
 }
 
 fn a_call_flows(driver: DriverChoice) {
@@ -78,6 +78,7 @@ fn a_call_flows(driver: DriverChoice) {
     let (handle, session) = (relay.handle(), SessionId::new(5, 0));
     let need = Need {
         bind: IpAddr::from([127, 0, 0, 1]),
+        beside: None,
         separate_rtcp: true,
         dtls: false,
         fresh_identity: false,
@@ -144,6 +145,7 @@ fn what_was_posted_is_done_with_one_wake() {
         let handle = relay.handle();
         let need = Need {
             bind: IpAddr::from([127, 0, 0, 1]),
+            beside: None,
             separate_rtcp: true,
             dtls: false,
             fresh_identity: false,
@@ -170,6 +172,7 @@ fn two_legs_hear_each_other_over_real_sockets() {
         let (handle, sessions) = (relay.handle(), [0, 1].map(|leg| SessionId::new(6, leg)));
         let need = Need {
             bind: IpAddr::from([127, 0, 0, 1]),
+            beside: None,
             separate_rtcp: false,
             dtls: false,
             fresh_identity: false,

@@ -1,7 +1,7 @@
 //! ICE-TCP (RFC 6544): a browser behind a network that blocks UDP connects to a passive candidate
 //! of ours and sends over TCP what it would send in datagrams, each with its length before it
-//! (RFC 4571). A thread of its own accepts the connections, of all sessions at one address, and
-//! stands between them and the workers.
+//! (RFC 4571). A thread of its own accepts the connections of all sessions, at an address of each
+//! family, and stands between them and the workers.
 //!
 //! - The first message must be a check; the worker whose session it names takes the connection
 //!   (`Claim`), and drops it again unless the check was proved. Nothing else keeps one open.
@@ -13,19 +13,22 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
+use std::future::poll_fn;
 use std::io;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Poll;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use base::{SessionId, limit};
 use rtp::ice::stun::{Class, Message as Stun};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use tokio::io::AsyncReadExt;
-use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
@@ -33,6 +36,8 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 const WINDOW: Duration = Duration::from_millis(100);
 /// Pause before a word that a worker had no room for is tried again, or the system asked again.
 const AGAIN: Duration = Duration::from_millis(50);
+/// The first connection's number: those below are sockets.
+const FIRST: u32 = 2;
 /// What is read at one go.
 const CHUNK_BYTES: usize = 4_096;
 
@@ -51,7 +56,7 @@ pub(crate) enum Word {
 /// A connection that is nobody's yet.
 #[derive(Clone, Debug)]
 pub(crate) struct Claim {
-    /// Its number, which is not 0.
+    /// Its number, which is neither 0 nor 1: those are sockets.
     pub(crate) number: u32,
     pub(crate) peer: SocketAddr,
     /// Of ours, whom the check asks.
@@ -123,7 +128,7 @@ fn count(counter: &AtomicU64) {
 /// The thread. Dropping it closes all connections.
 #[derive(Debug)]
 pub(crate) struct IceTcp {
-    address: SocketAddr,
+    addresses: Vec<SocketAddr>,
     counts: IceTcpCounts,
     stop: oneshot::Sender<()>,
     thread: JoinHandle<()>,
@@ -133,16 +138,15 @@ impl IceTcp {
     /// Listens there.
     ///
     /// # Errors
-    /// Where the system refuses the address or a thread.
-    pub(crate) fn start(address: SocketAddr, workers: Arc<dyn Workers>) -> io::Result<Self> {
-        let listener = TcpListener::bind(address)?;
-        listener.set_nonblocking(true)?;
-        let address = listener.local_addr()?;
+    /// Where the system refuses an address or a thread.
+    pub(crate) fn start(addresses: &[SocketAddr], workers: Arc<dyn Workers>) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let listener = {
+        let listeners = {
             let _entered = runtime.enter();
-            tokio::net::TcpListener::from_std(listener)?
+            addresses.iter().map(|address| listen(*address)).collect::<io::Result<Vec<_>>>()?
         };
+        let addresses =
+            listeners.iter().map(TcpListener::local_addr).collect::<io::Result<Vec<_>>>()?;
         let (stop, stopped) = oneshot::channel();
         let counts = IceTcpCounts::default();
         let counted = counts.0.clone();
@@ -151,18 +155,18 @@ impl IceTcp {
             let tasks = tokio::task::LocalSet::new();
             tasks.block_on(&runtime, async {
                 tokio::select! {
-                    () = accept(listener, door) => {}
+                    () = accept(listeners, door) => {}
                     _ = stopped => {}
                 }
             });
         };
         let thread = std::thread::Builder::new().name("ice-tcp".to_owned()).spawn(run)?;
-        Ok(Self { address, counts, stop, thread })
+        Ok(Self { addresses, counts, stop, thread })
     }
 
     /// Where it listens.
-    pub(crate) const fn address(&self) -> SocketAddr {
-        self.address
+    pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
+        self.addresses.clone()
     }
 
     pub(crate) fn counts(&self) -> IceTcpCounts {
@@ -175,6 +179,20 @@ impl IceTcp {
         // A thread that panicked has ended all the same.
         let _ = self.thread.join();
     }
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
+    if address.is_ipv6() {
+        sockopt::set_ipv6_v6only(&socket, true)?; // the other family has a listener of its own
+    }
+    sockopt::set_socket_reuseaddr(&socket, true)?; // a restart must not wait for TIME_WAIT
+    rustix::net::bind(&socket, &address)?;
+    let backlog = i32::try_from(limit::ICE_TCP_BACKLOG.value).unwrap_or(i32::MAX);
+    rustix::net::listen(&socket, backlog)?;
+    TcpListener::from_std(std::net::TcpListener::from(socket))
 }
 
 /// What all connections share, all of them tasks of this thread.
@@ -236,12 +254,23 @@ pub(crate) fn network(address: IpAddr) -> IpAddr {
     }
 }
 
-async fn accept(listener: tokio::net::TcpListener, door: Rc<Door>) {
-    let mut number: u32 = 0;
+/// The next connection; each listener has its turn to be the first that is asked.
+async fn next(listeners: &[TcpListener], turn: usize) -> io::Result<(TcpStream, SocketAddr)> {
+    let (late, early) = listeners.split_at(turn % listeners.len().max(1));
+    poll_fn(|context| {
+        let mut each = early.iter().chain(late).map(|listener| listener.poll_accept(context));
+        each.find(Poll::is_ready).unwrap_or(Poll::Pending)
+    })
+    .await
+}
+
+async fn accept(listeners: Vec<TcpListener>, door: Rc<Door>) {
+    let (mut number, mut turn) = (0u32, 0usize);
     let pause = Duration::from_secs(1) / limit::ICE_TCP_ACCEPTS_PER_SECOND.value as u32;
     loop {
         sleep(pause).await;
-        let Ok((stream, peer)) = listener.accept().await else {
+        turn = turn.wrapping_add(1);
+        let Ok((stream, peer)) = next(&listeners, turn).await else {
             // No descriptor is left, or the peer has gone already.
             sleep(AGAIN).await;
             continue;
@@ -251,7 +280,7 @@ async fn accept(listener: tokio::net::TcpListener, door: Rc<Door>) {
             continue;
         };
         count(&door.counts.accepted);
-        number = number.wrapping_add(1).max(1);
+        number = number.wrapping_add(1).max(FIRST);
         let _ = stream.set_nodelay(true); // slower without
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
         tokio::task::spawn_local(serve(stream, peer, number, place));

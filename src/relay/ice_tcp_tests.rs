@@ -66,9 +66,9 @@ impl Workers for Nobody {
 
 #[test]
 fn one_source_has_so_many_connections_and_gets_a_place_back_for_each_that_ends() {
-    let door = IceTcp::start(SocketAddr::from(([127, 0, 0, 1], 0)), Arc::new(Nobody)).unwrap();
+    let door = IceTcp::start(&[SocketAddr::from(([127, 0, 0, 1], 0))], Arc::new(Nobody)).unwrap();
     let connect = || {
-        let stream = StdStream::connect(door.address()).unwrap();
+        let stream = StdStream::connect(door.addresses()[0]).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         stream
     };

@@ -21,6 +21,7 @@ mod handle;
 mod ice_tcp;
 mod late;
 mod ports;
+mod rate;
 mod shared;
 mod socket;
 mod worker;

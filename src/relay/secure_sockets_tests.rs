@@ -1,7 +1,7 @@
 //! A browser's call over real sockets on loopback, with both drivers.
 
 use std::io::{Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::Instant as StdInstant;
 
@@ -74,7 +74,11 @@ const READ: Option<Duration> = Some(Duration::from_millis(10));
 
 impl Wire {
     fn udp() -> Self {
-        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        Self::udp_at("127.0.0.1:0")
+    }
+
+    fn udp_at(address: &str) -> Self {
+        let socket = UdpSocket::bind(address).unwrap();
         socket.set_read_timeout(READ).unwrap();
         Self::Udp(socket)
     }
@@ -131,18 +135,18 @@ impl Call {
 
     fn with(driver: DriverChoice, ports: RangeInclusive<u16>, backend: DtlsBackend) -> Self {
         let (sender, events) = sync_channel(1024);
-        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let any = ["127.0.0.1:0", "[::1]:0"].map(|it| it.parse().unwrap());
         let config = RelayConfig {
             workers: 2,
             ports,
             seed: 7,
             driver,
-            ice_tcp: Some(any),
+            ice_tcp: any.into(),
             browser_port: None,
         };
         let relay = Relay::start(&config, |_| Box::new(Sink(sender.clone()))).unwrap();
-        let bind = IpAddr::from([127, 0, 0, 1]);
-        let need = Need { bind, separate_rtcp: false, dtls: true, fresh_identity: false };
+        let (bind, beside) = (IpAddr::from([127, 0, 0, 1]), Some(Ipv6Addr::LOCALHOST.into()));
+        let need = Need { bind, beside, separate_rtcp: false, dtls: true, fresh_identity: false };
         relay.handle().command(SESSION, Command::Reserve(need)).unwrap();
         let (_, event) = events.recv_timeout(WAIT).unwrap();
         let MediaEvent::Reserved(reserved) = event else { panic!("{event:?}") };
@@ -154,7 +158,15 @@ impl Call {
     }
 
     fn send(&mut self, datagrams: &[Vec<u8>]) {
-        datagrams.iter().for_each(|datagram| self.wire.send(self.reserved.rtp, datagram));
+        let there = self.there();
+        datagrams.iter().for_each(|datagram| self.wire.send(there, datagram));
+    }
+
+    /// Our port in the wire's family.
+    fn there(&self) -> SocketAddr {
+        let beside =
+            self.reserved.beside.filter(|it| it.is_ipv6() == self.wire.address().is_ipv6());
+        beside.unwrap_or(self.reserved.rtp)
     }
 
     /// Goes on over another wire; gives the former one.
@@ -212,7 +224,8 @@ impl Call {
         let began = StdInstant::now();
         while !is_so(self) {
             assert!(began.elapsed() < WAIT, "it never came to that: {:?}", self.seen);
-            if let Some(datagram) = self.wire.receive(self.reserved.rtp) {
+            let there = self.there();
+            if let Some(datagram) = self.wire.receive(there) {
                 let answers = self.browser.hear(now(), &datagram);
                 self.send(&answers);
             }
@@ -250,6 +263,15 @@ fn a_browser_calls_changes_its_network_and_goes_on() {
         // And back again, to an address that a socket was connected to before.
         call.switch(former);
         call.move_here();
+        // To the other family and back.
+        assert_eq!(call.reserved.beside.unwrap().port(), call.reserved.rtp.port());
+        let former = call.switch(Wire::udp_at("[::1]:0"));
+        call.move_here();
+        assert_eq!(call.browser.mapped.last(), Some(&call.browser.address));
+        let beside = call.switch(former);
+        call.move_here();
+        call.switch(beside);
+        call.move_here();
 
         let handle = call.relay.handle();
         handle.command(SESSION, Command::Release).unwrap();
@@ -260,6 +282,28 @@ fn a_browser_calls_changes_its_network_and_goes_on() {
         let counted = handle.dtls_counters();
         assert_eq!((counted.begun, counted.completed, counted.failed), (1, 1, 0));
     }
+}
+
+#[test]
+fn a_browser_that_has_media_in_the_other_family_only_calls() {
+    for (driver, ports) in
+        [(DriverChoice::Epoll, 25_000..=25_009), (DriverChoice::Auto, 25_010..=25_019)]
+    {
+        let mut call = Call::start(driver, ports);
+        call.switch(Wire::udp_at("[::1]:0"));
+        call.connect();
+        call.relay.drain(Duration::ZERO);
+    }
+}
+
+#[test]
+fn an_address_beside_that_cannot_be_had_is_left_out() {
+    let taken = UdpSocket::bind("[::1]:25020").unwrap();
+    let mut call = Call::start(DriverChoice::Auto, 25_020..=25_021);
+    assert_eq!(call.reserved.beside, None);
+    drop(taken);
+    call.connect();
+    call.relay.drain(Duration::ZERO);
 }
 
 #[test]
@@ -278,6 +322,7 @@ fn a_new_certificate_is_that_of_new_sessions_and_the_old_one_of_old_ones() {
     assert!(ToWorkers(known).rotated(&fresh));
     let need = Need {
         bind: IpAddr::from([127, 0, 0, 1]),
+        beside: None,
         separate_rtcp: false,
         dtls: true,
         fresh_identity: false,
@@ -302,6 +347,7 @@ fn a_leg_that_moves_shows_a_certificate_of_its_own_and_hands_other_keys() {
     let (first, former) = (call.reserved.clone(), call.browser.keys.take());
     let need = Need {
         bind: IpAddr::from([127, 0, 0, 1]),
+        beside: None,
         separate_rtcp: false,
         dtls: true,
         fresh_identity: true,
@@ -368,12 +414,12 @@ fn a_relay_that_is_dropped_ends_its_handshakes() {
 #[test]
 fn a_browser_that_has_only_tcp_calls_over_it_and_leaves_it_when_it_can() {
     let mut call = Call::start(DriverChoice::Auto, 24_300..=24_399);
-    let door = call.reserved.ice_tcp.unwrap();
+    let door = call.reserved.ice_tcp[0];
     call.switch(Wire::tcp(door));
     call.connect();
-    call.switch(Wire::udp());
+    call.switch(Wire::udp_at("[::1]:0"));
     call.move_here();
-    call.switch(Wire::tcp(door));
+    call.switch(Wire::tcp(call.reserved.ice_tcp[1]));
     call.move_here();
     // The connection breaks: media goes on where it was proved before.
     call.switch(Wire::udp());
@@ -394,7 +440,7 @@ fn a_browser_that_has_only_tcp_calls_over_it_and_leaves_it_when_it_can() {
 #[test]
 fn a_connection_that_proves_nothing_is_closed() {
     let mut call = Call::start(DriverChoice::Auto, 24_400..=24_499);
-    let door = call.reserved.ice_tcp.unwrap();
+    let door = call.reserved.ice_tcp[0];
     call.connect();
     let right = call.browser.remote.clone();
     let other = crate::path::browser::credentials(77);

@@ -35,11 +35,19 @@ fn free_port() -> u16 {
 
 fn config(driver: DriverChoice, port: u16, addresses: Vec<IpAddr>) -> RelayConfig {
     let browser_port = Some(SharedPortConfig { port, addresses });
-    RelayConfig { workers: 2, ports: 24_900..=24_901, seed: 7, driver, ice_tcp: None, browser_port }
+    RelayConfig {
+        workers: 2,
+        ports: 24_900..=24_901,
+        seed: 7,
+        driver,
+        ice_tcp: Vec::new(),
+        browser_port,
+    }
 }
 
 fn need(bind: IpAddr) -> Need {
-    Need { bind, separate_rtcp: false, dtls: true, fresh_identity: false }
+    let beside = Some(if bind == V4 { V6 } else { V4 });
+    Need { bind, beside, separate_rtcp: false, dtls: true, fresh_identity: false }
 }
 
 fn wire(address: IpAddr) -> Wire {
@@ -125,7 +133,15 @@ impl Edge {
 
 impl Caller {
     fn send(&mut self, datagrams: &[Vec<u8>]) {
-        datagrams.iter().for_each(|datagram| self.wire.send(self.reserved.rtp, datagram));
+        let there = self.there();
+        datagrams.iter().for_each(|datagram| self.wire.send(there, datagram));
+    }
+
+    /// The port in the wire's family.
+    fn there(&self) -> SocketAddr {
+        let hosts = [Some(self.reserved.rtp), self.reserved.beside];
+        let is_for = |it: &SocketAddr| it.is_ipv6() == self.wire.address().is_ipv6();
+        hosts.into_iter().flatten().find(is_for).unwrap()
     }
 
     fn until(&mut self, is_so: impl Fn(&Self) -> bool) {
@@ -137,7 +153,8 @@ impl Caller {
     }
 
     fn hear(&mut self) {
-        if let Some(datagram) = self.wire.receive(self.reserved.rtp) {
+        let there = self.there();
+        if let Some(datagram) = self.wire.receive(there) {
             let answers = self.browser.hear(now(), &datagram);
             self.send(&answers);
         }
@@ -226,6 +243,13 @@ fn a_browser_on_the_shared_port_changes_its_network_and_comes_back() {
         let mut other = edge.call(7, V4, wire(V4));
         edge.settle(&mut caller);
         let former = caller.switch(wire(V4));
+        caller.move_here(&mut edge);
+        edge.settle(&mut caller);
+        caller.switch(former);
+        caller.move_here(&mut edge);
+        edge.settle(&mut caller);
+        // To the other family and back.
+        let former = caller.switch(wire(V6));
         caller.move_here(&mut edge);
         edge.settle(&mut caller);
         caller.switch(former);

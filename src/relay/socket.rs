@@ -83,6 +83,10 @@ impl MediaSocket {
             SocketAddr::V6(_) => sockopt::set_ipv6_tclass(&socket, u32::from(EXPEDITED)),
         };
         let _ = sockopt::set_socket_recv_buffer_size(&socket, limit::RELAY_SOCKET_BYTES.get());
+        if address.is_ipv6() {
+            // One family a socket: the other has one of its own, perhaps on the same port.
+            sockopt::set_ipv6_v6only(&socket, true)?;
+        }
         Ok(Self(socket))
     }
 

@@ -11,7 +11,7 @@ use base::{Instant, SessionId, limit};
 use media::{LegPlan, MediaEvent, Need, Protection};
 
 use super::Worker;
-use crate::driver::Network;
+use crate::driver::{Network, Token};
 use crate::dtls::{HandshakeId, Identity};
 use crate::ice_tcp::{Claim, Out, Outgoing, Word, asked};
 use crate::path::Port;
@@ -46,6 +46,8 @@ impl Ties {
 #[derive(Debug)]
 pub(super) struct Berth {
     local: IpAddr,
+    /// Of the other family.
+    beside: Option<IpAddr>,
     /// Where its peer was proved, the latest last, as the port's thread knows them.
     routes: Vec<SocketAddr>,
     /// Where ICE sends media.
@@ -57,13 +59,28 @@ pub(super) struct Berth {
 }
 
 impl Berth {
+    const fn new(local: IpAddr, beside: Option<IpAddr>) -> Self {
+        Self { local, beside, routes: Vec::new(), wanted: None, asked: None, adopted: None }
+    }
+
+    pub(super) const fn beside(&self) -> Option<IpAddr> {
+        self.beside
+    }
+
     /// Media goes there from now on.
     pub(super) const fn want(&mut self, peer: SocketAddr) {
         self.wanted = Some(peer);
     }
 
-    const fn way(&self, peer: SocketAddr) -> Way {
-        Way { local: self.local, peer }
+    /// How this peer comes: an address speaks with its own family only.
+    fn way(&self, peer: SocketAddr) -> Way {
+        let beside = self.beside.filter(|it| it.is_ipv4() == peer.is_ipv4());
+        Way { local: beside.unwrap_or(self.local), peer }
+    }
+
+    /// Which of the session's ports that is.
+    fn port(&self, peer: SocketAddr) -> Port {
+        if self.way(peer).local == self.local { Port::Rtp } else { Port::Beside }
     }
 
     /// Keeps a route on which the peer was proved; gives the one that has to make room.
@@ -86,8 +103,8 @@ impl Berth {
     }
 }
 
-/// A berth to be, and what is sent from there, as the network numbers it.
-pub(super) type Place = (usize, Berth);
+/// A berth to be, and what is sent from at its addresses, as the network numbers it.
+pub(super) type Place = ([Option<usize>; 2], Berth);
 
 /// The browsers' shared port as a worker knows it.
 pub(super) struct Berths {
@@ -95,8 +112,8 @@ pub(super) struct Berths {
     worker: usize,
     /// What is sent from, by address.
     open: HashMap<IpAddr, usize>,
-    /// Sessions that begin when their address is open.
-    waiting: HashMap<SessionId, (Need, Identity)>,
+    /// Sessions that begin when this address is open.
+    waiting: HashMap<SessionId, (IpAddr, Need, Identity)>,
     /// What the thread had no room for, in order.
     untold: VecDeque<Note>,
 }
@@ -139,13 +156,22 @@ impl Berths {
     }
 }
 
+/// The token of a session's port, and of its other one.
+pub(super) const fn tokens(place: usize, port: Port) -> (Token, Token) {
+    let (first, second) = (place * 2, place * 2 + 1);
+    match port {
+        Port::Rtcp | Port::Beside => (second, first),
+        Port::Rtp | Port::Stream(_) => (first, second),
+    }
+}
+
 impl<N: Network> Worker<N> {
     /// Keeps a session's user name fragments, by which it is found.
     pub(super) fn name(&mut self, place: usize, plan: &LegPlan) {
         let Protection::Dtls(handshake) = &plan.protection else { return };
         let Some(Some(entry)) = self.sessions.get_mut(place) else { return };
         let is_moored = entry.ties.as_ref().is_some_and(|ties| ties.berth.is_some());
-        if self.ice_tcp.is_none() && !is_moored {
+        if self.ice_tcp.is_empty() && !is_moored {
             return;
         }
         let (ufrag, ties) = (&handshake.local.ufrag, entry.ties.get_or_insert_default());
@@ -251,16 +277,16 @@ impl<N: Network> Worker<N> {
         if need.separate_rtcp {
             return Some(None);
         }
-        if let Some(shared) = berths.open.get(&need.bind) {
-            let local = need.bind;
-            let berth =
-                Berth { local, routes: Vec::new(), wanted: None, asked: None, adopted: None };
-            return Some(Some((*shared, berth)));
-        }
-        let is_asked = berths.waiting.values().any(|(known, _)| known.bind == need.bind);
-        berths.waiting.insert(id, (need, identity.clone()));
+        let addresses = [Some(need.bind), need.beside];
+        let closed = addresses.into_iter().flatten().find(|it| !berths.open.contains_key(it));
+        let Some(closed) = closed else {
+            let sockets = addresses.map(|address| berths.open.get(&address?).copied());
+            return Some(Some((sockets, Berth::new(need.bind, need.beside))));
+        };
+        let is_asked = berths.waiting.values().any(|(known, ..)| *known == closed);
+        berths.waiting.insert(id, (closed, need, identity.clone()));
         if !is_asked {
-            let note = Note::Open(need.bind, berths.worker);
+            let note = Note::Open(closed, berths.worker);
             berths.tell(note);
         }
         None
@@ -284,7 +310,8 @@ impl<N: Network> Worker<N> {
             shared::Word::Datagram(id, peer, mut datagram) => {
                 if let Some(place) = self.places.get(&id).copied() {
                     self.keep_route(place, peer, &datagram);
-                    self.arrived(place, Port::Rtp, peer, &mut datagram);
+                    let port = self.berth_of(place).map_or(Port::Rtp, |berth| berth.port(peer));
+                    self.arrived(place, port, peer, &mut datagram);
                 }
             }
             shared::Word::Connected(id, peer, socket) => self.on_connected(id, peer, socket),
@@ -292,20 +319,31 @@ impl<N: Network> Worker<N> {
         }
     }
 
-    /// Sessions that have waited for this address begin, or fail.
+    /// Whether a session at the shared port is to speak without ICE.
+    pub(super) fn is_lost_at_berth(&mut self, place: usize, plan: &LegPlan) -> bool {
+        !matches!(plan.protection, Protection::Dtls(_)) && self.berth_of(place).is_some()
+    }
+
+    fn berth_of(&mut self, place: usize) -> Option<&mut Berth> {
+        self.sessions.get_mut(place)?.as_mut()?.ties.as_mut()?.berth.as_mut()
+    }
+
+    /// Sessions that have waited for this address begin, or fail; without one beside its first
+    /// address a session does as well.
     fn on_open(&mut self, local: IpAddr, socket: Option<OwnedFd>) {
         let Some(berths) = &mut self.berths else { return };
-        let is_here = |(need, _): &(Need, Identity)| need.bind == local;
-        let begun: Vec<_> = berths.waiting.extract_if(|_, waits| is_here(waits)).collect();
+        let begun: Vec<_> = berths.waiting.extract_if(|_, (known, ..)| *known == local).collect();
         if !berths.open.contains_key(&local)
             && let Some(shared) = socket.and_then(|socket| self.network.share(socket))
         {
             berths.open.insert(local, shared);
         }
         let is_open = berths.open.contains_key(&local);
-        for (id, (need, identity)) in begun {
+        for (id, (_, need, identity)) in begun {
             if is_open {
                 self.begin(id, need, Some(identity));
+            } else if need.bind != local {
+                self.begin(id, Need { beside: None, ..need }, Some(identity));
             } else {
                 self.sink.deliver(id, MediaEvent::ReserveFailed { ports: true });
             }
@@ -347,8 +385,11 @@ impl<N: Network> Worker<N> {
         let Some(Some(entry)) = self.sessions.get_mut(place) else { return };
         let berth = entry.ties.as_mut().and_then(|ties| ties.berth.as_mut());
         let Some(berth) = berth.filter(|berth| berth.wanted == Some(peer)) else { return };
-        let is_adopted = self.network.adopt(place * 2, peer, socket);
+        let (token, other) = tokens(place, berth.port(peer));
+        let is_adopted = self.network.adopt(token, peer, socket);
         berth.adopted = is_adopted.then_some(peer);
+        // The peer is in one family at a time.
+        self.network.part(other);
     }
 
     /// A route is given up where the session has not been checked from there for a while.
@@ -357,17 +398,18 @@ impl<N: Network> Worker<N> {
         let place = self.places.get(&id).copied();
         let entry = place.and_then(|place| self.sessions.get_mut(place)?.as_mut());
         if let (Some(entry), Some(place)) = (entry, place) {
-            let heard = entry.session.proved_at(Port::Rtp, way.peer);
             let kept = limit::ICE_PORT_KEPT_MS.millis();
             let berth = entry.ties.as_mut().and_then(|ties| ties.berth.as_mut());
-            let Some(berth) = berth.filter(|berth| berth.local == way.local) else { return };
+            let Some(berth) = berth.filter(|berth| berth.way(way.peer) == way) else { return };
+            let port = berth.port(way.peer);
+            let heard = entry.session.proved_at(port, way.peer);
             if heard.is_some_and(|heard| now.since(heard) < kept) {
                 return;
             }
             berth.routes.retain(|route| *route != way.peer);
             berth.wanted = berth.wanted.filter(|peer| *peer != way.peer);
             if berth.adopted.take_if(|peer| *peer == way.peer).is_some() {
-                self.network.part(place * 2);
+                self.network.part(tokens(place, port).0);
             }
         }
         self.berths.iter_mut().for_each(|berths| berths.tell(Note::Left(way, id)));

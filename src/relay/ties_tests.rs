@@ -28,6 +28,7 @@ impl DtlsSink for Deaf {
 struct Moored {
     rig: Rig,
     notes: mpsc::Receiver<Note>,
+    need: Need,
     _handshakes: Handshakes,
 }
 
@@ -71,11 +72,18 @@ impl Moored {
             workers: 1,
             seed: 1,
             dtls: Some((handshakes.handle(), identity)),
-            ice_tcp: None,
+            ice_tcp: Vec::new(),
             shared: Some(SharedPortHandle::new(PORT, sender)),
         };
         let rig = Rig { worker: Worker::new(net.clone(), setup), net, events, commands };
-        Self { rig, notes, _handshakes: handshakes }
+        let need = Need {
+            bind: HERE,
+            beside: None,
+            separate_rtcp: false,
+            dtls: true,
+            fresh_identity: false,
+        };
+        Self { rig, notes, need, _handshakes: handshakes }
     }
 
     /// A round in which no time passes.
@@ -91,8 +99,7 @@ impl Moored {
     }
 
     fn reserve(&mut self, stem: u64) {
-        let need = Need { bind: HERE, separate_rtcp: false, dtls: true, fresh_identity: false };
-        self.rig.tell(stem, Command::Reserve(need));
+        self.rig.tell(stem, Command::Reserve(self.need));
         self.round();
     }
 
@@ -162,6 +169,41 @@ fn a_leg_waits_until_its_address_is_open() {
     assert!(matches!(moored.events()[..], [(_, Some(MediaEvent::Reserved(_)))]));
     assert!(moored.rig.net.0.borrow().open.is_empty(), "no port of its own");
     assert!(moored.notes().is_empty());
+}
+
+#[test]
+fn a_leg_has_its_address_of_the_other_family_if_that_can_be_had() {
+    let beside = IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1]);
+    for can_be_had in [true, false] {
+        let mut moored = Moored::start(100);
+        moored.need.beside = Some(beside);
+        moored.reserve(1);
+        moored.told(Told::Open(HERE, Some(descriptor())));
+        moored.reserve(2);
+        assert!(moored.events().is_empty(), "both are to be there");
+        assert_eq!(moored.notes(), [HERE, beside].map(|it| text(&Note::Open(it, 0))));
+        moored.told(Told::Open(beside, can_be_had.then(descriptor)));
+        let expected = can_be_had.then_some(SocketAddr::new(beside, PORT));
+        let events = moored.events();
+        assert_eq!(events.len(), 2);
+        for (_, event) in events {
+            let Some(MediaEvent::Reserved(reserved)) = event else { panic!("{event:?}") };
+            assert_eq!(reserved.rtp, SocketAddr::new(HERE, PORT));
+            assert_eq!(reserved.beside, expected);
+        }
+        assert_eq!(moored.rig.net.0.borrow().lent.len(), if can_be_had { 4 } else { 2 });
+    }
+}
+
+#[test]
+fn a_leg_that_is_to_speak_without_ice_ends_instead_of_being_dead() {
+    let mut moored = Moored::start(100);
+    moored.session(1);
+    moored.events();
+    moored.rig.tell(1, Command::Apply { plan: plan(9), with: None });
+    moored.round();
+    assert_eq!(moored.events(), [(id(1), None)]);
+    assert!(moored.rig.worker.places.is_empty());
 }
 
 #[test]

@@ -7,7 +7,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -31,7 +31,7 @@ use crate::shared::{self, SharedPortHandle, demux};
 #[path = "ties.rs"]
 mod ties;
 
-use ties::{Berths, Place, Ties};
+use ties::{Berths, Place, Ties, tokens};
 
 /// What a session is told.
 pub enum Command {
@@ -153,7 +153,7 @@ pub(crate) struct Worker<N> {
     /// Sessions that begin when the certificate is there that they alone show.
     identified: HashMap<SessionId, Need>,
     /// Where ICE-TCP is listened for, and the sessions by user name fragment.
-    ice_tcp: Option<SocketAddr>,
+    ice_tcp: Vec<SocketAddr>,
     ufrags: HashMap<String, SessionId>,
     /// Where browsers share a port.
     berths: Option<Berths>,
@@ -183,7 +183,7 @@ pub(crate) struct Setup {
     pub(crate) workers: usize,
     pub(crate) seed: u64,
     pub(crate) dtls: Option<(DtlsHandle, Identity)>,
-    pub(crate) ice_tcp: Option<SocketAddr>,
+    pub(crate) ice_tcp: Vec<SocketAddr>,
     pub(crate) shared: Option<SharedPortHandle>,
 }
 
@@ -286,6 +286,11 @@ impl<N: Network> Worker<N> {
             self.name(place, plan);
         }
         match (command, place) {
+            // Nothing but ICE finds a session there: its media would be dead.
+            (Command::Apply { plan, .. }, Some(place)) if self.is_lost_at_berth(place, &plan) => {
+                self.release(place);
+                self.sink.failed(id);
+            }
             (Command::Reserve(need), None) if !self.is_waiting(id) => self.reserve(id, need),
             (Command::Release, Some(place)) => self.release(place),
             (Command::Release, None) if self.give_up(id) => {}
@@ -371,11 +376,11 @@ impl<N: Network> Worker<N> {
         let Some(berth) = self.berth(id, need, identity.as_ref()) else { return };
         let place = self.vacant.pop().unwrap_or(self.sessions.len());
         let now = self.network.now();
-        let port = self.find_port(place, need, berth.as_ref());
+        let found = self.find_port(place, need, berth.as_ref());
         if place == self.sessions.len() {
             self.sessions.push(None);
         }
-        let Some(port) = port else {
+        let Some((port, beside)) = found else {
             self.vacant.push(place);
             return self.sink.deliver(id, MediaEvent::ReserveFailed { ports: true });
         };
@@ -395,20 +400,34 @@ impl<N: Network> Worker<N> {
         let reserved = Reserved {
             rtp: SocketAddr::new(need.bind, port),
             rtcp,
-            ice_tcp: self.ice_tcp.filter(|_| need.dtls),
+            beside: beside.map(|address| SocketAddr::new(address, port)),
+            ice_tcp: if need.dtls { self.ice_tcp.clone() } else { Vec::new() },
             fingerprint,
         };
         self.sink.deliver(id, MediaEvent::Reserved(reserved));
     }
 
-    /// The session's port: the shared one, or that of a pair whose sockets are open then.
-    fn find_port(&mut self, place: usize, need: Need, berth: Option<&Place>) -> Option<u16> {
+    /// The session's port, and its address of the other family: the shared one, or that of a pair
+    /// whose sockets are open then.
+    fn find_port(
+        &mut self,
+        place: usize,
+        need: Need,
+        berth: Option<&Place>,
+    ) -> Option<(u16, Option<IpAddr>)> {
         let (now, network) = (self.network.now(), &mut self.network);
-        if let (Some((shared, _)), Some(berths)) = (berth, &self.berths) {
-            network.lend(place * 2, *shared);
-            return Some(berths.port());
+        if let (Some((sockets, berth)), Some(berths)) = (berth, &self.berths) {
+            for (token, socket) in (place * 2..).zip(sockets.iter().flatten()) {
+                network.lend(token, *socket);
+            }
+            return Some((berths.port(), berth.beside()));
         }
-        self.ports.take(now, &mut self.random, |port| open(network, place, need, port))
+        let port =
+            self.ports.take(now, &mut self.random, |port| open(network, place, need, port))?;
+        let beside = need.beside.filter(|_| need.dtls && !need.separate_rtcp);
+        let open =
+            |address: &IpAddr| network.open_spare(place * 2 + 1, SocketAddr::new(*address, port));
+        Some((port, beside.filter(open)))
     }
 
     fn release(&mut self, place: usize) {
@@ -512,11 +531,16 @@ impl<N: Network> Worker<N> {
         if demux::is_stun(datagram) && self.is_astray(token / 2, source, datagram) {
             return;
         }
-        let port = if token.is_multiple_of(2) { Port::Rtp } else { Port::Rtcp };
+        let port = if token.is_multiple_of(2) { Port::Rtp } else { self.second_port(token / 2) };
         self.step(token / 2, |session, now, driver| {
             session.on_datagram(now, port, source, datagram, driver);
             true
         });
+    }
+
+    fn second_port(&self, place: usize) -> Port {
+        let entry = self.sessions.get(place).and_then(Option::as_ref);
+        entry.map_or(Port::Rtcp, |entry| entry.session.second_port())
     }
 
     /// Runs one step of a session, and then those of sessions that it left something for.
@@ -630,7 +654,7 @@ impl<N: Network> Driver for Acting<'_, N> {
     fn send(&mut self, port: Port, to: SocketAddr, datagram: &[u8]) -> bool {
         let token = match port {
             Port::Rtp => self.place * 2,
-            Port::Rtcp => self.place * 2 + 1,
+            Port::Rtcp | Port::Beside => self.place * 2 + 1,
             Port::Stream(number) => {
                 let streams = self.ties.iter().flat_map(|ties| &ties.streams);
                 let stream = streams.into_iter().find(|(known, _)| *known == number);
@@ -645,11 +669,14 @@ impl<N: Network> Driver for Acting<'_, N> {
         self.sink.deliver(self.id, event);
     }
 
-    fn connect(&mut self, source: SocketAddr) {
-        match self.ties.as_mut().and_then(|ties| ties.berth.as_mut()) {
-            None => self.network.connect(self.place * 2, source),
-            Some(berth) => berth.want(source),
+    fn connect(&mut self, port: Port, source: SocketAddr) {
+        if let Some(berth) = self.ties.as_mut().and_then(|ties| ties.berth.as_mut()) {
+            return berth.want(source);
         }
+        let (token, other) = tokens(self.place, port);
+        self.network.connect(token, source);
+        // The peer is in one family at a time.
+        self.network.part(other);
     }
 
     fn handshake(&mut self, number: u32, ask: Ask<'_>) -> bool {

@@ -50,6 +50,10 @@ impl Network for FakeNetwork {
     fn open(&mut self, token: Token, address: SocketAddr) -> bool {
         self.0.borrow_mut().open.insert(token, address).is_none()
     }
+    fn open_spare(&mut self, token: Token, address: SocketAddr) -> bool {
+        let has_room = !self.0.borrow().is_full;
+        has_room && self.open(token, address)
+    }
     fn connect(&mut self, token: Token, peer: SocketAddr) {
         self.0.borrow_mut().connected.push((token, peer));
     }
@@ -136,7 +140,7 @@ fn rig(ports: RangeInclusive<u16>) -> Rig {
         workers: 1,
         seed: 1,
         dtls: None,
-        ice_tcp: None,
+        ice_tcp: Vec::new(),
         shared: None,
     };
     Rig { worker: Worker::new(net.clone(), setup), net, events, commands }
@@ -172,6 +176,7 @@ impl Rig {
     fn reserve(&mut self, session: u64) -> MediaEvent {
         let need = Need {
             bind: IpAddr::from([127, 0, 0, 1]),
+            beside: None,
             separate_rtcp: true,
             dtls: false,
             fresh_identity: false,
@@ -244,6 +249,7 @@ fn released_ports_rest_and_used_up_ports_are_refused() {
         SessionId::new(3, 0),
         Need {
             bind: IpAddr::from([0; 4]),
+            beside: None,
             separate_rtcp: false,
             dtls: false,
             fresh_identity: false,
@@ -303,6 +309,7 @@ fn a_browsers_leg_finds_no_place_where_no_handshake_can_be_done() {
     let mut rig = rig(10_000..=10_099);
     let need = Need {
         bind: IpAddr::from([127, 0, 0, 1]),
+        beside: None,
         separate_rtcp: false,
         dtls: true,
         fresh_identity: false,
@@ -339,6 +346,7 @@ fn a_session_with_a_certificate_of_its_own_begins_when_that_is_there() {
     rig.worker.dtls = Some((thread.unwrap().handle(), present));
     let need = Need {
         bind: IpAddr::from([127, 0, 0, 1]),
+        beside: None,
         separate_rtcp: false,
         dtls: true,
         fresh_identity: true,
@@ -388,6 +396,7 @@ fn bridged(rig: &mut Rig) -> [SessionId; 2] {
     let ids = [SessionId::new(7, 0), SessionId::new(7, 1)];
     let need = Need {
         bind: IpAddr::from([127, 0, 0, 1]),
+        beside: None,
         separate_rtcp: false,
         dtls: false,
         fresh_identity: false,

@@ -25,6 +25,11 @@ pub struct PayloadFormat {
 }
 
 impl PayloadFormat {
+    /// Whether it is comfort noise (RFC 3389), on the clock of G.711.
+    pub(crate) fn is_comfort_noise(&self) -> bool {
+        self.name.eq_ignore_ascii_case(NOISE) && self.clock_rate == 8_000 && self.channels == 1
+    }
+
     /// The codec that goes through undecoded, where it is one.
     #[must_use]
     pub fn opaque(&self) -> Option<Opaque> {
@@ -142,6 +147,12 @@ impl Media {
         formats
     }
 
+    /// Whether comfort noise is among its formats (RFC 3389), on the clock of G.711.
+    #[must_use]
+    pub fn has_comfort_noise(&self) -> bool {
+        self.payload_formats().iter().any(PayloadFormat::is_comfort_noise)
+    }
+
     /// `a=ptime` in milliseconds, rounded down (RFC 8866 section 6.4).
     #[must_use]
     pub fn ptime(&self) -> Option<u16> {
@@ -233,6 +244,9 @@ pub(crate) fn rtpmap(payload_type: u8, codec: &Codec) -> String {
     }
 }
 
+/// The name of comfort noise.
+pub(crate) const NOISE: &str = "CN";
+
 /// RFC 3551 section 6, the audio types still in use.
 const STATIC_FORMATS: &[(u8, &str, u32)] = &[
     (0, "PCMU", 8000),
@@ -240,7 +254,7 @@ const STATIC_FORMATS: &[(u8, &str, u32)] = &[
     (4, "G723", 8000),
     (8, "PCMA", 8000),
     (9, "G722", 8000),
-    (13, "CN", 8000),
+    (13, NOISE, 8000),
     (18, "G729", 8000),
 ];
 

@@ -142,3 +142,71 @@ fn a_browsers_answer_is_taken_by_its_handshake_and_nothing_less() {
     let sdes = answer(good).to_string().replace("UDP/TLS/RTP/SAVPF", "RTP/SAVP");
     assert_eq!(accept_answer(&offer, &parse(&sdes)), Err(AcceptError::Protocol));
 }
+
+/// As pages of `max-bundle` offer that add their video first; `own` is what the audio line says of
+/// its way.
+fn video_first(own: &str) -> Session {
+    parse(&format!(
+        "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group:BUNDLE v a\r\n\
+         m=video 9 UDP/TLS/RTP/SAVPF 96\r\nc=IN IP4 0.0.0.0\r\na=mid:v\r\na=rtcp-mux\r\n\
+         a=ice-ufrag:abcd\r\na=ice-pwd:aaaabbbbccccddddeeeeffff\r\n\
+         a=fingerprint:sha-256 AA:BB\r\na=setup:actpass\r\na=rtpmap:96 VP8/90000\r\n\
+         m=audio 0 UDP/TLS/RTP/SAVPF 111\r\na=mid:a\r\na=bundle-only\r\n{own}\
+         a=rtpmap:111 opus/48000/2\r\n"
+    ))
+}
+
+#[test]
+fn a_line_that_is_there_only_within_its_bundle_is_open_and_shares_its_way() {
+    let offered = video_first("");
+    assert_eq!(answer(&offered, &want()), Err(AnswerError::NoAudio), "as it is written");
+    let offer = offered.unbundled();
+    let line = &offer.media[1];
+    assert!(line.is_open_audio() && line.has_rtcp_mux());
+    assert_eq!(
+        (line.attribute("ice-ufrag"), line.attribute("setup")),
+        (Some("abcd"), Some("actpass"))
+    );
+    let want = Local { dtls: [(1, ours("passive"))].into(), ..want() };
+    let Answer { session, negotiated } = answer(&offer, &want).unwrap();
+    assert_eq!((negotiated.keying, negotiated.media_index), (Keying::Dtls, 1));
+    let ports: Vec<_> = session.media.iter().map(|line| line.port).collect();
+    assert_eq!(ports, [0, 30_000]);
+    assert_eq!(names(&session), ["v", "a"]);
+    // RFC 9143 section 7.3.1: the answer names what is accepted, and has no such line.
+    assert!(session.bundle().eq(["a"]) && session.media[1].attribute("bundle-only").is_none());
+}
+
+#[test]
+fn a_bundled_line_keeps_what_it_says_of_itself_and_other_lines_stay_closed() {
+    let own = "a=ice-ufrag:wxyz\r\na=ice-pwd:ffffeeeeddddccccbbbbaaaa\r\na=setup:active\r\n";
+    let offer = video_first(own).unbundled();
+    let line = &offer.media[1];
+    assert_eq!((line.port, line.attribute("ice-ufrag")), (9, Some("wxyz")));
+    assert_eq!((line.attributes("setup").count(), line.attribute("setup")), (1, Some("active")));
+    let text = video_first("").to_string();
+    for (known, changed) in [
+        ("a=bundle-only\r\n", ""),                        // switched off
+        ("BUNDLE v a", "BUNDLE v"),                       // not of the group
+        ("m=video 9", "m=video 0"),                       // a group without a way
+        ("a=group:BUNDLE v a\r\n", "a=group:LS v a\r\n"), // no such group
+    ] {
+        let offer = parse(&text.replace(known, changed));
+        assert_eq!(offer.clone().unbundled(), offer, "{changed}");
+        assert!(!offer.media[1].is_open_audio());
+    }
+}
+
+#[test]
+fn a_line_with_both_kinds_of_keys_is_answered_by_the_handshake_that_is_at_hand() {
+    let both = "m=audio 9 RTP/SAVPF 111\r\nc=IN IP4 192.0.2.1\r\n\
+                a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:abc\r\n\
+                a=ice-ufrag:abcd\r\na=ice-pwd:aaaabbbbccccddddeeeeffff\r\na=rtcp-mux\r\n\
+                a=fingerprint:sha-256 AA:BB\r\na=setup:actpass\r\na=rtpmap:111 opus/48000/2\r\n";
+    let offer = parse(&format!("v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\n{both}"));
+    let local = Secret::new("1 AES_CM_128_HMAC_SHA1_80 inline:def".into());
+    let want = Local { crypto: [(0, local)].into(), ..want() };
+    assert_eq!(answer(&offer, &want).unwrap().negotiated.keying, Keying::Dtls);
+    let without = Local { dtls: BTreeMap::new(), ..want };
+    assert!(matches!(answer(&offer, &without).unwrap().negotiated.keying, Keying::Sdes { .. }));
+}

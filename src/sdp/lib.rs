@@ -13,6 +13,7 @@ extern crate alloc;
 extern crate std;
 
 pub mod audio;
+mod bundle;
 pub mod negotiate;
 pub mod opaque;
 pub mod parse;

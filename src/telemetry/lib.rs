@@ -32,6 +32,23 @@ pub struct Gauge {
     pub value: f64,
 }
 
+/// How the media of one leg was in some seconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct MediaFigures {
+    /// RTP packets that came.
+    pub received: u64,
+    /// RTP packets that did not come.
+    pub lost: u64,
+    /// RTP packets that came too late to be heard.
+    pub late: u64,
+    /// 20 ms frames that had to be concealed.
+    pub concealed: u64,
+    /// The share of what we send that the peer misses, 0 to 1; `None` where nothing is sent.
+    pub remote_loss: Option<f64>,
+    /// Estimated mean opinion score of what came, 1 to 4.5; `None` of a codec without one.
+    pub mos: Option<f64>,
+}
+
 type Source = Box<dyn Fn(&mut Vec<Gauge>) + Send>;
 
 /// Renders events and gauges.
@@ -48,6 +65,17 @@ pub struct Telemetry {
 const BUCKETS: [f64; 13] =
     [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0, 60.0, 600.0];
 
+/// Estimated mean opinion scores: 3.6 is where many, 3.1 where nearly all are dissatisfied (ITU-T
+/// G.107 appendix I).
+const SCORES: [f64; 9] = [1.5, 2.0, 2.6, 3.1, 3.6, 3.8, 4.0, 4.2, 4.4];
+
+/// Shares of packets that are lost.
+const SHARES: [f64; 9] = [0.0, 0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5];
+
+/// Names of what is known of media.
+const MOS: &str = "callgate_media_mos";
+const LOSS: &str = "callgate_media_loss_ratio";
+
 /// Room for the name of any counter.
 const NAME_BYTES: usize = 64;
 
@@ -62,6 +90,8 @@ impl Telemetry {
     pub fn new(clock: impl Clock + Send + Sync + 'static) -> Result<Self, BuildError> {
         let recorder = PrometheusBuilder::new()
             .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &BUCKETS)?
+            .set_buckets_for_metric(Matcher::Full(MOS.to_owned()), &SCORES)?
+            .set_buckets_for_metric(Matcher::Full(LOSS.to_owned()), &SHARES)?
             .build_recorder();
         let handle = recorder.handle();
         Ok(Self {
@@ -147,6 +177,33 @@ impl Telemetry {
         name.push_str("_total");
         let key = Key::from_parts(name, labels);
         self.recorder.register_counter(&key, &METADATA).increment(times);
+    }
+
+    /// Counts some seconds of a leg's media under the trunk that it belongs to. Trunks are those of
+    /// the policy, so the series are bounded.
+    pub fn media(&self, trunk: &str, figures: &MediaFigures) {
+        let label = |name, value: &str| Label::new(name, value.to_owned());
+        for (what, count) in [
+            ("received", figures.received),
+            ("lost", figures.lost),
+            ("late", figures.late),
+            ("concealed", figures.concealed),
+        ] {
+            let labels = vec![label("trunk", trunk), label("what", what)];
+            let key = Key::from_parts("callgate_media_packets_total", labels);
+            self.recorder.register_counter(&key, &METADATA).increment(count);
+        }
+        let expected = figures.received.saturating_add(figures.lost);
+        let loss = (expected > 0).then(|| figures.lost as f64 / expected as f64);
+        for (way, loss) in [("from_trunk", loss), ("to_trunk", figures.remote_loss)] {
+            let Some(loss) = loss else { continue };
+            let key = Key::from_parts(LOSS, vec![label("trunk", trunk), label("way", way)]);
+            self.recorder.register_histogram(&key, &METADATA).record(loss);
+        }
+        if let Some(mos) = figures.mos {
+            let key = Key::from_parts(MOS, vec![label("trunk", trunk)]);
+            self.recorder.register_histogram(&key, &METADATA).record(mos);
+        }
     }
 
     /// Adds figures that are read at scrape time.
@@ -259,6 +316,39 @@ mod tests {
         assert!(text.contains("callgate_call_ended_total{reason=\"call.caller_hung_up\"} 1"));
         assert!(text.contains("callgate_call_ended_talked_seconds_sum 1.5"), "{text}");
         assert!(!text.contains(&call.to_string()));
+    }
+
+    #[test]
+    fn media_is_counted_by_trunk_so_that_bad_sound_wakes_somebody() {
+        let telemetry = Telemetry::new(Seconds::default()).unwrap();
+        let good = MediaFigures { received: 250, mos: Some(4.39), ..MediaFigures::default() };
+        let bad = MediaFigures {
+            received: 225,
+            lost: 25,
+            late: 3,
+            concealed: 30,
+            remote_loss: Some(0.03),
+            mos: Some(2.4),
+        };
+        telemetry.media("acme", &good);
+        telemetry.media("acme", &bad);
+        // Nothing was expected of one that only listens: that is no loss.
+        telemetry.media("quiet", &MediaFigures::default());
+        let text = telemetry.render();
+        for line in [
+            "callgate_media_packets_total{trunk=\"acme\",what=\"received\"} 475",
+            "callgate_media_packets_total{trunk=\"acme\",what=\"lost\"} 25",
+            "callgate_media_packets_total{trunk=\"acme\",what=\"concealed\"} 30",
+            "callgate_media_mos_bucket{trunk=\"acme\",le=\"3.6\"} 1",
+            "callgate_media_mos_count{trunk=\"acme\"} 2",
+            "callgate_media_loss_ratio_bucket{trunk=\"acme\",way=\"from_trunk\",le=\"0.05\"} 1",
+            "callgate_media_loss_ratio_bucket{trunk=\"acme\",way=\"from_trunk\",le=\"0.1\"} 2",
+            "callgate_media_loss_ratio_count{trunk=\"acme\",way=\"to_trunk\"} 1",
+            "callgate_media_packets_total{trunk=\"quiet\",what=\"received\"} 0",
+        ] {
+            assert!(text.contains(&format!("{line}\n")), "{line} is not in\n{text}");
+        }
+        assert!(!text.contains("callgate_media_loss_ratio_count{trunk=\"quiet\""), "{text}");
     }
 
     #[test]

@@ -29,8 +29,8 @@ pub struct CarriedPeer {
 impl TransportHandle {
     /// Enters a connection that the caller carries. It is open until the [`Carried`] is dropped.
     ///
-    /// A WHIP session takes a place of its source's, as a connection does; a WebSocket has that of
-    /// the connection below it.
+    /// A WHIP session takes a place of its source's, as a browser's connection does; a WebSocket
+    /// has that of the connection below it.
     ///
     /// # Errors
     /// Where the source or all together have enough, or the transport was drained.
@@ -41,7 +41,7 @@ impl TransportHandle {
             return Err(OpenError::Ended);
         }
         let place = match transport {
-            Transport::Whip => match shared.gate.connection(source.ip()) {
+            Transport::Whip => match shared.gate.browser(source.ip()) {
                 None => {
                     shared.turned_away(source, transport, Cause::Limit);
                     return Err(OpenError::Full);
@@ -124,6 +124,14 @@ impl Carried {
     /// a fault.
     pub async fn ended(&self) {
         self.registration.connection().stopped().await;
+    }
+
+    /// The peer has said that it is gone for good ([`Inlet::left`]); dropping this is to follow.
+    pub fn peer_left(&self) {
+        let inlet: &dyn Inlet = &*self.shared.inlet;
+        if contained_call(|| inlet.left(self.flow.id)).is_none() {
+            self.registration.connection().stop(Cause::Panic);
+        }
     }
 
     /// Says that the carrier gives the connection up for a reason of its own, before it drops it.

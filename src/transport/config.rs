@@ -65,6 +65,9 @@ pub struct Bounds {
     pub connections: usize,
     /// Open connections of one source (an IPv4 address or an IPv6 /64).
     pub connections_per_source: usize,
+    /// Open connections for browsers and WHIP sessions of one source, which are not counted with
+    /// those above.
+    pub browsers_per_source: usize,
     /// Unfinished TLS handshakes of one source.
     pub handshakes_per_source: usize,
     /// TLS handshakes that one source may begin in a second.
@@ -94,6 +97,7 @@ impl Default for Bounds {
         Self {
             connections: limit::TRANSPORT_CONNECTIONS.get(),
             connections_per_source: limit::TRANSPORT_CONNECTIONS_PER_SOURCE.get(),
+            browsers_per_source: limit::TRANSPORT_BROWSERS_PER_SOURCE.get(),
             handshakes_per_source: limit::TRANSPORT_HANDSHAKES_PER_SOURCE.get(),
             handshakes_per_second: limit::TRANSPORT_HANDSHAKES_PER_SECOND.get(),
             handshake: limit::TRANSPORT_HANDSHAKE_MS.millis(),

@@ -28,6 +28,8 @@ pub(crate) enum Cause {
     HandshakeFailed,
     /// The server's certificate does not prove who it should be.
     Untrusted,
+    /// The server does not take our certificate.
+    Unwelcome,
     /// A message took too long to arrive, or one of ours to leave.
     SlowMessage,
     Malformed,
@@ -53,6 +55,7 @@ impl Cause {
             Self::HandshakeTimeout => "handshake_timeout",
             Self::HandshakeFailed => "handshake_failed",
             Self::Untrusted => "untrusted",
+            Self::Unwelcome => "certificate_refused",
             Self::SlowMessage => "slow_message",
             Self::Malformed => "malformed",
             Self::Limit | Self::QueueFull => "limit",
@@ -144,7 +147,8 @@ impl Connection {
         }
     }
 
-    fn cause(&self) -> Option<Cause> {
+    /// Why it ends or has ended.
+    pub(crate) fn cause(&self) -> Option<Cause> {
         *self.stop.borrow()
     }
 }

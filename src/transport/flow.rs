@@ -107,6 +107,10 @@ pub trait Inlet: Send + Sync + 'static {
     /// A stream is gone, or an outgoing one never came up. Never called for UDP peers.
     fn closed(&self, flow: FlowId);
 
+    /// The peer of a stream has said that it is gone for good and comes back on no other;
+    /// [`Inlet::closed`] follows. Only carried ones can.
+    fn left(&self, _flow: FlowId) {}
+
     /// Something to count or log.
     fn event(&self, event: Event);
 }

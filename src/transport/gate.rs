@@ -38,6 +38,12 @@ impl Gate {
         self.take(source, Kind::Connection, Instant::now())
     }
 
+    /// A place for what a browser at `source` has open: a connection or a WHIP session. Many of
+    /// them may be behind one address, and leave to its trunks what is theirs.
+    pub(crate) fn browser(self: &Arc<Self>, source: IpAddr) -> Option<Place> {
+        self.take(source, Kind::Browser, Instant::now())
+    }
+
     /// A place for an unfinished handshake of `source`; `None` where it has enough, or has begun
     /// enough of them in this second: each costs us more than it costs the source.
     pub(crate) fn handshake(self: &Arc<Self>, source: IpAddr) -> Option<Place> {
@@ -55,6 +61,10 @@ impl Gate {
                 total >= self.bounds.connections
                     || of_source.connections >= self.bounds.connections_per_source
             }
+            Kind::Browser => {
+                total >= self.bounds.connections
+                    || of_source.browsers >= self.bounds.browsers_per_source
+            }
             Kind::Handshake => {
                 of_source.handshakes >= self.bounds.handshakes_per_source
                     || of_source.begun_at(now) >= self.bounds.handshakes_per_second
@@ -66,6 +76,7 @@ impl Gate {
         let entry = counts.sources.entry(network).or_default();
         match kind {
             Kind::Connection => entry.connections += 1,
+            Kind::Browser => entry.browsers += 1,
             Kind::Handshake => {
                 entry.begun = match entry.begun_at(now) {
                     0 => Some((now, 1)),
@@ -74,7 +85,7 @@ impl Gate {
                 entry.handshakes += 1;
             }
         }
-        if kind == Kind::Connection {
+        if kind.is_open() {
             counts.connections += 1;
         }
         Some(Place { gate: Arc::clone(self), network, kind })
@@ -84,12 +95,13 @@ impl Gate {
 impl Drop for Place {
     fn drop(&mut self) {
         let mut counts = self.gate.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.kind == Kind::Connection {
+        if self.kind.is_open() {
             counts.connections = counts.connections.saturating_sub(1);
         }
         let Some(entry) = counts.sources.get_mut(&self.network) else { return };
         match self.kind {
             Kind::Connection => entry.connections = entry.connections.saturating_sub(1),
+            Kind::Browser => entry.browsers = entry.browsers.saturating_sub(1),
             Kind::Handshake => entry.handshakes = entry.handshakes.saturating_sub(1),
         }
         if entry.is_gone(Instant::now()) {
@@ -112,7 +124,15 @@ pub(crate) fn network_of(source: IpAddr) -> IpAddr {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Connection,
+    Browser,
     Handshake,
+}
+
+impl Kind {
+    /// Whether it is one of what is open in all.
+    const fn is_open(self) -> bool {
+        matches!(self, Self::Connection | Self::Browser)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -138,6 +158,7 @@ impl Counts {
 #[derive(Clone, Copy, Debug, Default)]
 struct OfSource {
     connections: usize,
+    browsers: usize,
     handshakes: usize,
     /// Since when, for at most a second, and how many were begun since.
     begun: Option<(Instant, usize)>,
@@ -150,7 +171,10 @@ impl OfSource {
     }
 
     fn is_gone(&self, now: Instant) -> bool {
-        self.connections == 0 && self.handshakes == 0 && self.begun_at(now) == 0
+        self.connections == 0
+            && self.browsers == 0
+            && self.handshakes == 0
+            && self.begun_at(now) == 0
     }
 }
 
@@ -182,6 +206,26 @@ mod tests {
         assert!(gate.connection(ip("192.0.2.3")).is_none(), "three in all");
         drop(first);
         assert!(gate.connection(ip("192.0.2.3")).is_some());
+    }
+
+    #[test]
+    fn browsers_of_a_source_and_its_trunks_leave_each_other_their_places() {
+        let gate = Gate::new(Bounds {
+            connections: 5,
+            connections_per_source: 1,
+            browsers_per_source: 2,
+            ..Bounds::default()
+        });
+        let office = ip("192.0.2.1");
+        let first = gate.browser(office).unwrap();
+        let _second = gate.browser(office).unwrap();
+        assert!(gate.browser(office).is_none());
+        let _trunk = gate.connection(office).unwrap();
+        assert!(gate.connection(office).is_none());
+        let _others = [gate.browser(ip("192.0.2.2")), gate.connection(ip("192.0.2.2"))];
+        assert!(gate.browser(ip("192.0.2.3")).is_none(), "five in all");
+        drop(first);
+        assert!(gate.browser(office).is_some());
     }
 
     #[test]

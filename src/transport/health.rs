@@ -1,8 +1,10 @@
 //! How the servers of trunks are: learnt from calls, without probes of our own.
 //!
 //! A target that fails is left alone for a while that doubles with each failure, or for as long as
-//! its `Retry-After` says; then one call tries it, and the others wait for how that goes. A trunk
-//! is down while every URI that leads to it is.
+//! its `Retry-After` says; then one call tries it, and the others wait for how that goes. That is
+//! for trunks that have another target: who has failed is tried all the same where nothing else is
+//! left, and who has asked to be left alone by one call each `transport.trickle_ms`. A trunk is
+//! down while every URI that leads to it is.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -42,6 +44,12 @@ impl Health {
     /// How a target stands; one that is due for another try is being tried from now on.
     pub(crate) fn begin(&self, trunk: &TrunkName, place: Place) -> Standing {
         self.table().begin(&(trunk.clone(), place), Instant::now())
+    }
+
+    /// Whether a target that has asked to be left alone may be tried nevertheless, since nothing
+    /// else is left; whoever is told so tries it.
+    pub(crate) fn trickles(&self, trunk: &TrunkName, place: Place) -> bool {
+        self.table().trickles(&(trunk.clone(), place), Instant::now())
     }
 
     /// Something failed.
@@ -111,6 +119,8 @@ struct State {
     /// Until when somebody is trying it.
     tried_until: Option<Instant>,
     has_asked: bool,
+    /// When it was last tried although it had asked to be left alone, or asked for that.
+    trickled: Instant,
 }
 
 impl State {
@@ -130,9 +140,19 @@ impl Table {
         Standing::Trial
     }
 
+    fn trickles(&mut self, key: &Key, now: Instant) -> bool {
+        let Some(state) = self.states.get_mut(key) else { return true };
+        let may = now >= state.trickled + limit::TRANSPORT_TRICKLE_MS.millis();
+        if may {
+            state.trickled = now;
+        }
+        may
+    }
+
     fn failed(&mut self, key: Key, retry_after: Option<Duration>, now: Instant) {
         self.make_room(now);
-        let fresh = State { failures: 0, until: now, tried_until: None, has_asked: false };
+        let fresh =
+            State { failures: 0, until: now, tried_until: None, has_asked: false, trickled: now };
         let state = self.states.entry(key).or_insert(fresh);
         // Failures of calls that were under way together count as one.
         if now >= state.until {
@@ -271,6 +291,23 @@ mod tests {
         table.failed(target(2), Some(Duration::from_secs(86_400 * 365)), now);
         let most = limit::TRANSPORT_DOWN_MS_MAX.millis();
         assert_eq!(table.begin(&target(2), now + most), Standing::Trial);
+    }
+
+    #[test]
+    fn who_asks_to_be_left_alone_still_gets_a_trickle_where_nothing_else_is_left() {
+        let trickle: Duration = limit::TRANSPORT_TRICKLE_MS.millis();
+        let (mut table, now) = (Table::default(), Instant::now());
+        table.failed(target(1), Some(Duration::from_secs(300)), now);
+        assert!(!table.trickles(&target(1), now), "it has just asked");
+        for seconds in 1..5 {
+            let then = now + trickle * seconds;
+            assert_eq!(table.begin(&target(1), then), Standing::Told);
+            assert!(table.trickles(&target(1), then), "{seconds}");
+            assert!(!table.trickles(&target(1), then), "one is enough");
+            table.failed(target(1), Some(Duration::from_secs(300)), then);
+        }
+        table.worked(&target(1), now + trickle * 5);
+        assert_eq!(table.begin(&target(1), now + trickle * 5), Standing::Up, "it is back");
     }
 
     #[test]

@@ -20,6 +20,7 @@ use crate::flow::{Flow, Inlet, Transport};
 use crate::handle::Shared;
 use crate::random::SystemRandom;
 use crate::task::contained;
+use crate::tls;
 
 /// A flow before it has an id.
 #[derive(Debug)]
@@ -109,6 +110,8 @@ async fn read<S: AsyncRead>(
             }
             // Many peers close TLS without saying so.
             Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => return Cause::Peer,
+            // In TLS 1.3 a server judges our certificate when we think that all is well.
+            Ok(Err(error)) if tls::refuses_us(&error) => return Cause::Unwelcome,
             Ok(Err(_)) => return Cause::Error,
         }
         let mut has_ended = false;

@@ -234,6 +234,25 @@ pub(crate) fn server_verifier(
     }
 }
 
+/// Whether a stream failed since its other end does not take our certificate (RFC 8446 section
+/// 6.2).
+pub(crate) fn refuses_us(error: &std::io::Error) -> bool {
+    use rustls::AlertDescription as Alert;
+    let error = error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>());
+    let Some(rustls::Error::AlertReceived(alert)) = error else { return false };
+    matches!(
+        alert,
+        Alert::BadCertificate
+            | Alert::UnsupportedCertificate
+            | Alert::CertificateRevoked
+            | Alert::CertificateExpired
+            | Alert::CertificateUnknown
+            | Alert::UnknownCA
+            | Alert::AccessDenied
+            | Alert::CertificateRequired
+    )
+}
+
 /// The registered id and the one in use before it was.
 const ALPN: [&[u8]; 2] = [b"sip/2", b"sip"];
 

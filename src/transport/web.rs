@@ -79,13 +79,6 @@ impl TransportHandle {
         listeners.push(WebListener { web, asked: address, local, task });
         Ok(local)
     }
-
-    /// Closes a web listener; its streams stay. Returns whether there was one.
-    pub fn close_web(&self, web: Web, address: SocketAddr) -> bool {
-        let mut listeners = self.shared().web_listeners();
-        let found = listeners.iter().position(|open| open.is(web, address));
-        found.map(|index| listeners.swap_remove(index).task.abort()).is_some()
-    }
 }
 
 /// A web listener and the task that serves it.
@@ -129,7 +122,7 @@ fn admit(
     if !shared.inlet.admits(source, local, Transport::Wss) {
         return reset(stream);
     }
-    let place = shared.gate.connection(source.ip());
+    let place = shared.gate.browser(source.ip());
     let handshake = shared.gate.handshake(source.ip());
     let (Some(place), Some(handshake)) = (place, handshake) else {
         shared.turned_away(source, Transport::Wss, Cause::Limit);

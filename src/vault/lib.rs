@@ -43,8 +43,8 @@ mod vault;
 mod writer;
 
 pub use access::{
-    AccessError, Account, ApiKey, Hashes, KeyId, KeyTerms, Keys, NewKey, NewToken, Token, TokenId,
-    TokenTerms, TokenUse,
+    AccessError, Account, ApiKey, Hashes, KeyId, KeyTerms, Keys, NewKey, NewToken, NotAScope,
+    Token, TokenId, TokenScope, TokenTerms, TokenUse,
 };
 pub use audit::{AuditDetails, AuditEntry};
 pub use object::ObjectError;

@@ -163,6 +163,10 @@ pub struct CallFilter {
     pub voice_agent: Option<String>,
     /// Only those that go on.
     pub in_progress: bool,
+    /// Only those that ended for one of these codes, where there are any.
+    pub reasons: Vec<&'static str>,
+    /// With `reasons`: those that were lost as well.
+    pub lost: bool,
     /// Only those that come after this one in the list: the last of the page before.
     pub after: Option<(WallTime, CallId)>,
 }

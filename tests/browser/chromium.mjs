@@ -1,5 +1,6 @@
 // Chromium, by playwright-core: the commands of drive.mjs.
 import { chromium } from "playwright-core";
+import { looks } from "./console.mjs";
 
 export function commands({ executablePath, origin }) {
   const pages = new Map();
@@ -23,11 +24,12 @@ export function commands({ executablePath, origin }) {
       return browser.version();
     },
     // A page of its own context, at `url` or at that of this folder.
-    open: async ({ page, url, viewport, dark, lax = true }) => {
+    open: async ({ page, url, viewport, dark, lax = true, zone }) => {
       const context = await browser.newContext({
         ignoreHTTPSErrors: true,
         bypassCSP: lax,
         permissions: ["microphone"],
+        timezoneId: zone,
         viewport: viewport ?? { width: 1280, height: 800 },
         colorScheme: dark ? "dark" : "light",
       });
@@ -37,7 +39,15 @@ export function commands({ executablePath, origin }) {
       opened.on("response", (it) => {
         if (it.status() >= 400) log.push(`status ${it.status()}: ${it.url()}`);
       });
+      // A page is told no more than "Failed to fetch".
+      opened.on("requestfailed", (it) => {
+        log.push(`failed, ${it.failure()?.errorText}: ${it.method()} ${it.url()}`);
+      });
       opened.on("pageerror", (it) => log.push(`error: ${it.message}`));
+      opened.on("dialog", (it) => {
+        log.push(`dialog: ${it.type()}`);
+        it.accept().catch(() => {});
+      });
       pages.set(page, { page: opened, log });
       await opened.goto(url ?? origin, { waitUntil: "load" });
       return opened.url();
@@ -50,7 +60,11 @@ export function commands({ executablePath, origin }) {
         try {
           return await pages.get(page).page.evaluate(expression);
         } catch (error) {
-          if (tries > 20 || !/navigation|context was destroyed/.test(error.message)) throw error;
+          if (tries > 20 || !/navigation|context was destroyed/.test(error.message)) {
+            const why = pages.get(page).log.filter((it) => it.startsWith("failed, ")).at(-1);
+            if (why && /Failed to fetch/.test(error.message)) error.message += `; ${why}`;
+            throw error;
+          }
           await new Promise((done) => setTimeout(done, 100));
         }
       }
@@ -72,6 +86,7 @@ export function commands({ executablePath, origin }) {
     log: ({ page }) => pages.get(page).log,
     screenshot: ({ page, path, whole = true }) =>
       pages.get(page).page.screenshot({ path, fullPage: whole }).then(() => null),
+    ...looks(pages),
     shut: ({ page }) => pages.get(page).page.context().close(),
     end: () => browser?.close(),
   };

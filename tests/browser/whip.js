@@ -3,7 +3,9 @@ import { Ear } from "./ear.js";
 
 export class Whip {
   // `options`: iceServers, policy ("relay"), codec ("PCMU"), direction, trickle, only ("tcp"),
-  // via (a port of this machine through which UDP goes), setup ("passive": we wait for DTLS).
+  // family (6: as in a network that has nothing else),
+  // via (a port of this machine through which UDP goes), setup ("passive": we wait for DTLS),
+  // leaves (the edge is told when the page is left).
   constructor(url, token, options = {}) {
     Object.assign(this, { url, token, options, times: {} });
     this.states = [];
@@ -44,6 +46,7 @@ export class Whip {
       throw new Error(`${answer.status} ${await answer.text()}`);
     }
     this.location = new URL(answer.headers.get("location"), this.url).href;
+    if (options.leaves) addEventListener("pagehide", () => this.leave());
     this.etag = answer.headers.get("etag");
     this.link = answer.headers.get("link");
     this.answer = this.only(await answer.text());
@@ -54,11 +57,12 @@ export class Whip {
   // The answer without the candidates of the other transport, as in a network that blocks it, and
   // with `via` in place of the edge's own UDP port, which is `port` from then on.
   only(sdp) {
-    const { only, via } = this.options;
+    const { only, via, family } = this.options;
     const change = (line) => {
       if (!line.startsWith("a=candidate:")) return line;
       const words = line.split(" ");
       if (words[2].toLowerCase() !== (via ? "udp" : (only ?? words[2].toLowerCase()))) return null;
+      if (family && words[4].includes(":") !== (family === 6)) return null;
       if (via) [this.port, words[4], words[5]] = [Number(words[5]), "127.0.0.1", via];
       return words.join(" ");
     };
@@ -97,9 +101,14 @@ export class Whip {
     this.sender.dtmf.insertDTMF(digit, 120, 60);
   }
 
-  async hangUp() {
+  // Hangs up also where the page does not live to see the answer.
+  leave() {
     const headers = { authorization: `Bearer ${this.token}` };
-    const { status } = await fetch(this.location, { method: "DELETE", headers });
+    return fetch(this.location, { method: "DELETE", headers, keepalive: true });
+  }
+
+  async hangUp() {
+    const { status } = await this.leave();
     this.peer.close();
     this.microphone.getTracks().forEach((it) => it.stop());
     this.ear?.context.close();
@@ -120,6 +129,8 @@ export class Whip {
       srtp: transport.srtpCipher,
       role: transport.dtlsRole,
       protocol: one("remote-candidate", (it) => it.id === pair.remoteCandidateId).protocol,
+      from: one("local-candidate", (it) => it.id === pair.localCandidateId).address,
+      to: one("remote-candidate", (it) => it.id === pair.remoteCandidateId).address,
       codec: one("codec", (it) => it.id === inbound.codecId).mimeType ?? null,
       received: inbound.packetsReceived ?? 0,
       lost: inbound.packetsLost ?? 0,

@@ -10,6 +10,7 @@ from harness.edge import LOCAL_POLICY, Edge
 from harness.phone import Phone
 
 from . import tones
+from .keys import wait_for_keys
 
 GREETING = "your call is encrypted"
 ANSWER = "from nine in the morning to five in the afternoon"
@@ -91,9 +92,9 @@ def whip_talks_to_the_agent(box):
     talk_by_whip(box)
 
 
-@case(timeout=150)
+@case(timeout=150, driver="epoll")
 def whip_talks_by_webrtc_dtls(box):
-    """The trunk of browsers names the other library of handshakes."""
+    """The trunk of browsers names the other library of handshakes; by epoll."""
     named = "[trunk.browsers]"
     talk_by_whip(box, LOCAL_POLICY.replace(named, f'{named}\ndtls_library = "webrtc-dtls"'))
 
@@ -282,11 +283,11 @@ ua.start();
 """
 
 
-def register(edge, page, agent, user="alice"):
-    """Has one of both user agents register."""
+def register(edge, page, agent, user="alice", password=None):
+    """Has one of both user agents register, as an account or with what else is its password."""
     domain = f"127.0.0.1:{edge.https}"
     wish = {"domain": domain, "url": f"wss://{domain}/sip", "user": user}
-    wish["password"] = edge.account(user)
+    wish["password"] = password or edge.account(user)
     page.run(agent, wish)
     page.until("registered", "return globalThis.registered === 'Registered'", 10)
 
@@ -408,7 +409,7 @@ def to_carrier(box, codec, suite):
     check_tone(box, "browser", page.heard(), RATE, tone.HIGH)
     check_tone(box, "softphone", callee.heard(), callee.rate, tone.LOW)
     page.run("call.press('7')")
-    callee.wait_log("7", 5)
+    wait_for_keys(callee, "7")
     callee.command("hold")
     time.sleep(1.5)
     callee.command("resume")

@@ -1,6 +1,9 @@
 """Commands that read files: `check` and `explain`."""
 
+import itertools
 import re
+import shutil
+from pathlib import Path
 
 from harness import wire
 from harness.case import REPOSITORY, case, check
@@ -131,3 +134,36 @@ def explain_a_stored_call(box):
     check(done.returncode == 1, f"exit {done.returncode}: {done.stderr}")
     check("policy.plaintext_media" in done.stdout, done.stdout)
     edge.stop()
+
+
+NEWCOMER = (
+    (None, "callgate needs Rust 1.95 or newer: install it with rustup, then run this again."),
+    ("1.80.1", "callgate needs Rust 1.95 or newer; this is 1.80.1: run 'rustup update stable'."),
+)
+
+
+@case()
+def make_run_without_rust(box):
+    """`make run` of a new user without Rust, or with an old one: one line says so, nothing is
+    installed and nothing is made."""
+    tree, home, tools = box.path("tree"), box.path("home"), box.path("tools")
+    for folder in (tree, home, tools):
+        folder.mkdir()
+    shutil.copy(REPOSITORY / "Makefile", tree)
+    shutil.copytree(REPOSITORY / "deploy", tree / "deploy")
+    kept = ("cargo", "rustc", "rustup", "sudo", "apt-get")
+    for program in itertools.chain(Path("/bin").iterdir(), Path("/usr/bin").iterdir()):
+        if not program.name.startswith(kept) and not (tools / program.name).is_symlink():
+            (tools / program.name).symlink_to(program)
+    before = sorted(tree.rglob("*"))
+    for version, wanted in NEWCOMER:
+        if version:
+            for name in ("cargo", "rustc"):
+                (tools / name).write_text(f"#!/bin/sh\necho '{name} {version} (of a test)'\n")
+                (tools / name).chmod(0o755)
+        env = {"HOME": str(home), "PATH": str(tools)}
+        done = box.run(f"make-{version}", ["/usr/bin/make", "run"], cwd=tree, env=env)
+        check(done.returncode != 0, f"exit {done.returncode}: {done.stdout}")
+        said = [it for it in done.stderr.splitlines() if not it.startswith("make:")]
+        check((said, done.stdout) == ([wanted], ""), f"{done.stdout}{done.stderr}")
+        check(sorted(tree.rglob("*")) == before and not list(home.iterdir()), "something was made")

@@ -147,6 +147,15 @@ def check_reports(capture, caller, callee):
     check(not names[0] & names[1] - {""}, f"one name on both sides: {names}")
 
 
+def check_leaks(box, capture, one, other):
+    """Nothing of either side has reached the other, of enough that was captured."""
+    for source, target in ((one, other), (other, one)):
+        found, size = leaks(capture, source, target)
+        box.note(f"{size} bytes to the {target.name} searched")
+        check(not found, "; ".join(found))
+        check(size > 30_000, f"only {size} bytes to the {target.name} captured")
+
+
 @case(timeout=120)
 def both_legs(box):
     """A call with hold and resume, from the capture of its two legs."""
@@ -160,11 +169,7 @@ def both_legs(box):
     caller.hang_up()
     callee.wait_log("terminated", 10)
     capture.stop()
-    for source, target in ((caller, callee), (callee, caller)):
-        found, size = leaks(capture, source, target)
-        box.note(f"{size} bytes to the {target.name} searched")
-        check(not found, "; ".join(found))
-        check(size > 30_000, f"only {size} bytes to the {target.name} captured")
+    check_leaks(box, capture, caller, callee)
     # The search can find: all of it reached the phone that said it.
     own = {it.split()[0] for it in leaks(capture, caller, caller)[0]}
     check({"Call-ID", "branch", "tag"} <= own, f"the search finds only {own}")
@@ -212,11 +217,7 @@ def sipp_and_softphone(box):
     )  # fmt: skip
     callee.wait_log("terminated", 20)
     capture.stop()
-    for source, target in ((carrier, callee), (callee, carrier)):
-        found, size = leaks(capture, source, target)
-        box.note(f"{size} bytes to the {target.name} searched")
-        check(not found, "; ".join(found))
-        check(size > 30_000, f"only {size} bytes to the {target.name} captured")
+    check_leaks(box, capture, carrier, callee)
     own = {it.split()[0] for it in leaks(capture, carrier, carrier)[0]}
     check("Call-ID" in own, f"the search finds only {own}")
     check(f"{GCM} inline" in callee.log(), f"the callee's suite is not {GCM}")

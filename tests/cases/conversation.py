@@ -134,8 +134,11 @@ def whole_conversation(codec, caller):
     return run
 
 
+# One of them by epoll, whatever the kernel allows.
 for name, digits in (("PCMU", "201"), ("PCMA", "202"), ("G722", "203"), ("opus", "204")):
-    case(timeout=150, name=name.lower())(whole_conversation(name, f"+4915735550{digits}"))
+    driver = "epoll" if name == "PCMA" else ""
+    declare = case(timeout=150, name=name.lower(), driver=driver)
+    declare(whole_conversation(name, f"+4915735550{digits}"))
 
 
 @case(timeout=90)

@@ -8,10 +8,13 @@ import threading
 import time
 
 from harness import sound, wire
+from harness.browser import Browser
 from harness.case import case, check, wait_for
 from harness.edge import LOCAL_POLICY, Edge
+from harness.flood import Flood
 from harness.phone import Phone
 
+from .browser import whip
 from .plaintext import LAB_POLICY, STRANGER
 
 SOURCES = [f"127.0.1.{number}" for number in range(1, 5)]
@@ -218,3 +221,88 @@ def media_injection(box):
     shown = edge.command("calls", "show", call["call_id"], name="calls-show").stdout
     check(not re.search(r"\d caller ", shown), f"the agent heard the stranger:\n{shown}")
     edge.stop()
+
+
+def resident(edge):
+    """Memory of the edge, in MB."""
+    with open(f"/proc/{edge.process.pid}/status", encoding="utf-8") as file:
+        return int(re.search(r"VmRSS:\s+(\d+)", file.read())[1]) / 1024
+
+
+def named(sdp):
+    """A description's user name fragment."""
+    return re.search(r"a=ice-ufrag:(\S+)", sdp)[1]
+
+
+def flood_a_call(box, edge, pages):
+    """Two hundred addresses send to the port of the first page's call, which goes on whole, while
+    the second one calls; what was sent."""
+    key = edge.key()
+    one, other = pages
+    whip(edge, one, edge.token(key))
+    heard = "return call.ear && call.ear.firstSound !== null"
+    one.until("the greeting", heard, 20)
+    answer = one.run("return call.answer")
+    offer = one.run("return call.peer.localDescription.sdp")
+    port = int(re.search(r"a=candidate:\S+ 1 UDP \d+ 127.0.0.1 (\d+)", answer)[1])
+    memory = resident(edge)
+    flood = Flood(port, named(answer), named(offer))
+    wait_for("the flood", lambda: flood.sent.value > 2_000, 20)
+    figures = "return call.figures()"
+    before = one.run(figures)
+    whip(edge, other, edge.token(key))
+    other.until("the greeting", heard, 20)
+    setup = other.run("return call.times")
+    wait_for("250 packets", lambda: one.run(figures)["received"] > before["received"] + 250, 30)
+    after = one.run(figures)
+    check(flood.process.is_alive(), "the flood has ended before the second call was there")
+    sent, grown = flood.stop(), resident(edge) - memory
+    lost = after["lost"] - before["lost"]
+    took = setup["connected"] - setup["posted"]
+    box.note(f"{sent} datagrams: {lost} packets lost, a call in {took:.0f} ms, {grown:.0f} MB more")
+    check(lost == 0, f"{lost} packets were lost")
+    check(grown < 40, f"{grown:.0f} MB more")
+    begun = edge.metric("callgate_dtls_handshake_total", what="begun")
+    check(begun == 2, f"{begun} handshakes for two calls")
+    failed = edge.metric("callgate_dtls_handshake_total", what="failed")
+    check(failed == 0, f"{failed} handshakes failed")
+    for page in pages:
+        check(page.run("return call.peer.connectionState") == "connected", "a call is lost")
+        check(page.run("return call.hangUp()") == 200, "DELETE")
+    return sent
+
+
+@case(timeout=90)
+def a_flood_at_browsers_ports(box):
+    """Hellos, whole and in pieces, forged checks and sound from two hundred addresses, at the port
+    of a browser's call and at the one that browsers share: its sound is whole, another browser
+    calls meanwhile, nothing begins or grows, and what was dropped is counted."""
+    microphone = sound.say(box, "opening hours", 48_000, before=60.0, after=40)
+    browser = Browser(box, microphone)
+    pages = [browser.page(f"page{number}") for number in range(2)]
+
+    def dropped(edge, reason):
+        name = "callgate_relay_stage_drop_total"
+        return edge.metric(name, stage="ice", reason=reason)
+
+    edge = Edge(box, origins=[browser.origin], name="own").start()
+    sent = flood_a_call(box, edge, pages)
+    found = {it: dropped(edge, it) for it in ("forged", "flood", "unchecked", "not_check")}
+    box.note(f"own ports: {found}")
+    # Limit ice.checks_per_session is 50 in 100 ms: the rest is not looked at.
+    check(min(found["forged"], found["flood"], found["unchecked"]) > sent / 50, f"{found}")
+    edge.stop()
+
+    edge = Edge(box, origins=[browser.origin], name="shared")
+    text = edge.config.read_text()
+    port = 3_000 + edge.https % 6_000
+    edge.config.write_text(text.replace("[browsers]\n", f"[browsers]\nmedia_port = {port}\n"))
+    edge.start()
+    sent = flood_a_call(box, edge, pages)
+    found = {it: edge.metric("callgate_browser_port_total", what=it)
+             for it in ("unknown", "stranger", "flood", "handed")}  # fmt: skip
+    box.note(f"shared port: {found}, forged {dropped(edge, 'forged')}")
+    check(min(found["unknown"], found["stranger"]) > sent / 50, f"{found}")
+    check(dropped(edge, "forged") > 0, "no forged check came to a session")
+    edge.stop()
+    browser.close()

@@ -108,6 +108,13 @@ def power(samples, frequency):
     return abs(tone.amplitude(samples, 8_000, frequency))
 
 
+def check_tones(callee):
+    """The callee has heard the tones of all keys, and got no INFO."""
+    heard = rung(callee.party.media.packets())
+    check(heard == list(KEYS), f"the callee hears {heard}")
+    check(not callee.signalling.named("INFO"), "INFO as well")
+
+
 @case()
 def events_to_tones(box):
     """A softphone presses keys; the callee, which knows nothing else, hears their tones."""
@@ -116,9 +123,7 @@ def events_to_tones(box):
         phone.press(key)
         time.sleep(0.5)
     time.sleep(0.5)
-    heard = rung(callee.party.media.packets())
-    check(heard == list(KEYS), f"the callee hears {heard}")
-    check(not callee.signalling.named("INFO"), "INFO as well")
+    check_tones(callee)
     phone.hang_up()
     phone.stop()
     edge.stop()
@@ -149,6 +154,44 @@ def wire_packets(payloads):
     """Protected packets of PCMU."""
     packets = [rtp.packet(1 + number, it) for number, it in enumerate(payloads)]
     return rtp.Srtp(wire.KEY).protect(packets)
+
+
+def hand_to_hand(box, caller, callee):
+    """A call between two made by hand, whose trunks take and send keys as these words say."""
+    party = wired.Callee()
+    edge = wired.edge_to(box, party, at_caller=f'dtmf = ["{caller}"]',
+                         at_callee=f'dtmf = ["{callee}"]')
+    return edge, wired.Bridged(edge, party), party
+
+
+@case()
+def info_to_tones(box):
+    """INFO from the caller; the callee hears the tones, and gets no INFO."""
+    edge, call, callee = hand_to_hand(box, "info", "inband")
+    for key in KEYS:
+        answer = call.call.ask("INFO", f"Signal={key}\r\n", kind="application/dtmf-relay")
+        check(answer.status == 200, answer.start)
+        time.sleep(0.5)
+    check_tones(callee)
+    call.hang_up()
+    edge.stop()
+
+
+@case()
+def tones_to_info(box):
+    """Tones in the caller's sound; the callee gets an INFO for each, once."""
+    edge, call, callee = hand_to_hand(box, "inband", "info")
+    said = b"\xff" * 4_000
+    for pair in KEYS.values():
+        said += pressed(*pair, 0.12) + b"\xff" * 2_400
+    blocks = [said[at : at + 160] for at in range(0, len(said), 160)]
+    call.caller.media.send(wire_packets(blocks), call.caller.edge)
+    wait_for("an INFO for each", lambda: len(callee.signalling.named("INFO")) >= len(KEYS), 20)
+    time.sleep(0.3)
+    signals = [it.body.decode().split("\r\n")[0] for it in callee.signalling.named("INFO")]
+    check(signals == [f"Signal={it}" for it in KEYS], f"signals {signals}")
+    call.hang_up()
+    edge.stop()
 
 
 @case()

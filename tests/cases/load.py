@@ -1,7 +1,9 @@
 """The built-in caller."""
 
 import html
+import itertools
 import json
+import re
 import signal
 import time
 import xml.etree.ElementTree
@@ -45,23 +47,38 @@ def five_calls(box):
 
 @case(timeout=100)
 def first_call(box):
-    """The call that `serve` suggests holds a conversation, and saves what it hears."""
+    """The commands that `serve` prints, pasted as they are into a shell in another folder, hold a
+    conversation, save what they hear and list the call."""
     edge = Edge(box).start()
-    heard = box.path("heard.wav")
-    done = edge.box.run(
-        "load", [*load_command(edge), "--calls", "1", "--save", heard, "--json"], timeout=80
-    )
-    check(done.returncode == 0, f"exit {done.returncode}: {done.stderr}")
-    report = json.loads(done.stdout)
-    check(report["calls"][0]["ending"] == "far_end", f"ended by {report['calls'][0]['ending']}")
-    (samples,), rate = sound.read_wav(heard)
+    first = printed(edge, "First call, from another terminal:")
+    check(first[-1].startswith(f"{BINARY} load --calls 1 --to "), f"{first}")
+    elsewhere = box.path("elsewhere")
+    elsewhere.mkdir()
+    done = box.run("load", ["bash", "-ec", "\n".join(first)], timeout=80, cwd=elsewhere)
+    check(done.returncode == 0, f"exit {done.returncode}: {done.stdout}{done.stderr}")
+    check("1 placed of 1, 1 answered" in done.stdout, done.stdout)
+    check(re.search(r"ended by +1  far_end", done.stdout), done.stdout)
+    check(re.search(r"farewell +1  far end, BYE, Q.850 16\n", done.stdout), done.stdout)
+    check(not list(elsewhere.iterdir()), f"{list(elsewhere.iterdir())}")
+    (samples,), rate = sound.read_wav(box.path("heard.wav"))
     text = sound.recognise(box, samples, rate)
     for wanted in ("your call is encrypted", "from monday to friday", "thank you for calling"):
         check(wanted in text, f"{wanted!r} is not in {text!r}")
     call = edge.wait_for_call(lambda it: it["state"] == "ended")
     check(call["reason"] == "call.agent_hung_up", f"ended by {call['reason']}")
     check(call["protection"] == "AEAD_AES_256_GCM", f"GCM is not preferred: {call['protection']}")
+    after = [*first[:-1], *printed(edge, "Afterwards:")]
+    listed = box.run("list", ["bash", "-ec", "\n".join(after)], cwd=elsewhere)
+    check(listed.returncode == 0 and call["call_id"] in listed.stdout, f"{listed}")
     edge.stop()
+
+
+def printed(edge, title):
+    """The commands that `serve` prints below a title."""
+    lines = edge.box.path(f"{edge.name}.serve.out").read_text().splitlines()
+    check(title in lines, f"nothing is called {title!r}: {lines}")
+    rest = lines[lines.index(title) + 1:]
+    return [it.strip() for it in itertools.takewhile(lambda it: it.startswith("  "), rest)]
 
 
 def load_command(edge):
@@ -185,13 +202,26 @@ def trunk_to_trunk(box):
     edge, port = between(box)
     quick = ("stage.0.for=3s", "stage.1.for=3s", "limits.calls=40", "caller.2.talk=12s")
     found, _ = scenario(box, edge, port, "trunk-to-trunk", *quick)
-    in_order(found, "answered", "paired", "through", "injected")
+    in_order(found, "answered", "paired", "through", "injected", "causes")
     through = found["through"]
+    # Goodbyes with their causes, each as its two ends tell it.
+    check(through["causes_told"] >= 20, f"causes: {through}")
+    for side, told in (("callers", "us, BYE, Q.850 16"), ("callees", "far end, BYE, Q.850 16"),
+                       ("callers", "us, CANCEL, SIP 200"), ("callees", "far end, CANCEL, SIP 200"),
+                       ("callers", "far end, 486, Q.850 17"), ("callees", "us, 486, Q.850 17")):
+        check(found[side]["farewells"].get(told, 0) > 0, f"{side}: {found[side]['farewells']}")
     check(through["paired"] >= 20, f"paired: {through}")
     check(through["unstamped"] == 0 and through["packets"] > 20 * 2 * 150, f"{through}")
     kinds = {it["name"]: it for it in found["kinds"]}
     check(kinds["gives up while it rings"]["answered"] == 0, f"{kinds}")
     check(found["callees"]["media"]["packets_rejected"] == 0, f"{found['callees']['media']}")
+    # What an operator alerts on: the media of each trunk.
+    for trunk in ("local", "far"):
+        came = edge.metric("callgate_media_packets_total", trunk=trunk, what="received")
+        check(came > 20 * 150, f"{trunk}: {came} packets")
+        scores = edge.metric("callgate_media_mos_count", trunk=trunk)
+        bad = edge.metric("callgate_media_mos_bucket", trunk=trunk, le="3.6")
+        check(scores >= 20 and bad <= scores / 20, f"{trunk}: {bad} of {scores} are bad")
     delay = through["delay_ms"]
     box.note(f"one way p50 {delay['p50']:.2f} ms, p99 {delay['p99']:.2f} ms")
     edge.stop()

@@ -61,13 +61,15 @@ def call_to(edge):
     return wire.Call(wire.Stream(edge.tls, edge.authority), edge.uri(CALLEE))
 
 
-def final(box, status):
+def final(box, status, cause):
     """The first trunk refuses finally: the second one is not called."""
     second, port = Listening(), free_ports(1)
     callee = sipp.Server(box, "refuses", port, status=status)
     edge = edge_to(box, port, second.port)
     answer = call_to(edge).invite()
     check(answer.status == status, f"{status} became {answer.start}")
+    # The callee gave no cause: the caller's network gets that of the status.
+    check(answer.header("Reason").startswith(f"Q.850;cause={cause};"), answer.header("Reason"))
     callee.end()
     time.sleep(0.5)
     check(not second.invites(), f"after {status} the second trunk was called")
@@ -79,13 +81,13 @@ def final(box, status):
 @case()
 def busy(box):
     """486 is final."""
-    final(box, 486)
+    final(box, 486, 17)
 
 
 @case()
 def declined(box):
     """603 is final."""
-    final(box, 603)
+    final(box, 603, 21)
 
 
 def goes_on(box, edge, first):
@@ -136,9 +138,9 @@ def silent(box):
     second.end()
 
 
-def given_up(box, scenario):
-    """A caller who hangs up while it rings: CANCEL, 487 to the caller, and the callee's scenario
-    at its end."""
+def given_up(box, scenario, ended_by, why=""):
+    """A caller who hangs up while it rings: CANCEL with header lines `why`, 487 to the caller, and
+    the callee's scenario at its end."""
     second, port = Listening(), free_ports(1)
     callee = sipp.Server(box, scenario, port)
     edge = edge_to(box, port, second.port)
@@ -149,7 +151,7 @@ def given_up(box, scenario):
         pass
     check(ringing is not None, "it does not ring")
     head = invite.partition(b"Content-Type")[0].replace(b"INVITE", b"CANCEL")
-    call.stream.send(head + b"Content-Length: 0\r\n\r\n")
+    call.stream.send(head + why.encode() + b"Content-Length: 0\r\n\r\n")
     answers = {}
     while len(answers) < 2:
         answer = call.stream.final()
@@ -162,7 +164,9 @@ def given_up(box, scenario):
     messages = callee.end()
     check(not second.invites(), "the second trunk was called")
     stored = edge.wait_for_call(lambda it: it["state"] == "ended")
-    box.note(stored["reason"])
+    check(stored["reason"] == ended_by, stored["reason"])
+    shown = edge.command("calls", "show", stored["call_id"], name="show").stdout
+    check(ended_by in shown, shown)
     check(edge.metric("callgate_calls") == 0, "a call is left")
     edge.stop()
     return messages
@@ -170,12 +174,20 @@ def given_up(box, scenario):
 
 @case()
 def cancelled(box):
-    """CANCEL while it rings."""
-    messages = given_up(box, "cancelled")
+    """CANCEL while it rings, since somebody answered elsewhere: nobody has missed the call."""
+    why = 'Reason: SIP;cause=200;text="picked up at desk.inside.example"\r\n'
+    messages = given_up(box, "cancelled", "call.completed_elsewhere", why)
     check("BYE sip:" not in messages, "a call that never was got a BYE")
+    told = messages.partition("CANCEL sip:")[2].partition("\r\n\r\n")[0].splitlines()
+    told = [it.strip() for it in told if it.startswith("Reason:")]
+    check(told == ['Reason: SIP;cause=200;text="Call completed elsewhere"'], f"told {told}")
+    check("inside.example" not in messages, "the caller's network is named")
 
 
 @case()
 def cancel_crosses_the_answer(box):
     """The callee answers as CANCEL comes: ACK and BYE end what it thinks is a call."""
-    given_up(box, "crosses")
+    messages = given_up(box, "crosses", "call.cancelled")
+    for method in ("CANCEL", "BYE"):
+        told = messages.partition(f"{method} sip:")[2].partition("Content-Length")[0]
+        check("Q.850;cause=16" in told, f"{method} without a cause: {told}")

@@ -172,9 +172,9 @@ def echoed(box, inward, outward, suite, packets, noise_db=-20):
 GCM, CM_80, CM_32 = "AEAD_AES_256_GCM", "AES_CM_128_HMAC_SHA1_80", "AES_CM_128_HMAC_SHA1_32"
 
 
-@case(timeout=60)
+@case(timeout=60, driver="epoll")
 def other_keys(box):
-    """The same codec on both sides, other keys and another suite."""
+    """The same codec on both sides, other keys and another suite; by epoll."""
     between(box, "PCMA", "PCMA", (CM_80, GCM), noise_db=-30)
 
 
@@ -184,9 +184,9 @@ def g722_and_u_law(box):
     between(box, "G722", "PCMU", (CM_80, "AEAD_AES_128_GCM"), ptime=10)
 
 
-@case(timeout=60)
+@case(timeout=60, driver="epoll")
 def g722_and_opus(box):
-    """Two wide bands."""
+    """Two wide bands; by epoll."""
     between(box, "G722", "opus", (CM_80, CM_32))
 
 

@@ -29,15 +29,18 @@ class Case:
     run: object
     timeout: float
     alone: bool
+    driver: str
 
 
-def case(timeout=60, alone=False, name=None):
-    """Declares a case. `alone` keeps others from running beside it: it measures time."""
+def case(timeout=60, alone=False, name=None, driver=""):
+    """Declares a case. `alone` keeps others from running beside it: it measures time. Its edges
+    reach their media sockets by `driver`, else by the one that $CALLGATE_TEST_DRIVER names, else by
+    the one that they choose."""
 
     def declare(function):
         area = function.__module__.rsplit(".", 1)[-1]
         full = f"{area}.{name or function.__name__}"
-        CASES[full] = Case(full, function, timeout, alone)
+        CASES[full] = Case(full, function, timeout, alone, driver)
         return function
 
     return declare
@@ -66,11 +69,17 @@ def environment():
     return {key: value for key, value in os.environ.items() if not key.startswith("CALLGATE_")}
 
 
+# Where browsers go to nobody, whatever is there (WHATWG Fetch, "bad port").
+UNSAFE = {2049, 3659, 4045, 4190, 5060, 5061, 6000, 6566, *range(6665, 6670), 6679, 6697}
+
+
 def free_ports(count=1, address="127.0.0.1"):
     """So many ports in a row that are free for TCP and UDP, below the kernel's ephemeral ones."""
     start = 2_000 + (os.getpid() * 37 + time.monotonic_ns() // 1_000) % 7_000
     for first in list(range(start, 9_900 - count)) + list(range(2_000, start)):
         held = []
+        if UNSAFE.intersection(range(first, first + count)):
+            continue
         try:
             for port in range(first, first + count):
                 for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
@@ -88,8 +97,9 @@ def free_ports(count=1, address="127.0.0.1"):
 class Box:
     """The folder and the processes of one case. All that was started here ends here."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, driver=""):
         self.folder = Path(folder)
+        self.driver = driver or os.environ.get("CALLGATE_TEST_DRIVER", "auto")
         self.folder.mkdir(parents=True, exist_ok=True)
         self.processes = []
 

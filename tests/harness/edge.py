@@ -37,7 +37,8 @@ key         = "{root}/certs/server.key"
 client_ca   = "{client_ca}"
 
 [media]
-ports = [{media}, {media_last}]
+ports  = [{media}, {media_last}]
+driver = "{driver}"
 
 [policy]
 files = ["{root}/policy.toml"]
@@ -83,6 +84,7 @@ class Edge:
                 ice_tcp=self.ice_tcp,
                 origins=json.dumps(list(origins)),
                 media=media,
+                driver=box.driver,
                 media_last=media + 399,
                 root=self.root,
                 helpers=helpers,
@@ -125,6 +127,8 @@ class Edge:
             return self.health() is not None
 
         wait_for("callgate serves", serves, patience)
+        if self.box.driver != "auto":
+            self.wait_for_log(rf'relay.driver.chosen.*"{self.box.driver}"')
         return self
 
     def stop(self, patience=45):

@@ -53,7 +53,20 @@ def tunnel(name):
     return found
 
 
-class Nat:
+class TwoSides:
+    """A case that lives in the name space `outside`, and has another one, `within`."""
+
+    @contextlib.contextmanager
+    def inside(self):
+        """What is opened or started here lives within."""
+        enter(self.within)
+        try:
+            yield
+        finally:
+            enter(self.outside)
+
+
+class Nat(TwoSides):
     """The case lives outside; what is started within `inside()` lives behind the NAT."""
 
     def __init__(self, box, is_symmetric=True):
@@ -81,15 +94,6 @@ class Nat:
         multiprocessing.get_context("fork").Process(target=router.run, daemon=True).start()
         os.close(inner)
         os.close(outer)
-
-    @contextlib.contextmanager
-    def inside(self):
-        """What is opened or started here is behind the NAT."""
-        enter(self.within)
-        try:
-            yield
-        finally:
-            enter(self.outside)
 
     def rebind(self, *protocols):
         """Forgets what it knows, as one does that was switched off: the next packet from inside

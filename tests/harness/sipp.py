@@ -34,6 +34,21 @@ class Tunnel:
             return False
 
 
+class Gate:
+    """stunnel as a carrier's TLS side: it lets in who shows the certificate `wanted`, to the TCP
+    port `inside`."""
+
+    def __init__(self, box, inside, certificate, wanted):
+        self.port = free_ports()
+        text = (
+            f"foreground = yes\npid =\nsyslog = no\n[sip]\naccept = 127.0.0.1:{self.port}\n"
+            f"connect = 127.0.0.1:{inside}\ncert = {certificate[0]}\nkey = {certificate[1]}\n"
+            f"CAfile = {wanted}\nverify = 2\n"
+        )
+        self.process = box.start("gate", ["stunnel4", box.write("gate.conf", text)])
+        wait_for("stunnel listens", lambda: is_taken(self.port, socket.SOCK_STREAM), 5)
+
+
 def run(box, scenario, port, mode="t1", address="127.0.0.1", timeout=15, name=None, media=None,
         **fields):
     """Runs one call of a scenario and wants it to end as it says; `fields` fill its @NAME@.
@@ -60,18 +75,20 @@ def run(box, scenario, port, mode="t1", address="127.0.0.1", timeout=15, name=No
 
 
 class Server:
-    """sipp as who is called, for one call over UDP; `fails` where its scenario ends in an error.
+    """sipp as who is called, for one call, over UDP or as `mode` says; `fails` where its scenario ends in an error.
     With `media` it sends back all that comes to that port."""
 
-    def __init__(self, box, scenario, port, fails=False, name=None, media=None, **fields):
+    def __init__(self, box, scenario, port, fails=False, name=None, media=None, mode="u1",
+                 timeout=40, **fields):
         self.box, self.name, self.fails = box, name or scenario, fails
+        self.patience = timeout + 5
         text = (SCENARIOS / f"{scenario}.xml").read_text()
         for key, value in fields.items():
             text = text.replace(f"@{key.upper()}@", str(value))
         path = box.write(f"{self.name}.xml", text)
         command = [
-            "sipp", "-sf", path, "-m", "1", "-t", "u1", "-i", "127.0.0.1", "-p", port,
-            "-nostdin", "-timeout", "40s", "-timeout_error",
+            "sipp", "-sf", path, "-m", "1", "-t", mode, "-i", "127.0.0.1", "-p", port,
+            "-nostdin", "-timeout", f"{timeout}s", "-timeout_error",
             "-trace_err", "-error_file", box.path(f"{self.name}.errors"),
             "-trace_msg", "-message_file", box.path(f"{self.name}.messages"),
         ]  # fmt: skip
@@ -79,11 +96,12 @@ class Server:
             command += ["-mi", "127.0.0.1", "-mp", media, "-rtp_echo"]
         self.process = box.start(self.name, command)
         # It opens its socket at once and says nothing of it.
-        wait_for("sipp listens", lambda: is_taken(port), 5)
+        kind = socket.SOCK_DGRAM if mode == "u1" else socket.SOCK_STREAM
+        wait_for("sipp listens", lambda: is_taken(port, kind), 5)
 
     def end(self):
         """Waits for its end and wants it as the scenario says; what was sent and received."""
-        code = self.process.wait(45)
+        code = self.process.wait(self.patience)
         errors = self.box.path(f"{self.name}.errors")
         said = errors.read_text(errors="replace")[-1_500:] if errors.exists() else ""
         check((code != 0) == self.fails, f"sipp {self.name}: exit {code}: {said}")
@@ -91,9 +109,9 @@ class Server:
         return messages.read_text(errors="replace") if messages.exists() else ""
 
 
-def is_taken(port):
-    """Whether somebody has this UDP port here."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+def is_taken(port, kind=socket.SOCK_DGRAM):
+    """Whether somebody has this port here, of UDP or as `kind` says."""
+    with socket.socket(socket.AF_INET, kind) as probe:
         try:
             probe.bind(("127.0.0.1", port))
             return False

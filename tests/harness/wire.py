@@ -193,9 +193,11 @@ class Callee(threading.Thread):
 
     def __init__(self, describe, address="127.0.0.1"):
         super().__init__(daemon=True)
-        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        self.socket = socket.socket(family, socket.SOCK_DGRAM)
         self.socket.bind((address, 0))
-        self.address, self.port = self.socket.getsockname()
+        self.address = f"[{address}]" if ":" in address else address
+        self.port = self.socket.getsockname()[1]
         self.describe, self.requests = describe, []
         self.start()
 

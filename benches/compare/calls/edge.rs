@@ -1,7 +1,8 @@
 //! callgate itself, as `callgate serve` with a configuration and a policy of its own.
 
 use std::fs;
-use std::net::SocketAddr;
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -15,6 +16,8 @@ use crate::process::Process;
 pub(super) struct Edge {
     process: Process,
     pub(super) address: SocketAddr,
+    /// Where it tells its metrics.
+    metrics: SocketAddr,
     /// The file of what it says.
     told: PathBuf,
 }
@@ -38,7 +41,10 @@ impl Edge {
         )?;
         let agents = folder.join("agents");
         fs::create_dir_all(&agents)?;
+        // Any free port; nobody else takes it within the moment.
+        let metrics = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
         let text = CONFIGURATION
+            .replace("@METRICS@", &metrics.to_string())
             .replace("@LISTEN@", &address.to_string())
             .replace("@HTTPS@", &https.map(|it| format!("\"{it}\"")).unwrap_or_default())
             .replace("@FOLDER@", &folder.display().to_string())
@@ -59,11 +65,11 @@ impl Edge {
             .with_context(|| format!("{} cannot be started", program.display()))?;
         let process = Process::new(child, "callgate", None)?;
         let began = Instant::now();
-        while std::net::TcpStream::connect(address).is_err() {
+        while TcpStream::connect(address).is_err() {
             ensure!(began.elapsed() < Duration::from_secs(10), "callgate does not listen");
             std::thread::sleep(Duration::from_millis(50));
         }
-        Ok(Self { process, address, told })
+        Ok(Self { process, address, metrics, told })
     }
 
     /// The key of its API that it has told at its first start.
@@ -91,12 +97,62 @@ impl Edge {
     }
 }
 
+impl Edge {
+    /// What it tells of itself.
+    pub(super) fn figures(&self) -> anyhow::Result<Figures> {
+        let mut stream = TcpStream::connect(self.metrics)?;
+        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: it\r\nConnection: close\r\n\r\n")?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text)?;
+        ensure!(
+            text.starts_with("HTTP/1.1 200 "),
+            "no metrics: {}",
+            text.lines().next().unwrap_or("")
+        );
+        Ok(Figures(text))
+    }
+
+    /// The same once no call and no session is left, or the last it told before patience ended.
+    pub(super) fn wait_for_none(&self, patience: Duration) -> anyhow::Result<Figures> {
+        let began = Instant::now();
+        loop {
+            let it = self.figures()?;
+            let left = it.get("callgate_calls")? + it.get("callgate_relay_sessions")?;
+            if left == 0.0 || began.elapsed() > patience {
+                return Ok(it);
+            }
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+}
+
+/// Metrics in Prometheus' text.
+pub(super) struct Figures(String);
+
+impl Figures {
+    /// A figure without labels.
+    pub(super) fn get(&self, name: &str) -> anyhow::Result<f64> {
+        let found = self.of(name).find(|it| it.0.is_empty()).map(|it| it.1);
+        found.with_context(|| format!("no metric {name}"))
+    }
+
+    /// A figure's labels, with their braces, and values.
+    pub(super) fn of<'a>(&'a self, name: &'a str) -> impl Iterator<Item = (&'a str, f64)> {
+        self.0.lines().filter_map(move |line| {
+            let (labels, value) = line.strip_prefix(name)?.rsplit_once(' ')?;
+            let is_it = labels.is_empty() || labels.starts_with('{');
+            is_it.then(|| value.parse().ok().map(|value| (labels, value)))?
+        })
+    }
+}
+
 const CONFIGURATION: &str = r#"
 [listen]
 tls     = ["@LISTEN@"]
 https   = [@HTTPS@]
 http    = []
-metrics = "127.0.0.1:0"
+metrics = "@METRICS@"
 
 [browsers]
 ice_tcp = ""

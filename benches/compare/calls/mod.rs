@@ -7,6 +7,7 @@ mod caller;
 mod edge;
 mod kamailio;
 mod registrations;
+mod soak;
 mod tls;
 mod wire;
 
@@ -15,7 +16,7 @@ use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use benches::rig::cpu;
@@ -39,8 +40,6 @@ const KEY: &str = "d0RmdmcmVCspeEc3QGZiNWpVLFJhQX1cfHAwJSoj";
 const CALLEE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 200);
 const MIDDLE: Ipv4Addr = Ipv4Addr::LOCALHOST;
 const CONNECTIONS: u8 = 8;
-/// What a call's coming and going may leave behind for good, in KB: less than any object of one.
-const LEFT: Bar = Bar::AtMost(0.05);
 const NAMES: [&str; 2] = ["callgate", "kamailio"];
 
 /// What stands between the ends.
@@ -308,40 +307,6 @@ impl Stage {
         let most = lost.iter().copied().fold(0.0, f64::max);
         let what = format!("calls lost, a TLS connection for each, {per_second}/s, worst window");
         Ok(Figure::exact(what, "calls", Bar::AtMost(0.0), most).note(said))
-    }
-
-    /// Minutes of calls that come and go; what is left whenever none stands.
-    pub(crate) fn soak(&self, per_second: f64, minutes: f64) -> anyhow::Result<Vec<Figure>> {
-        eprintln!("soak of whole calls, {minutes} minutes at {per_second}/s");
-        let ours = self.start(Middle::Callgate)?;
-        let rate = Rate {
-            hold: Duration::from_secs(2),
-            measured: Duration::from_secs(20),
-            ..self.rate(per_second, Lines::Shared(CONNECTIONS))
-        };
-        let end = Instant::now() + Duration::from_secs_f64(minutes * 60.0);
-        let (mut held, mut placed, mut lost) = (Vec::new(), 0, 0);
-        while Instant::now() < end {
-            let seen = self.calls("callgate", Some(&ours), rate)?;
-            placed += seen.placed;
-            lost += seen.placed - seen.ended;
-            // Ports rest and transactions linger.
-            std::thread::sleep(Duration::from_secs(8));
-            let all = ours.processes().into_iter().filter_map(|it| Holding::of(it).ok());
-            held.push(all.fold((0, 0), |sum, it| (sum.0 + it.pss, sum.1 + it.descriptors)));
-            eprintln!("  {held:?}", held = held.last());
-        }
-        let settled = held.get(held.len() / 3).copied().unwrap_or_default();
-        let last = held.last().copied().unwrap_or_default();
-        let grown = last.0.saturating_sub(settled.0) as f64 / 1024.0;
-        let each = grown / (placed as f64 * 2.0 / 3.0).max(1.0);
-        let (none, files) = (Bar::AtMost(0.0), last.1.saturating_sub(settled.1));
-        Ok(vec![
-            Figure::exact("soak of whole calls: lost", "calls", none, lost as f64)
-                .note(format!("{placed} calls in {minutes} minutes")),
-            Figure::exact("soak of whole calls: descriptors left", "", none, files as f64),
-            Figure::exact("soak of whole calls: memory left by each", "KB", LEFT, each),
-        ])
     }
 
     /// Memory of a call that stands: fresh processes, before and after a thousand calls.

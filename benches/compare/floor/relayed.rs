@@ -37,7 +37,7 @@ pub(super) fn start(driver: DriverChoice, calls: u32) -> anyhow::Result<Subject>
     // Each relay of a run has ports of its own.
     let ports = if driver == DriverChoice::Epoll { 10_000..=20_999 } else { 21_000..=31_999 };
     let config =
-        RelayConfig { workers: 1, ports, seed: 1, driver, ice_tcp: None, browser_port: None };
+        RelayConfig { workers: 1, ports, seed: 1, driver, ice_tcp: Vec::new(), browser_port: None };
     let before = cpu::threads(std::process::id())?;
     let relay = Relay::start(&config, |_| Box::new(Sink(sender.clone())))?;
     let after = cpu::threads(std::process::id())?;
@@ -63,6 +63,7 @@ fn open(
     let sessions = [SessionId::new(call, 0), SessionId::new(call, 1)];
     let need = Need {
         bind: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        beside: None,
         separate_rtcp: false,
         dtls: false,
         fresh_identity: false,

@@ -6,17 +6,16 @@ use std::sync::Arc;
 
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
-use base::{CallId, Personal, Reason};
+use base::{CallId, Personal, WallTime};
 use http::{HeaderMap, StatusCode, Uri};
 use serde_json::Value;
-use vault::{
-    CallDetail, CallState, CallSummary, LadderEntry, RecordingState, RecordingSummary, Role, Turn,
-};
+use vault::{CallDetail, CallState, CallSummary, RecordingState, RecordingSummary, Role, Turn};
 
-use super::calls::{clock, numbers, state};
+use super::calls::{clock, numbers};
 use super::html::{Html, Tenths, put};
+use super::outcome::Outcome;
 use super::page::{self, Page, Place};
-use super::{Console, Stop, escaped, quality, same_origin, talk};
+use super::{Console, Stop, escaped, ladder, quality, same_origin, talk};
 use crate::live::Topic;
 use crate::problem::Problem;
 
@@ -45,24 +44,21 @@ pub(crate) async fn show(
     put!(
         main,
         "<p class=\"back\"><a href=\"/console/calls\">All calls</a></p>\
-         <h1>Call <code>{}</code></h1><div id=\"seen\" data-call=\"{}\" data-live=\"{}\"></div>\
-         <p id=\"news\" role=\"status\"></p>",
+         <h1>Call <code data-copy=\"the call's id\">{}</code></h1>\
+         <div id=\"seen\" data-call=\"{}\" data-live=\"{}\"></div>\
+         <p id=\"news\" role=\"status\"></p>\
+         <p id=\"told\" class=\"hidden\" role=\"status\"></p>",
         call,
         call,
         if is_live { "yes" } else { "no" },
     );
-    facts(&mut main, &detail.summary);
+    facts(&mut main, &detail);
     if is_live && person.can_write {
-        put!(
-            main,
-            "<form method=\"post\" action=\"/console/calls/{}/hang-up\">\
-             <button class=\"danger\">Hang up this call</button></form>",
-            call,
-        );
+        hang_up_form(&mut main, &detail.summary);
     }
     heard(&mut main, &detail);
     quality::section(&mut main, &console, &detail);
-    ladder(&mut main, &detail.ladder);
+    ladder::section(&mut main, &detail.ladder);
     decision(&mut main, &detail);
     let (title, script) = (format!("Call {call}"), Some("call.js"));
     let page = Page { title: &title, place: Place::Call, person: Some(person), script };
@@ -100,21 +96,43 @@ pub(crate) async fn hang_up(
     Ok(response)
 }
 
-fn facts(main: &mut Html, call: &CallSummary) {
+/// Asks before it hangs up, where the page's script runs.
+fn hang_up_form(main: &mut Html, call: &CallSummary) {
     let (from, to) = numbers(call);
-    let (class, word) = state(call.state);
     put!(
         main,
-        "<dl class=\"facts card\"><dt>State</dt><dd><span class=\"badge {}\">{}</span></dd>\
-         <dt>From</dt><dd>{}</dd><dt>To</dt><dd>{}</dd>\
-         <dt>Arrived</dt><dd><time datetime=\"{}\">{} UTC</time></dd>",
-        class,
-        word,
+        "<form id=\"ending\" method=\"post\" action=\"/console/calls/{}/hang-up\">\
+         <button class=\"danger\">Hang up this call</button></form>\
+         <dialog id=\"sure\" class=\"card\" aria-labelledby=\"sure-title\" \
+         aria-describedby=\"sure-text\"><h2 id=\"sure-title\">Hang up this call?</h2>\
+         <p id=\"sure-text\">From {} to {}. It ends at once for both sides.</p>\
+         <form method=\"dialog\" class=\"actions\"><button class=\"quiet\" value=\"no\" autofocus>\
+         Keep the call</button><button class=\"danger\" value=\"yes\">Hang up</button></form>\
+         </dialog>",
+        call.id,
         from,
         to,
-        call.started,
-        clock(call.started),
     );
+}
+
+/// How it stands at the top, then what is known of it.
+fn facts(main: &mut Html, detail: &CallDetail) {
+    let call = &detail.summary;
+    let (from, to) = numbers(call);
+    put!(main, "<section id=\"summary\" class=\"part\" aria-label=\"Summary\">");
+    verdict(main, call);
+    put!(
+        main,
+        "<dl class=\"facts card\"><dt>From</dt><dd><span data-copy=\"the caller\">{}</span></dd>\
+         <dt>To</dt><dd><span data-copy=\"the called\">{}</span></dd>\
+         <dt>Arrived</dt><dd>{}</dd>",
+        from,
+        to,
+        time(call.started),
+    );
+    if let Some(ended) = call.ended {
+        put!(main, "<dt>Ended</dt><dd>{}</dd>", time(ended));
+    }
     let mut fact = |name: &str, value: Option<String>| {
         if let Some(value) = value.filter(|value| !value.is_empty()) {
             put!(main, "<dt>{}</dt><dd>{}</dd>", name, value);
@@ -129,45 +147,102 @@ fn facts(main: &mut Html, call: &CallSummary) {
     fact("Media", media);
     let keys = "its SRTP keys crossed plaintext signalling, by exemption";
     fact("Keys exposed", call.keys_exposed.then(|| keys.to_owned()));
-    let hint = |code: &String| {
-        let known = Reason::ALL.iter().find(|reason| reason.code() == code);
-        known.map_or_else(|| code.clone(), |reason| format!("{code}: {}", reason.hint()))
-    };
-    fact("Why it ended", call.reason.as_ref().map(hint));
-    put!(main, "</dl>");
+    for (name, value) in ladder::call_ids(&detail.ladder) {
+        put!(main, "<dt>{}</dt><dd><code data-copy=\"{}\">{}</code></dd>", name, name, value);
+    }
+    put!(main, "</dl></section>");
+}
+
+/// How the call stands, and why it ended, in words: what somebody who was woken looks for first.
+fn verdict(main: &mut Html, call: &CallSummary) {
+    let outcome = Outcome::of(call);
+    put!(
+        main,
+        "<div class=\"verdict {}\"><p><span class=\"badge {}\">{}</span> ",
+        outcome.class,
+        outcome.class,
+        outcome.state,
+    );
+    if call.state == CallState::InProgress {
+        let since = call.answered.unwrap_or(call.started);
+        let word = if call.answered.is_some() { "Answered" } else { "Arrived" };
+        put!(main, "<b>{} <span data-since=\"{}\">at {} UTC</span></b>", word, since, clock(since));
+    } else {
+        put!(main, "<b>{}</b>", capital(&outcome.cause()));
+    }
+    put!(main, "</p>");
+    if !outcome.hint().is_empty() {
+        put!(main, "<p>{}.</p>", capital(outcome.hint()));
+    }
+    if let Some(whose) = outcome.whose() {
+        put!(main, "<p>To be looked at: {}.</p>", whose);
+    }
+    if let Some(code) = &call.reason {
+        put!(main, "<p>Reason <code data-copy=\"the reason\">{}</code></p>", code);
+    }
+    put!(main, "</div>");
+}
+
+fn capital(text: &str) -> String {
+    let mut rest = text.chars();
+    rest.next().map_or_else(String::new, |first| first.to_uppercase().chain(rest).collect())
+}
+
+/// With its zone; the page's script adds the reader's own.
+fn time(at: WallTime) -> Html {
+    let mut html = Html::default();
+    put!(html, "<time datetime=\"{}\">{} UTC</time>", at, clock(at));
+    html
 }
 
 /// Recordings and the transcript, on one axis.
 fn heard(main: &mut Html, detail: &CallDetail) {
-    put!(main, "<section aria-labelledby=\"said\"><h2 id=\"said\">What was said</h2>");
+    put!(
+        main,
+        "<section id=\"heard\" class=\"part\" aria-labelledby=\"said\">\
+         <h2 id=\"said\">What was said</h2>"
+    );
     let playable = detail.recordings.iter().filter(|it| is_playable(it)).collect::<Vec<_>>();
     for (number, recording) in (1_u32..).zip(&playable) {
         axis(main, detail, recording, number, playable.len());
     }
     if playable.is_empty() {
-        let why = match (detail.summary.recording, &*detail.summary.unrecorded) {
-            (_, "edge") => "This call was not recorded: this edge records nothing.",
-            (_, "trunk") => "This call was not recorded: its trunk does not allow it.",
-            (_, "codec") => "This call was not recorded: its codec is not decoded here.",
-            (true, _) => "There is no audio of this call (any more).",
-            (false, _) => "This call was not recorded.",
-        };
-        put!(main, "<p class=\"hint\">{}</p>", why);
+        put!(main, "<p class=\"hint\">{}</p>", unheard(&detail.summary));
     }
     if detail.summary.transcript_erased {
         put!(main, "<p class=\"hint\">The transcript was erased.</p>");
     } else if detail.turns.is_empty() {
         put!(main, "<p id=\"silent\" class=\"hint\">There is no transcript.</p>");
     }
-    put!(main, "<ol id=\"transcript\" class=\"turns\"");
     if detail.summary.state == CallState::InProgress {
-        put!(main, " role=\"log\" aria-live=\"polite\"");
+        put!(
+            main,
+            "<p class=\"voices\">Caller <b id=\"caller-voice\">silent</b> \
+             Agent <b id=\"agent-voice\">silent</b></p>\
+             <div role=\"log\" aria-live=\"polite\" aria-labelledby=\"said\">"
+        );
+    } else {
+        put!(main, "<div>");
     }
-    put!(main, ">");
+    put!(main, "<ol id=\"transcript\" class=\"turns\">");
     for turn in &detail.turns {
         said(main, turn);
     }
-    put!(main, "</ol></section>");
+    put!(main, "</ol></div></section>");
+}
+
+/// Why there is nothing to be played.
+fn unheard(call: &CallSummary) -> &'static str {
+    let is_live = call.state == CallState::InProgress;
+    match (call.recording, &*call.unrecorded) {
+        (_, "edge") => "This call was not recorded: this edge records nothing.",
+        (_, "trunk") => "This call was not recorded: its trunk does not allow it.",
+        (_, "codec") => "This call was not recorded: its codec is not decoded here.",
+        (true, _) if is_live => "It can be played here once the call has ended.",
+        (false, _) if is_live => "",
+        (true, _) => "There is no audio of this call (any more).",
+        (false, _) => "This call was not recorded.",
+    }
 }
 
 fn is_playable(recording: &RecordingSummary) -> bool {
@@ -290,45 +365,16 @@ pub(super) fn parsed(text: &Personal<String>) -> Value {
     serde_json::from_str(text.expose()).unwrap_or_default()
 }
 
-/// The messages in their order, each to be opened.
-fn ladder(main: &mut Html, entries: &[LadderEntry]) {
-    put!(main, "<section aria-labelledby=\"sip\"><h2 id=\"sip\">SIP</h2>");
-    if entries.is_empty() {
-        put!(main, "<p class=\"hint\">No messages are kept of this call.</p>");
-    }
-    put!(main, "<ol class=\"ladder\">");
-    for entry in entries {
-        let message = entry.message.expose();
-        let peer = if entry.leg == 0 { "Caller".to_owned() } else { format!("Leg {}", entry.leg) };
-        let (from, to) = if entry.sent { ("Edge", &*peer) } else { (&*peer, "Edge") };
-        let way = match (entry.leg, entry.sent) {
-            (0, false) | (1.., true) => "right",
-            _ => "left",
-        };
-        put!(
-            main,
-            "<li><details><summary><span class=\"when\">{}</span><span class=\"way\">{} → {}</span>\
-             <span class=\"line {}\">{}</span></summary><pre>{}</pre></details></li>",
-            at_ms(entry.at_ms),
-            from,
-            to,
-            way,
-            message.lines().next().unwrap_or_default(),
-            message,
-        );
-    }
-    put!(main, "</ol></section>");
-}
-
-fn at_ms(millis: u64) -> String {
-    format!("{}.{:03} s", millis / 1_000, millis % 1_000)
-}
-
 /// What policy decided, and from what.
 fn decision(main: &mut Html, detail: &CallDetail) {
     let Some(personal) = &detail.personal else { return };
     let decided = parsed(&personal.decision);
-    put!(main, "<section aria-labelledby=\"policy\"><h2 id=\"policy\">Policy decision</h2>");
+    put!(
+        main,
+        "<section id=\"decision\" class=\"part\" aria-labelledby=\"policy\">\
+         <h2 id=\"policy\">Policy decision</h2><p>{}</p>",
+        told(&decided),
+    );
     let mut found = Vec::new();
     flatten(&decided, String::new(), &mut found);
     put!(main, "<dl class=\"facts card\">");
@@ -345,12 +391,41 @@ fn decision(main: &mut Html, detail: &CallDetail) {
         let pretty = serde_json::to_string_pretty(&parsed(text)).unwrap_or_default();
         put!(
             main,
-            "<details class=\"whole\"><summary>{} as JSON</summary><pre>{}</pre></details>",
+            "<details class=\"whole\"><summary>{} as JSON</summary>\
+             <pre tabindex=\"0\">{}</pre></details>",
             name,
             pretty,
         );
     }
     put!(main, "</section>");
+}
+
+/// The decision as a sentence.
+fn told(decided: &Value) -> Html {
+    let mut html = Html::default();
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    match (&decided["route_name"], decided["route"].as_u64()) {
+        (Value::String(name), Some(number)) => put!(html, "Route {} ({})", number, *name),
+        (_, Some(number)) => put!(html, "Route {}", number),
+        _ => put!(html, "No route"),
+    }
+    match &decided["trunk"] {
+        Value::String(trunk) => put!(html, ", for a caller of trunk <b>{}</b>, ", *trunk),
+        _ => put!(html, ", for a caller of no known trunk, "),
+    }
+    let accepted = &decided["verdict"]["accept"];
+    if accepted.is_object() {
+        let destination = &accepted["destination"];
+        match &destination["agent"]["name"] {
+            Value::String(agent) => put!(html, "sent the call to voice agent <b>{}</b>.", *agent),
+            _ => put!(html, "accepted the call."),
+        }
+    } else {
+        let refused = &decided["verdict"]["refuse"];
+        let status = refused["status"].as_u64().unwrap_or_default();
+        put!(html, "so it was refused with {}: <code>{}</code>.", status, text(&refused["reason"]));
+    }
+    html
 }
 
 /// The leaves of a document that say something, by their way from its root.
@@ -381,7 +456,24 @@ fn flatten(value: &Value, name: String, found: &mut Vec<(String, String)>) {
                 flatten(item, below(&number.to_string()), found);
             }
         }
-        leaf => found.push((name, word(leaf))),
+        leaf => {
+            let is_time = TIMES.iter().any(|time| name.ends_with(time));
+            let time = leaf.as_u64().filter(|_| is_time).map(span);
+            found.push((name, time.unwrap_or_else(|| word(leaf))));
+        }
+    }
+}
+
+/// What a decision has in milliseconds.
+const TIMES: [&str; 4] = ["max duration", "media inactive", "first response", "ring"];
+
+fn span(millis: u64) -> String {
+    match millis {
+        0 => "0 s".to_owned(),
+        it if it % 3_600_000 == 0 => format!("{} h", it / 3_600_000),
+        it if it % 60_000 == 0 => format!("{} min", it / 60_000),
+        it if it % 1_000 == 0 => format!("{} s", it / 1_000),
+        it => format!("{it} ms"),
     }
 }
 
@@ -418,6 +510,29 @@ mod tests {
                 "verdict › accept › record=yes",
             ]
         );
+        let sentence = ", for a caller of trunk <b>acme</b>, accepted the call.";
+        assert_eq!(told(&decided).into_string(), format!("No route{sentence}"));
+        let refused = json!({
+            "trunk": null, "route": 3, "route_name": "<late>",
+            "verdict": { "refuse": { "status": 603, "reason": "policy.refused" } },
+        });
+        let sentence = "Route 3 (&lt;late&gt;), for a caller of no known trunk, so it was refused \
+             with 603: <code>policy.refused</code>.";
+        assert_eq!(told(&refused).into_string(), sentence);
+    }
+
+    #[test]
+    fn times_of_a_decision_have_their_unit() {
+        let decided =
+            json!({ "terms": { "max_duration": 14_400_000, "ring": 180_000, "route": 1 } });
+        let mut found = Vec::new();
+        flatten(&decided, String::new(), &mut found);
+        let values: Vec<_> = found.into_iter().map(|(_, value)| value).collect();
+        assert_eq!(values, ["4 h", "3 min", "1"]);
+        assert_eq!(
+            (span(0), span(4_000), span(1_500)),
+            ("0 s".into(), "4 s".into(), "1500 ms".into())
+        );
     }
 
     #[test]
@@ -430,6 +545,6 @@ mod tests {
 
     #[test]
     fn times_are_minutes_and_seconds() {
-        assert_eq!((&*at(0), &*at(61_250), &*at_ms(12_007)), ("0:00.0", "1:01.2", "12.007 s"));
+        assert_eq!((&*at(0), &*at(61_250)), ("0:00.0", "1:01.2"));
     }
 }

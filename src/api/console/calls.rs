@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use axum::extract::{Query, State};
 use axum::response::Response;
-use base::{CallId, Date, Personal, WallTime, limit};
+use base::{Blame, CallId, Date, Personal, Reason, WallTime, limit};
 use http::{HeaderMap, StatusCode, Uri};
-use vault::{CallFilter, CallState, CallSummary};
+use vault::{CallFilter, CallSummary};
 
 use super::html::{Html, Tenths, put};
+use super::outcome::{self, Outcome};
 use super::page::{Page, Place};
 use super::{Console, Stop, escaped};
 
@@ -20,8 +21,52 @@ struct Wanted {
     trunk: String,
     agent: String,
     since: Option<Date>,
-    live: bool,
+    outcome: Wish,
     after: Option<(WallTime, CallId)>,
+}
+
+/// How the calls ended that somebody looks for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Wish {
+    /// However.
+    #[default]
+    Any,
+    /// They go on.
+    InProgress,
+    /// For a reason that somebody may have to look at, or lost.
+    Failed,
+    /// For this one.
+    For(Reason),
+}
+
+impl Wish {
+    fn read(text: &str) -> Self {
+        match text {
+            "in_progress" => Self::InProgress,
+            "failed" => Self::Failed,
+            code => {
+                let known = Reason::ALL.iter().find(|reason| reason.code() == code);
+                known.map_or(Self::Any, |reason| Self::For(*reason))
+            }
+        }
+    }
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Any => "",
+            Self::InProgress => "in_progress",
+            Self::Failed => "failed",
+            Self::For(reason) => reason.code(),
+        }
+    }
+
+    fn reasons(self) -> Vec<&'static str> {
+        match self {
+            Self::Any | Self::InProgress => Vec::new(),
+            Self::Failed => outcome::failures().map(Reason::code).collect(),
+            Self::For(reason) => vec![reason.code()],
+        }
+    }
 }
 
 impl Wanted {
@@ -36,7 +81,7 @@ impl Wanted {
             trunk: text("trunk"),
             agent: text("agent"),
             since: date(&text("since")),
-            live: text("live") == "1",
+            outcome: Wish::read(&text("outcome")),
             after: place(&text("after")),
         }
     }
@@ -52,22 +97,28 @@ impl Wanted {
             number: some(&self.number).map(Personal::new),
             trunk: some(&self.trunk),
             voice_agent: some(&self.agent),
-            in_progress: self.live,
+            in_progress: self.outcome == Wish::InProgress,
+            reasons: self.outcome.reasons(),
+            lost: self.outcome == Wish::Failed,
             after: self.after,
         }
+    }
+
+    /// Whether nothing in particular is looked for.
+    fn wants_all(&self) -> bool {
+        *self == Self { after: self.after, ..Self::default() }
     }
 
     /// The address of the page that follows this call.
     fn next(&self, last: &CallSummary) -> String {
         let since = self.since.map(|date| date.to_string()).unwrap_or_default();
         let after = format!("{}.{}", last.started.unix_millis(), last.id);
-        let live = if self.live { "1" } else { "" };
         let fields = [
             ("number", &*self.number),
             ("trunk", &self.trunk),
             ("agent", &self.agent),
             ("since", &since),
-            ("live", live),
+            ("outcome", self.outcome.as_str()),
             ("after", &after),
         ];
         let fields = fields.iter().filter(|(_, value)| !value.is_empty());
@@ -104,12 +155,29 @@ pub(crate) async fn show(
     let has_more = calls.len() > limit::API_CALLS_PER_PAGE.get();
     calls.truncate(limit::API_CALLS_PER_PAGE.get());
     let mut main = Html::default();
-    put!(main, "<h1>Calls</h1>");
+    let now = clock(console.guard.wall());
+    put!(
+        main,
+        "<div class=\"top\"><h1>Calls</h1><p class=\"hint\">As of {} UTC. \
+         <a href=\"{}\">Refresh</a>\
+         </p></div>",
+        now,
+        uri.path_and_query().map_or("/console/calls", |it| it.as_str()),
+    );
     form(&mut main, &wanted);
-    if calls.is_empty() {
-        put!(main, "<p class=\"empty\">No call is like that.</p>");
-    } else {
-        table(&mut main, &calls);
+    match (calls.is_empty(), wanted.wants_all()) {
+        (false, _) => table(&mut main, &calls),
+        (true, true) => put!(
+            main,
+            "<p class=\"empty card\">No calls yet. \
+             <a href=\"/console/talk\">Talk to a voice agent</a> \
+             to make the first one.</p>"
+        ),
+        (true, false) => put!(
+            main,
+            "<p class=\"empty card\">No call is like that. <a href=\"/console/calls\">Show all \
+             calls</a></p>"
+        ),
     }
     if wanted.after.is_some() || has_more {
         pages(&mut main, &wanted, calls.last().filter(|_| has_more));
@@ -155,19 +223,41 @@ fn form(main: &mut Html, wanted: &Wanted) {
             value,
         );
     }
+    outcomes(main, wanted.outcome);
     put!(
         main,
-        "<div class=\"check\"><input id=\"live\" name=\"live\" type=\"checkbox\" value=\"1\""
-    );
-    if wanted.live {
-        put!(main, " checked");
-    }
-    put!(
-        main,
-        "><label for=\"live\">In progress only</label></div>\
-         <div class=\"submit\"><button>Search</button> <a href=\"/console/calls\">Clear</a></div>\
+        "<div class=\"submit\"><button>Search</button> <a href=\"/console/calls\">Clear</a></div>\
          </form>"
     );
+}
+
+/// How they ended, the failures by who has to act.
+fn outcomes(main: &mut Html, wanted: Wish) {
+    put!(
+        main,
+        "<div><label for=\"outcome\">Outcome</label><select id=\"outcome\" name=\"outcome\">"
+    );
+    let option = |main: &mut Html, wish: Wish, name: &str| {
+        let chosen = if wish == wanted { " selected" } else { "" };
+        put!(main, "<option value=\"{}\"{}>{}</option>", wish.as_str(), chosen, name);
+    };
+    option(main, Wish::Any, "Any");
+    option(main, Wish::InProgress, "In progress");
+    option(main, Wish::Failed, "Failed");
+    for blame in [Blame::Edge, Blame::Policy, Blame::Peer] {
+        let name = format!("Failed: up to {}", outcome::whose(blame));
+        put!(main, "<optgroup label=\"{}\">", name);
+        for reason in outcome::failures().filter(|reason| reason.blame() == blame) {
+            option(main, Wish::For(reason), &outcome::words(reason));
+        }
+        put!(main, "</optgroup>");
+    }
+    put!(main, "<optgroup label=\"Ended well\">");
+    let failed: Vec<_> = outcome::failures().collect();
+    for reason in Reason::ALL.iter().filter(|reason| !failed.contains(reason)) {
+        option(main, Wish::For(*reason), &outcome::words(*reason));
+    }
+    put!(main, "</optgroup></select></div>");
 }
 
 /// Its roles are named, since the layout of narrow windows would take them away.
@@ -184,8 +274,8 @@ fn table(main: &mut Html, calls: &[CallSummary]) {
         "To",
         "Agent or trunk",
         "Talked",
-        "Media",
         "Why it ended",
+        "Media",
     ] {
         put!(main, "<th scope=\"col\" role=\"columnheader\">{}</th>", name);
     }
@@ -197,40 +287,45 @@ fn table(main: &mut Html, calls: &[CallSummary]) {
         } else {
             format!("{} {}", call.codec, call.protection)
         };
+        let outcome = Outcome::of(call);
         put!(
             main,
-            "<tr role=\"row\"><th scope=\"row\" role=\"rowheader\" data-label=\"Started\">\
+            "<tr role=\"row\"><th scope=\"row\" role=\"rowheader\" data-label=\"Started (UTC)\">\
              <a href=\"/console/calls/{}\"><time datetime=\"{}\">{}</time></a></th>\
              <td role=\"cell\" data-label=\"State\"><span class=\"badge {}\">{}</span></td>\
              <td role=\"cell\" data-label=\"From\">{}</td>\
              <td role=\"cell\" data-label=\"To\">{}</td>\
              <td role=\"cell\" data-label=\"Agent or trunk\">{}</td>\
              <td role=\"cell\" data-label=\"Talked\">{}</td>\
-             <td role=\"cell\" data-label=\"Media\">{}</td>\
-             <td role=\"cell\" data-label=\"Why it ended\">{}</td></tr>",
+             <td role=\"cell\" data-label=\"Why it ended\"><span>{}</span></td>\
+             <td role=\"cell\" data-label=\"Media\">{}</td></tr>",
             call.id,
             call.started,
             clock(call.started),
-            state(call.state).0,
-            state(call.state).1,
+            outcome.class,
+            outcome.state,
             from,
             to,
             call.voice_agent.as_deref().or(call.trunk.as_deref()).unwrap_or("–"),
             talked(call),
+            why(&outcome),
             media,
-            call.reason.as_deref().unwrap_or("–"),
         );
     }
     put!(main, "</tbody></table>");
 }
 
-/// A class and a word.
-pub(super) const fn state(state: CallState) -> (&'static str, &'static str) {
-    match state {
-        CallState::InProgress => ("live", "in progress"),
-        CallState::Ended => ("ended", "ended"),
-        CallState::Lost => ("lost", "lost"),
+/// The cause; of what failed, what to look at as well.
+fn why(outcome: &Outcome) -> Html {
+    let mut html = Html::default();
+    match outcome.cause() {
+        cause if cause.is_empty() => put!(html, "–"),
+        cause if outcome.has_failed() => {
+            put!(html, "<b>{}</b> <span class=\"hint\">{}</span>", cause, outcome.hint());
+        }
+        cause => put!(html, "{}", cause),
     }
+    html
 }
 
 /// From whom to whom.
@@ -263,13 +358,22 @@ mod tests {
 
     #[test]
     fn what_is_looked_for_survives_the_next_page() {
-        let query =
-            [("number", "+1 555&x"), ("since", "2026-11-23"), ("live", "1"), ("after", "x")];
+        let query = [
+            ("number", "+1 555&x"),
+            ("since", "2026-11-23"),
+            ("outcome", "in_progress"),
+            ("after", "x"),
+        ];
         let query = query.map(|(name, value)| (name.to_owned(), value.to_owned()));
         let wanted = Wanted::read(&BTreeMap::from(query));
         assert_eq!(wanted.after, None);
         assert_eq!(wanted.filter().since.to_string(), "2026-11-23T00:00:00.000Z");
-        assert!(wanted.filter().in_progress);
+        assert!(wanted.filter().in_progress && !wanted.wants_all());
+        for text in ["", "in_progress", "failed", "trunk.busy"] {
+            assert_eq!(Wish::read(text).as_str(), text);
+        }
+        assert_eq!(Wish::read("nonsense"), Wish::Any);
+        assert!(Wish::Failed.reasons().contains(&"trunk.busy"));
         let empty = Wanted::read(&BTreeMap::new());
         assert_eq!(empty, Wanted::default());
         for wrong in ["2026-13-01", "2026", "", "x-y-z"] {

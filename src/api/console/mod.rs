@@ -8,6 +8,8 @@ mod assets;
 mod call;
 mod calls;
 mod html;
+mod ladder;
+mod outcome;
 mod page;
 mod quality;
 mod recording;

@@ -68,7 +68,8 @@ pub(super) fn section(main: &mut Html, console: &Console, detail: &CallDetail) {
     let Some(quality) = present.or(stored) else { return };
     put!(
         main,
-        "<section aria-labelledby=\"quality\"><h2 id=\"quality\">Media quality</h2>\
+        "<section id=\"measured\" class=\"part\" aria-labelledby=\"quality\">\
+         <h2 id=\"quality\">Media quality</h2>\
          <div id=\"media\">",
     );
     let mut inner = Html::default();

@@ -45,7 +45,7 @@ fn form(status: StatusCode, to: &str, wrong: Option<&str>) -> Response {
     put!(
         main,
         "<div class=\"sign card\"><h1>Sign in</h1>\
-         <p>with an API key of this edge. The first one was printed when the edge started for the \
+         <p>Use an API key of this edge. The first one was printed when the edge started for the \
          first time; <code>callgate keys create</code> makes another.</p>\
          <form method=\"post\" action=\"/console/sign-in\">\
          <label for=\"key\">API key</label>",

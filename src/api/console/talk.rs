@@ -9,7 +9,7 @@ use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, StatusCode, Uri};
 use serde_json::json;
-use vault::{TokenId, TokenTerms};
+use vault::{TokenId, TokenScope, TokenTerms};
 
 use super::html::{Html, put};
 use super::page::{self, Page, Place};
@@ -31,11 +31,13 @@ pub(crate) async fn show(
     let agents = console.backstage.agents();
     let mut main = Html::default();
     put!(main, "<h1>Talk</h1><div id=\"talk\" class=\"talk\">");
-    put!(main, "<section class=\"card\" aria-label=\"Call\">");
+    put!(main, "<section class=\"card\" aria-label=\"Your call\">");
+    let can_call = person.can_write && !agents.is_empty();
     put!(
         main,
-        "<form id=\"start\"><label for=\"agent\">Voice agent</label>\
+        "<form id=\"start\" data-can=\"{}\"><label for=\"agent\">Voice agent</label>\
          <select id=\"agent\" aria-describedby=\"about\">",
+        if can_call { "yes" } else { "no" },
     );
     for agent in &agents {
         put!(
@@ -54,14 +56,14 @@ pub(crate) async fn show(
     if !person.can_write {
         put!(main, "<p class=\"error\">This API key may only look: a call needs another.</p>");
     }
-    let can_call = person.can_write && !agents.is_empty();
     put!(main, "<button id=\"call\"{}>Call</button></form>", Flag(!can_call, " disabled"));
     controls(&mut main);
     put!(main, "</section>");
     put!(
         main,
         "<section class=\"card\" aria-labelledby=\"words\"><h2 id=\"words\">Transcript</h2>\
-         <ol id=\"transcript\" class=\"turns\" role=\"log\" aria-live=\"polite\"></ol>\
+         <div id=\"log\" role=\"log\" aria-live=\"polite\" aria-labelledby=\"words\" \
+         tabindex=\"0\"><ol id=\"transcript\" class=\"turns\"></ol></div>\
          <p id=\"silent\" class=\"hint\">What is said appears here.</p></section>\
          <section class=\"card\" aria-labelledby=\"wire\"><h2 id=\"wire\">Connection</h2>\
          <dl id=\"details\" class=\"facts\"><dt>State</dt><dd>not connected</dd></dl>\
@@ -88,7 +90,8 @@ impl super::html::Show for Flag {
 fn controls(main: &mut Html) {
     put!(
         main,
-        "<p id=\"state\" class=\"state\" role=\"status\">Ready.</p>\
+        "<div class=\"now\"><p id=\"state\" class=\"state\" role=\"status\">Ready.</p>\
+         <span id=\"clock\" class=\"clock\" hidden></span></div>\
          <div class=\"levels\">\
          <div id=\"me\" class=\"level\"><span class=\"name\">You</span>\
          <meter min=\"0\" max=\"1\" aria-hidden=\"true\"></meter>\
@@ -116,7 +119,7 @@ fn controls(main: &mut Html) {
             key,
         );
     }
-    put!(main, "</fieldset>");
+    put!(main, "<p id=\"sent\" class=\"sent hint\"></p></fieldset>");
 }
 
 /// What to do about a certificate that the browser does not know.
@@ -158,6 +161,7 @@ pub(crate) async fn token(
     let origin = headers.get(http::header::ORIGIN).and_then(|value| value.to_str().ok());
     let terms = TokenTerms {
         called: Some(agent.clone()),
+        scopes: Some([TokenScope::Call].into()),
         origin: origin.map(|origin| origin.trim_end_matches(":443").to_owned()),
         name: None,
         caller: None,

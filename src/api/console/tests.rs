@@ -393,7 +393,9 @@ async fn a_call_is_shown_with_words_waveform_ladder_decision_and_quality() {
         "Caller → Edge",
         "Edge → Caller",
         "MOS 4.3 (good)",
-        "call.caller_hung_up: the caller sent BYE",
+        "<b>Caller hung up</b>",
+        "<p>The caller sent BYE.</p>",
+        "<code data-copy=\"the reason\">call.caller_hung_up</code>",
         "<dt>route</dt><dd>1</dd>",
         &format!("/console/recordings/{recording}/waveform"),
         &format!("/console/recordings/{recording}/audio"),
@@ -458,7 +460,11 @@ async fn calls_are_listed_by_page_and_found_by_agent_and_number() {
     assert!(second.text().contains("Newest calls") && !second.text().contains("rel=\"next\""));
     assert_eq!(rows(&world.get("/console/calls?number=15550100007", &cookie).await), 1);
     assert_eq!(rows(&world.get("/console/calls?agent=nobody", &cookie).await), 0);
-    assert_eq!(rows(&world.get("/console/calls?live=1", &cookie).await), 0);
+    for (outcome, wanted) in [("call.caller_hung_up", 50), ("failed", 0), ("trunk.busy", 0)] {
+        let path = format!("/console/calls?outcome={outcome}");
+        assert_eq!(rows(&world.get(&path, &cookie).await), wanted, "{outcome}");
+    }
+    assert_eq!(rows(&world.get("/console/calls?outcome=in_progress", &cookie).await), 0);
 }
 
 #[tokio::test]
@@ -486,7 +492,8 @@ async fn a_page_gets_a_token_for_one_agent_of_its_own_origin() {
     let cookie = world.enter(eyes.secret.expose()).await;
     let refused = world.post("/console/talk/token", &cookie, r#"{"agent":"reception"}"#).await;
     assert_eq!(refused.status, StatusCode::FORBIDDEN);
-    assert!(world.get("/console/talk", &cookie).await.text().contains("may only look"));
+    let talk = world.get("/console/talk", &cookie).await;
+    assert!(talk.text().contains("may only look") && talk.text().contains("data-can=\"no\""));
 }
 
 #[tokio::test]
@@ -532,13 +539,47 @@ async fn a_call_that_goes_on_is_hung_up_once() {
     let path = format!("/console/calls/{}", id(1));
     let page = world.get(&path, &cookie).await;
     assert!(page.text().contains("Hang up this call") && page.text().contains("data-live=\"yes\""));
-    assert!(world.get("/console/calls?live=1", &cookie).await.text().contains("in progress"));
+    assert!(
+        world
+            .get("/console/calls?outcome=in_progress", &cookie)
+            .await
+            .text()
+            .contains("in progress")
+    );
     let hang_up = format!("{path}/hang-up");
     assert_eq!(world.post(&hang_up, &cookie, "").await.status, StatusCode::SEE_OTHER);
     let told = world.post(&hang_up, &cookie, "").await;
     assert!(told.status == StatusCode::CONFLICT && told.text().contains("The call is over</h1>"));
     let away = world.post(&hang_up, "", "").await;
     assert_eq!(away.headers[LOCATION], format!("/console?to=%2Fconsole%2Fcalls%2F{}", id(1)));
+}
+
+#[tokio::test]
+async fn a_call_that_failed_says_why_at_the_top_and_who_is_to_look() {
+    let world = world().await;
+    let vault = world.ground.vault.handle();
+    let refused = CallRecord {
+        reason: Some(Reason::NoRoute),
+        answered: None,
+        talked: None,
+        recording: false,
+        ..call(1, "+15550100")
+    };
+    vault.submit(Record::Call(Box::new(refused))).unwrap();
+    let cookie = world.enter(&world.key).await;
+    let page = world.get(&format!("/console/calls/{}", id(1)), &cookie).await;
+    for part in [
+        "<span class=\"badge failed\">failed</span> <b>No route</b>",
+        "No route matched; run `callgate explain` for the closest one.",
+        "To be looked at: this edge&#39;s policy.",
+        "This call was not recorded.",
+    ] {
+        assert!(page.text().contains(part), "no {part:?} in {}", page.text());
+    }
+    let listed = world.get("/console/calls?outcome=failed", &cookie).await;
+    assert!(listed.text().contains("<b>no route</b>"), "{}", listed.text());
+    let well = world.get("/console/calls?outcome=call.cancelled", &cookie).await;
+    assert!(well.text().contains("No call is like that."));
 }
 
 #[tokio::test]

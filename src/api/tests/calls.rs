@@ -44,6 +44,7 @@ pub(crate) struct Calls {
     seen: Mutex<VecDeque<(Arc<Flow>, Message)>>,
     pub(crate) events: Mutex<Vec<Event>>,
     closed: Mutex<Vec<FlowId>>,
+    left: Mutex<Vec<FlowId>>,
     changed: Notify,
 }
 
@@ -98,6 +99,11 @@ impl Calls {
             }
         };
         timeout(PATIENCE, waiting).await.expect("the flow to be closed");
+    }
+
+    /// Whether whoever was at a flow has said that it is gone for good.
+    pub(crate) fn has_left(&self, flow: FlowId) -> bool {
+        self.left.lock().unwrap().contains(&flow)
     }
 
     pub(crate) fn has_heard_nothing(&self) -> bool {
@@ -181,6 +187,10 @@ impl Inlet for Calls {
     }
     fn closed(&self, flow: FlowId) {
         self.closed.lock().unwrap().push(flow);
+    }
+    fn left(&self, flow: FlowId) {
+        assert!(!self.closed.lock().unwrap().contains(&flow), "it is told before");
+        self.left.lock().unwrap().push(flow);
     }
     fn event(&self, event: Event) {
         self.events.lock().unwrap().push(event);

@@ -17,7 +17,7 @@ use crate::support::{Edge, client_config};
 const MANY: usize = 300;
 /// What one may cost, in bytes.
 const MOST: usize = 30_000;
-/// Below limit `transport.connections_per_source`.
+/// Below limit `transport.browsers_per_source`.
 const PER_SOURCE: usize = 200;
 const ADDRESS: &str = "CALLGATE_TEST_IDLE_ADDRESS";
 const AUTHORITY: &str = "CALLGATE_TEST_IDLE_AUTHORITY";

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
-use sip::digest::{Challenge, Login, Session, server};
+use sip::digest::{Challenge, Login, Session};
 use sip::{Message, Method, Name, NameAddr, Request, Response, Uri, Via};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -20,10 +20,6 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{self, Message as Frame};
 
 use crate::support::{Edge, PATIENCE};
-
-pub(crate) fn md5_key(user: &str, realm: &str, password: &str) -> String {
-    server::md5_key(user, realm, &Secret::new(password.to_owned())).expose().clone()
-}
 
 static NAMES: AtomicU64 = AtomicU64::new(0);
 

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use api::auth::{BrowserToken, Credentials, Ha1, Who};
+use api::auth::{BrowserToken, Credentials, Hashes, TokenScope, Who};
 use api::{Api, ApiConfig, Guard, IceServer, Origin, Parts};
 use base::{Clock, Event, Instant, Personal, Random, Secret, WallTime};
 use rustls::{ClientConfig, RootCertStore};
@@ -66,7 +66,7 @@ impl Credentials for Known {
         }
     }
 
-    fn digest(&self, user: &str, realm: &str, now: WallTime) -> Option<(Who, Ha1)> {
+    fn digest(&self, user: &str, realm: &str, now: WallTime) -> Option<(Who, Hashes)> {
         let (who, password) = match user {
             _ if matches!(user, "alice" | "bob") || user.starts_with("user") => {
                 let name = Personal::new(user.to_owned());
@@ -80,7 +80,7 @@ impl Credentials for Known {
                 (self.token(&secret, now)?, secret)
             }
         };
-        Some((who, Ha1(Secret::new(crate::sip_client::md5_key(user, realm, &password)))))
+        Some((who, Hashes::of(user, realm, &password)))
     }
 }
 
@@ -159,6 +159,7 @@ impl Edge {
         let mut token = BrowserToken {
             id: format!("bt_{:016x}", tokens.len() + 1),
             called: None,
+            scopes: TokenScope::ALL.into(),
             origin: None,
             name: None,
             caller: None,

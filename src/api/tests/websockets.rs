@@ -6,6 +6,7 @@ use base::{Event, Instant, limit};
 use futures_util::SinkExt;
 use sip::{Message, Method, Name, Status};
 use tokio::io::AsyncWriteExt;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
 use tokio_tungstenite::tungstenite::protocol::frame::{Frame as Raw, FrameHeader};
 use tokio_tungstenite::tungstenite::{Error, Message as Frame};
@@ -43,6 +44,28 @@ async fn a_handshake_needs_the_protocol_and_a_page_that_may() {
         Browser::from_page(&edge, "alice", "wonderland", Some("https://evil.example")).await;
     assert!(matches!(refused, Err(Error::Http(response)) if response.status() == 403));
     assert!(Browser::from_page(&edge, "alice", "wonderland", None).await.is_ok(), "no browser");
+}
+
+/// RFC 6455 section 7.4.1: browsers say so of a page that is closed or loaded again.
+#[tokio::test]
+async fn a_page_that_goes_away_is_told_apart_from_a_connection_that_breaks() {
+    let edge = Edge::start().await;
+    for (code, has_left) in
+        [(Some(CloseCode::Away), true), (Some(CloseCode::Normal), false), (None, false)]
+    {
+        let mut alice = Browser::open(&edge, "alice", "wonderland").await;
+        alice.registered().await;
+        let flow = edge.api.registrar().lookup("alice", Instant::ZERO)[0].flow.id;
+        match code {
+            Some(code) => {
+                let frame = CloseFrame { code, reason: "".into() };
+                alice.socket.close(Some(frame)).await.unwrap();
+            }
+            None => drop(alice),
+        }
+        edge.calls.until_closed(flow).await;
+        assert_eq!(edge.calls.has_left(flow), has_left, "{code:?}");
+    }
 }
 
 #[tokio::test]

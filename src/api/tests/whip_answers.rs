@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use api::auth::TokenScope;
 use base::{Personal, limit};
 use sip::{Method, Name};
 
@@ -232,6 +233,20 @@ async fn who_may_call_learns_the_servers_before_the_offer_and_nobody_else_does()
         assert_eq!((reply.status, reply.all("link").len()), (status, 0), "{fields:?}");
     }
     assert!(edge.calls.has_heard_nothing());
+}
+
+#[tokio::test]
+async fn a_token_that_is_not_for_calls_opens_none() {
+    let edge = Edge::start().await;
+    edge.add_token("tok-1", |token| token.scopes = [TokenScope::Register].into());
+    let bearer = "Authorization: Bearer tok-1";
+    let out = refused(&edge, "agent", &[bearer, SDP], OFFER).await;
+    assert_eq!(out, (403, "token.scope".to_owned()));
+    assert_eq!(edge.ask("OPTIONS", "/whip/agent", &[bearer], "").await.status, 403);
+    assert!(edge.calls.has_heard_nothing());
+    edge.add_token("tok-2", |token| token.scopes = [TokenScope::Call].into());
+    let reply = post(&edge, "agent", &["Authorization: Bearer tok-2", SDP], OFFER).await;
+    assert_eq!(reply.status, 201);
 }
 
 #[tokio::test]

@@ -34,7 +34,7 @@ use self::agent::{Agent, Parties, Refusal};
 use self::fragment::Fragment;
 pub(crate) use self::session::Sessions;
 use self::session::{Ask, Condition, NoSession, Opened, Owner, Patched, Running, Tag};
-use crate::auth::Who;
+use crate::auth::{TokenScope, Who};
 use crate::cors::{self, Origin, Shown};
 use crate::guard::Peer;
 use crate::problem::Problem;
@@ -186,6 +186,9 @@ impl Asked {
                 return Err(forbidden("api.not_by_account", "accounts call by SIP over WSS"));
             }
             Who::Token(token) => {
+                if !token.may(TokenScope::Call) {
+                    return Err(forbidden("token.scope", "the token is not for calls"));
+                }
                 if token.called.as_ref().is_some_and(|only| only != called) {
                     return Err(forbidden("token.other_callee", "the token is for another callee"));
                 }
@@ -432,7 +435,8 @@ const MOST_CALLED: usize = 128;
 /// The offer of a POST.
 fn offer_of(body: &Bytes) -> Result<Session, Problem> {
     let offer = Session::parse(body)
-        .map_err(|error| bad_request(format!("the offer cannot be read: {error}")))?;
+        .map_err(|error| bad_request(format!("the offer cannot be read: {error}")))?
+        .unbundled();
     let unusable = |reason| Problem::of(StatusCode::UNPROCESSABLE_ENTITY, reason);
     let audio = offer.media.iter().find(|media| Media::is_open_audio(media));
     let audio = audio.ok_or_else(|| unusable(Reason::NoAudio))?;

@@ -10,13 +10,13 @@ use std::time::Duration;
 
 use base::{Instant, Random, Reason, WallTime, limit};
 use bytes::Bytes;
-use sip::digest::server::{self, Answer, Nonce, Nonces};
+use sip::digest::server::{Answer, Asked, Nonce, Nonces};
 use sip::{Host, Message, Method, Name, NameAddr, Request, Response, Status, Uri, ids};
 use transport::Flow;
 
 use super::register;
 use super::registrar::Registrar;
-use crate::auth::{BrowserToken, Who};
+use crate::auth::{BrowserToken, Hashes, TokenScope, Who};
 use crate::cors::Origin;
 use crate::guard::{Guard, Peer};
 use crate::random::SharedRandom;
@@ -211,10 +211,8 @@ impl Door {
                 Proof::Refused(status, retry) => return self.refuse(&request, status, retry),
             }
         }
-        if let Err(reason) = self.may_send(&request) {
-            let mut response = self.response(&request, Status::FORBIDDEN);
-            response.headers.push_warning("callgate", reason.code());
-            return Verdict::Reply(response.to_bytes());
+        if let Err(code) = self.may_send(&request) {
+            return self.forbid(&request, code);
         }
         let headers = &mut request.headers;
         [
@@ -241,22 +239,27 @@ impl Door {
         Verdict::Deliver(request.to_bytes())
     }
 
-    /// Whether who is there may send this under this name.
-    fn may_send(&self, request: &Request) -> Result<(), Reason> {
-        let Some(who) = &self.who else { return Err(Reason::UnknownPeer) };
+    /// Whether who is there may send this under this name; else the code of why not.
+    fn may_send(&self, request: &Request) -> Result<(), &'static str> {
+        let Some(who) = &self.who else { return Err(Reason::UnknownPeer.code()) };
         let callee = who.token.as_ref().and_then(|token| token.called.as_ref());
+        let is_within = request.headers.to_tag().is_some();
+        let begins = !is_within || request.method == Method::Refer;
+        if begins && who.token.as_ref().is_some_and(|token| !token.may(TokenScope::Call)) {
+            return Err(OUT_OF_SCOPE);
+        }
         // Who may call one only, may not carry a call to another.
         if callee.is_some() && request.method == Method::Refer {
-            return Err(Reason::TransferRefused);
+            return Err(Reason::TransferRefused.code());
         }
-        if request.headers.to_tag().is_some() {
+        if is_within {
             return Ok(()); // whose dialog it is, the calls know
         }
         if callee.is_some_and(|only| request.uri.user_unescaped().as_deref() != Some(only)) {
-            return Err(Reason::NoRoute);
+            return Err(Reason::NoRoute.code());
         }
         if !is_user(request.headers.from().ok().map(|from| from.uri), &who.user) {
-            return Err(Reason::UnknownPeer);
+            return Err(Reason::UnknownPeer.code());
         }
         Ok(())
     }
@@ -281,6 +284,10 @@ impl Door {
         if !is_user(to, &proved.user) || !is_user(from, &proved.user) {
             return self.refuse(request, Status::FORBIDDEN, None);
         }
+        if proved.token.as_ref().is_some_and(|token| !token.may(TokenScope::Register)) {
+            self.who = Some(proved); // it may call as well as if it had not asked
+            return self.forbid(request, OUT_OF_SCOPE);
+        }
         let most = proved.token.as_ref().map(|token| seconds_until(wall, token.expires));
         let account = proved.user.clone();
         self.who = Some(proved);
@@ -296,8 +303,10 @@ impl Door {
         let house = Arc::clone(&self.house);
         let realm = house.realm();
         let texts = request.headers.all(Name::Authorization).filter_map(|it| it.text());
-        let mut answers = texts.filter_map(Answer::parse);
-        let Some(answer) = answers.find(|it| it.realm == realm && it.is_md5()) else {
+        let ours = texts.filter_map(Answer::parse).filter(|it| it.realm == realm);
+        let known = ours.filter_map(|it| Some((it.algorithm()?, it)));
+        // Whoever answers both challenges is taken by the stronger one.
+        let Some((algorithm, answer)) = known.max_by_key(|(algorithm, _)| *algorithm) else {
             return missing;
         };
         match house.nonces.look(&answer.nonce, now, self.flow.id.0) {
@@ -319,7 +328,14 @@ impl Door {
         let is_for_it = answer.uri == request.uri.as_str()
             || Uri::parse(&answer.uri).is_ok_and(|uri| uri.equivalent(&request.uri));
         let known = house.guard.digest(&answer.user, &realm).filter(|_| is_for_it);
-        let Some((who, _)) = known.filter(|(_, key)| answer.is_by(&key.0, &request.method)) else {
+        let is_right = |hashes: &Hashes| {
+            let key = match algorithm {
+                Asked::Md5 => hashes.md5.as_ref(),
+                Asked::Sha256 => Some(&hashes.sha256),
+            };
+            key.is_some_and(|key| answer.is_by(key, &request.method))
+        };
+        let Some((who, _)) = known.filter(|(_, hashes)| is_right(hashes)) else {
             house.guard.was_wrong(self.peer, "digest");
             return Proof::Refused(Status::FORBIDDEN, None);
         };
@@ -362,9 +378,27 @@ impl Door {
 
     fn challenge(&self, now: Instant, request: &Request, is_stale: bool) -> Verdict {
         let nonce = self.house.nonces.issue(now, self.flow.id.0);
-        let field = server::challenge(&self.house.realm(), &nonce, is_stale);
         let mut response = self.response(request, Status::UNAUTHORIZED);
+        let field = self.asked(request).challenge(&self.house.realm(), &nonce, is_stale);
         response.headers.push(Name::WwwAuthenticate, field);
+        Verdict::Reply(response.to_bytes())
+    }
+
+    /// What a request's sender is asked for, by the account that it names: MD5, unless that one
+    /// takes none.
+    fn asked(&self, request: &Request) -> Asked {
+        let from = request.headers.from().ok().map(|from| from.uri);
+        let named = from.as_ref().and_then(Uri::user_unescaped);
+        let known = named.and_then(|user| self.house.guard.digest(&user, &self.house.realm()));
+        match known {
+            Some((_, hashes)) if hashes.md5.is_none() => Asked::Sha256,
+            _ => Asked::Md5,
+        }
+    }
+
+    fn forbid(&self, request: &Request, code: &str) -> Verdict {
+        let mut response = self.response(request, Status::FORBIDDEN);
+        response.headers.push_warning("callgate", code);
         Verdict::Reply(response.to_bytes())
     }
 
@@ -396,6 +430,9 @@ impl Door {
 
 /// Seconds after which a client tries again where there is no room.
 const RETRY_AFTER: u32 = 30;
+
+/// The code of what a token was not made for, as WHIP says it as well.
+const OUT_OF_SCOPE: &str = "token.scope";
 
 fn is_user(uri: Option<Uri>, user: &str) -> bool {
     uri.is_some_and(|uri| uri.user_unescaped().as_deref() == Some(user))

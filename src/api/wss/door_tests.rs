@@ -3,11 +3,11 @@ use std::sync::Mutex;
 use base::{Clock, Event, Personal, Secret, SeededRandom};
 use proptest::prelude::*;
 use sip::digest::{Challenge, Login, Session};
-use sip::{NameAddr, Via};
+use sip::{Header, Headers, NameAddr, Via};
 use transport::{FlowId, Transport};
 
 use super::*;
-use crate::auth::{Credentials, Ha1};
+use crate::auth::Credentials;
 
 const WALL: WallTime = WallTime::from_unix_millis(1_795_392_000_000);
 const START: Instant = Instant::from_nanos(5_000_000_000);
@@ -19,16 +19,21 @@ impl Credentials for Known {
     fn bearer(&self, _secret: &str, _now: WallTime) -> Option<Who> {
         None
     }
-    fn digest(&self, user: &str, realm: &str, _now: WallTime) -> Option<(Who, Ha1)> {
+    fn digest(&self, user: &str, realm: &str, _now: WallTime) -> Option<(Who, Hashes)> {
         let who = match user {
-            "alice" => Who::Account {
-                name: Personal::new("alice".to_owned()),
+            "alice" | "strong" => Who::Account {
+                name: Personal::new(user.to_owned()),
                 display: Some(Personal::new("Alice A.".to_owned())),
                 caller: Some(Personal::new("+498912345678".to_owned())),
             },
-            "bt_1" => Who::Token(Arc::new(BrowserToken {
-                id: "bt_1".to_owned(),
+            "bt_1" | "bt_call" | "bt_register" => Who::Token(Arc::new(BrowserToken {
+                id: user.to_owned(),
                 called: Some("agent".to_owned()),
+                scopes: match user {
+                    "bt_call" => [TokenScope::Call].into(),
+                    "bt_register" => [TokenScope::Register].into(),
+                    _ => TokenScope::ALL.into(),
+                },
                 origin: None,
                 name: None,
                 caller: None,
@@ -37,8 +42,9 @@ impl Credentials for Known {
             })),
             _ => return None,
         };
-        let password = Secret::new("wonderland".to_owned());
-        Some((who, Ha1(server::md5_key(user, realm, &password))))
+        let mut hashes = Hashes::of(user, realm, "wonderland");
+        hashes.md5 = hashes.md5.filter(|_| user != "strong");
+        Some((who, hashes))
     }
 }
 
@@ -112,8 +118,12 @@ fn response(verdict: Verdict) -> Response {
 }
 
 fn session(challenged: &Response, user: &str) -> Session {
+    session_of(challenged, &challenged.headers, user)
+}
+
+fn session_of(challenged: &Response, fields: &Headers, user: &str) -> Session {
     assert_eq!(challenged.status, Status::UNAUTHORIZED);
-    let challenge = Challenge::all(&challenged.headers).remove(0);
+    let challenge = Challenge::all(fields).remove(0);
     let password = Secret::new("wonderland".to_owned());
     let login = Login { user: user.to_owned(), password, realm: None };
     Session::new(challenge, &login, &mut SeededRandom::new(3))
@@ -153,6 +163,94 @@ fn an_answer_is_good_once_and_for_its_request() {
     let mut other = register("alice", 3, CONTACT);
     other.headers.push_header(session.authorize(&Method::Register, "sip:other.example"));
     assert_eq!(response(frame(&mut door, START, &other)).status, Status::FORBIDDEN);
+}
+
+#[test]
+fn an_account_is_asked_for_its_digest_and_an_answer_by_sha_256_is_always_taken() {
+    let house = house();
+    for (place, (user, asked)) in
+        [("alice", "MD5"), ("strong", "SHA-256"), ("nobody", "MD5")].into_iter().enumerate()
+    {
+        let mut door = door(&house, place as u64);
+        let mut first = register(user, 1, CONTACT);
+        let challenged = response(frame(&mut door, START, &first));
+        let fields: Vec<_> = challenged.headers.all(Name::WwwAuthenticate).collect();
+        // SIP.js and JsSIP see the last one alone, others the first.
+        assert_eq!(fields.len(), 1);
+        let text = fields[0].text().unwrap();
+        assert!(text.contains(&format!("algorithm={asked},")), "{user}: {text}");
+        for (algorithm, is_taken) in [("MD5", user == "alice"), ("SHA-256", user != "nobody")] {
+            let challenged = response(frame(&mut door, START, &first));
+            let text = challenged.headers.text(Name::WwwAuthenticate).unwrap();
+            let text = text.replace(&format!("={asked},"), &format!("={algorithm},"));
+            let field = Header::new(Name::WwwAuthenticate, &text);
+            let fields: Headers = [field].into_iter().collect();
+            let mut session = session_of(&challenged, &fields, user);
+            let mut request = first.clone();
+            let field = session.authorize(&Method::Register, first.uri.as_str());
+            assert!(field.text().unwrap().contains(algorithm));
+            request.headers.push_header(field);
+            let status = response(frame(&mut door, START, &request)).status;
+            let wanted = if is_taken { Status::OK } else { Status::FORBIDDEN };
+            assert_eq!(status, wanted, "{user} by {algorithm}");
+            // Another page of the same person.
+            first.headers.set(Name::CallId, "c2");
+            door = self::door(&house, 10 + place as u64);
+        }
+    }
+}
+
+#[test]
+fn whoever_answers_by_both_is_taken_by_the_stronger_one() {
+    let house = house();
+    let request = register("alice", 1, CONTACT);
+    let uri = request.uri.clone();
+    for (is_right, status) in [(true, Status::OK), (false, Status::FORBIDDEN)] {
+        let mut door = door(&house, u64::from(is_right));
+        let challenged = response(frame(&mut door, START, &request));
+        let text = challenged.headers.text(Name::WwwAuthenticate).unwrap();
+        let strong = Header::new(Name::WwwAuthenticate, text.replace("MD5", "SHA-256"));
+        let strong: Headers = [strong].into_iter().collect();
+        let mut both = request.clone();
+        let md5 = session(&challenged, "alice").authorize(&Method::Register, uri.as_str());
+        let method = if is_right { Method::Register } else { Method::Options };
+        let strong = session_of(&challenged, &strong, "alice").authorize(&method, uri.as_str());
+        both.headers.push_header(md5);
+        both.headers.push_header(strong);
+        assert_eq!(response(frame(&mut door, START, &both)).status, status);
+    }
+}
+
+#[test]
+fn a_token_does_what_it_was_made_for_and_nothing_else() {
+    let house = house();
+    let is_for_another = |answer: &Response| {
+        let warned = answer.headers.text(Name::Warning);
+        (answer.status, warned) == (Status::FORBIDDEN, Some("399 callgate \"token.scope\""))
+    };
+    let mut caller = door(&house, 1);
+    let first = register("bt_call", 1, CONTACT);
+    let refused = response(proved(&mut caller, START, "bt_call", &first));
+    assert!(is_for_another(&refused), "{refused:?}");
+    assert!(house.registrar.lookup("bt_call", START).is_empty());
+    let invite = request(Method::Invite, "bt_call", "sip:agent@edge.example", 2);
+    assert!(matches!(frame(&mut caller, START, &invite), Verdict::Deliver(_)), "it calls");
+
+    let mut called = door(&house, 2);
+    let first = register("bt_register", 1, CONTACT);
+    assert_eq!(response(proved(&mut called, START, "bt_register", &first)).status, Status::OK);
+    for method in [Method::Invite, Method::Refer, Method::Options] {
+        let begun = request(method, "bt_register", "sip:agent@edge.example", 2);
+        assert!(is_for_another(&response(frame(&mut called, START, &begun))));
+    }
+    // What belongs to a call that it has been given goes through; carrying it on does not.
+    let within = |method| {
+        let mut request = request(method, "bt_register", "sip:agent@edge.example", 3);
+        request.headers.set(Name::To, "<sip:agent@edge.example>;tag=x");
+        request
+    };
+    assert!(matches!(frame(&mut called, START, &within(Method::Bye)), Verdict::Deliver(_)));
+    assert!(is_for_another(&response(frame(&mut called, START, &within(Method::Refer)))));
 }
 
 #[test]

@@ -194,7 +194,14 @@ impl Running<'_> {
             Message::Binary(bytes) => bytes,
             // Pings are answered below us; their number is bounded as messages are.
             Message::Ping(_) | Message::Pong(_) => Bytes::new(),
-            Message::Close(_) => return Err(End::Peer),
+            Message::Close(frame) => {
+                // RFC 6455 section 7.4.1: the page was closed, loaded again or left for another
+                // one. No page can say so of itself while it lives.
+                if frame.is_some_and(|frame| frame.code == close_code::AWAY) {
+                    self.carried.peer_left();
+                }
+                return Err(End::Peer);
+            }
         };
         let verdict = self.door.handle_frame(now, wall, &content);
         if let Some(latest) = self.door.take_latest() {

@@ -55,8 +55,13 @@ pub(super) fn body(description: &str) -> String {
 
 pub(super) fn reserve(world: &mut World, leg: LegId, port: u16) {
     let at = |port| std::net::SocketAddr::from(([10, 20, 0, 5], port));
-    let reserved =
-        Reserved { rtp: at(port), rtcp: Some(at(port + 1)), ice_tcp: None, fingerprint: None };
+    let reserved = Reserved {
+        rtp: at(port),
+        rtcp: Some(at(port + 1)),
+        beside: None,
+        ice_tcp: Vec::new(),
+        fingerprint: None,
+    };
     world.input(Input::Media { leg, event: MediaEvent::Reserved(reserved) });
 }
 

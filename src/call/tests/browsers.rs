@@ -324,3 +324,41 @@ fn the_policy_chooses_the_library_of_the_handshakes() {
         assert_eq!(handshake(&world).backend, backend);
     }
 }
+
+#[test]
+fn a_browser_whose_line_has_keys_as_well_is_answered_by_handshake() {
+    // RFC 4568 keys beside a fingerprint, as some libraries write them for both kinds of servers.
+    let key =
+        format!("a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:{}\na=fingerprint:", "P".repeat(40));
+    let offer = CHROME.replace("UDP/TLS/RTP/SAVPF", "RTP/SAVPF").replace("a=fingerprint:", &key);
+    let (mut world, mut caller) = (world(), wss(11));
+    let ok = caller.ring(&mut world, &body(&offer));
+    assert!(world.needs.last().unwrap().1.dtls);
+    assert_eq!(handshake(&world).role, DtlsRole::Passive);
+    let line = &sdp_of(&ok.body).media[0];
+    assert!(line.crypto().next().is_none() && line.attribute("fingerprint").is_some());
+}
+
+#[test]
+fn an_audio_line_behind_another_one_of_its_bundle_is_the_one_that_is_answered() {
+    let (mut world, mut caller) = (world(), wss(11));
+    let (head, audio) = CHROME.split_once("m=audio").unwrap();
+    let shared: Vec<_> = audio.lines().skip(1).filter(|it| it.contains("ice-")).collect();
+    let shared = shared.join("\n");
+    let fingerprint = audio.lines().find(|it| it.starts_with("a=fingerprint")).unwrap();
+    let video = format!(
+        "m=video 9 UDP/TLS/RTP/SAVPF 96\nc=IN IP4 0.0.0.0\na=mid:v\na=rtcp-mux\na=setup:actpass\n\
+         {shared}\n{fingerprint}\na=rtpmap:96 VP8/90000\n"
+    );
+    let own = |it: &&str| !it.contains("ice-") && !it.starts_with("a=fingerprint");
+    let audio: Vec<_> = audio.lines().filter(own).collect();
+    let port = audio[0].split_whitespace().next().unwrap();
+    let audio = audio.join("\n").replacen(port, "0", 1);
+    let head = head.replace("BUNDLE 0", "BUNDLE v 0");
+    let offer = format!("{head}{video}m=audio {}\na=bundle-only\n", audio.trim());
+    let ok = caller.ring(&mut world, &body(&offer));
+    let session = sdp_of(&ok.body);
+    assert!(session.media[0].port == 0 && session.media[1].is_open_audio());
+    assert!(session.bundle().eq(["0"]));
+    assert_eq!(handshake(&world).remote.ufrag, "kQ7+");
+}

@@ -50,6 +50,35 @@ fn a_lost_connection_does_not_end_the_call() {
 }
 
 #[test]
+fn a_page_that_says_that_it_goes_has_hung_up() {
+    let mut world = world();
+    let caller = talking(&mut world);
+    world.input(Input::PartyGone(caller.peer.flow));
+    assert_eq!(world.ends(), [Reason::CallerHungUp]);
+    assert_eq!(world.released.len(), 1);
+    lose(&mut world, &caller);
+    world.seconds(60);
+    assert!(byes(&mut world).is_empty(), "nobody is there to be told");
+    world.assert_quiet();
+}
+
+#[test]
+fn only_the_page_at_that_connection_has_gone() {
+    let mut world = world();
+    let mut caller = talking(&mut world);
+    lose(&mut world, &caller);
+    let before = caller.peer.flow;
+    back(&mut caller, 12);
+    caller.request(&mut world, "INVITE", &body(CHROME));
+    assert_eq!(world.status(), 200);
+    caller.ack(&mut world, "");
+    world.input(Input::PartyGone(before));
+    assert!(world.ends().is_empty());
+    world.input(Input::PartyGone(caller.peer.flow));
+    assert_eq!(world.ends(), [Reason::CallerHungUp]);
+}
+
+#[test]
 fn what_we_say_goes_over_the_connection_that_the_browser_has_spoken_on_last() {
     let mut world = world();
     let mut caller = talking(&mut world);

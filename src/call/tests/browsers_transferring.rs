@@ -14,7 +14,12 @@ use super::world::{Caller, POLICY, World, fresh_fingerprint, sdp_of};
 use crate::Input;
 
 /// A softphone over WSS calls a number of a trunk, which answers.
-fn connected(world: &mut World, caller: &mut Caller, called: &str, trunk: &str) -> Callee {
+pub(super) fn connected(
+    world: &mut World,
+    caller: &mut Caller,
+    called: &str,
+    trunk: &str,
+) -> Callee {
     caller.target = format!("sip:{called}@edge.example");
     caller.request(world, "INVITE", &body(CHROME));
     world.reserve();
@@ -174,11 +179,15 @@ fn a_browser_is_carried_into_a_carriers_call() {
 fn joined_by_carrier(world: &mut World, pages: [Caller; 2]) -> [Callee; 2] {
     let mut callees = pages.map(|mut page| connected(world, &mut page, "+442079460000", "beta"));
     let [first, second] = &mut callees;
-    let (call_id, named) = (&second.caller.call_id, second.invite.headers.from_tag().unwrap());
-    let dialog = format!("{call_id}%3Bto-tag%3D{named}%3Bfrom-tag%3D{}", second.caller.tag);
-    let to = format!("<sip:x@edge.example?Replaces={}>", dialog.replace('@', "%40"));
-    refer(world, &mut first.caller, &to);
+    refer(world, &mut first.caller, &replacing(second));
     callees
+}
+
+/// A Refer-To that names the dialog that a callee has with us.
+pub(super) fn replacing(callee: &Callee) -> String {
+    let (call_id, named) = (&callee.caller.call_id, callee.invite.headers.from_tag().unwrap());
+    let dialog = format!("{call_id}%3Bto-tag%3D{named}%3Bfrom-tag%3D{}", callee.caller.tag);
+    format!("<sip:x@edge.example?Replaces={}>", dialog.replace('@', "%40"))
 }
 
 #[test]

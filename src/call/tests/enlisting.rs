@@ -15,11 +15,11 @@ use crate::{Input, Keep, Record};
 
 const TO_AGENT: &str = "<sip:reception@edge.example>";
 
-fn talks_with_agent(plan: &LegPlan) -> bool {
+pub(super) fn talks_with_agent(plan: &LegPlan) -> bool {
     matches!(plan.purpose, Purpose::Agent { .. })
 }
 
-fn dialog_of(caller: &Caller) -> String {
+pub(super) fn dialog_of(caller: &Caller) -> String {
     let call_id = caller.call_id.replace('@', "%40");
     format!("{call_id}%3Bto-tag%3D{}%3Bfrom-tag%3D{}", caller.to_tag, caller.tag)
 }
@@ -194,7 +194,7 @@ fn what_no_agent_understands_is_agreed_on_anew() {
 }
 
 /// The carrier's other call, in which it talks with a voice agent.
-fn consulted_agent(world: &mut World, caller: &Caller) -> Caller {
+pub(super) fn consulted_agent(world: &mut World, caller: &Caller) -> Caller {
     let mut second = Caller::new("acme", caller.peer.clone(), "second");
     second.request(world, "INVITE", &offer());
     let leg = world.needs.last().unwrap().0;

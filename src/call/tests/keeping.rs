@@ -52,6 +52,7 @@ fn kept_of_a_call(edge: Keep, trunk: Keep, agent: Keep) -> Keep {
         transcript: edge.transcript,
         advertise: None,
         media_advertise: None,
+        browser_media: Vec::new(),
     };
     let (mut world, mut caller) = (World::new(), Caller::acme());
     world.input(Input::Reload(Arc::new(made)));

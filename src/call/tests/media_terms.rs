@@ -5,6 +5,7 @@ use media::{MediaEvent, Protection};
 use rtp::sdes::Suite;
 use sip::Name;
 
+use super::bridging::{Callee, callee_answer, dial, responses};
 use super::world::{Caller, POLICY, World, crypto, described, key, offer, sdp_of, setup};
 use crate::{Input, Record};
 
@@ -175,4 +176,22 @@ fn ports_that_never_come_do_not_keep_the_caller_waiting() {
     world.reserve();
     assert_eq!(world.released, [world.leg()]);
     world.assert_quiet();
+}
+
+/// RFC 3389.
+#[test]
+fn comfort_noise_is_taken_of_a_caller_only_where_the_callee_takes_it() {
+    let has_noise = |body: &bytes::Bytes| sdp_of(body).media[0].has_comfort_noise();
+    for (offered, answered) in [("0 13 101", "0 101"), ("0 13 101", "0 13 101"), ("0 101", "0 101")]
+    {
+        let mut world = World::new();
+        let offer = described(&format!("RTP/SAVP {offered}"), &crypto(1, 'P'));
+        dial(&mut world, "+442079460000", &offer);
+        let callee = Callee::reached(&mut world, "beta");
+        assert_eq!(has_noise(&callee.invite.body), offered.contains("13"), "as the caller offers");
+        callee.accept(&mut world, &callee_answer(&callee, answered));
+        // Else a caller that sends nothing but noise in its pauses would not be heard of.
+        let ok = responses(&mut world).remove(0);
+        assert_eq!(has_noise(&ok.body), answered.contains("13"), "{offered}, {answered}");
+    }
 }

@@ -3,6 +3,7 @@
 use base::Reason;
 use sip::{Name, Request};
 
+use super::bridging::{Callee, dial, requests, responses};
 use super::world::{Caller, World, crypto, described, offer};
 
 /// A caller whose INVITE asks for a timer.
@@ -362,4 +363,35 @@ fn a_refresh_whose_connection_is_lost_is_sent_again_over_a_new_one() {
         world.seconds(299);
         assert_eq!(world.ends(), []);
     }
+}
+
+#[test]
+fn a_callee_that_wants_a_longer_session_is_asked_once_more_within_the_same_call() {
+    let mut world = World::new();
+    let caller = dial(&mut world, "+442079460000", &offer());
+    let mut callee = Callee::reached(&mut world, "beta");
+    let first = callee.invite.clone();
+    callee.answer(&mut world, "422 Session Interval Too Small", "t", "Min-SE: 2000\r\n|");
+    let sent = requests(&mut world);
+    let [ack, again] = &sent[..] else { panic!("{sent:#?}") };
+    assert_eq!((ack.method.as_str(), again.method.as_str()), ("ACK", "INVITE"));
+    let known = |invite: &sip::Request| {
+        let headers = &invite.headers;
+        let cseq = headers.cseq().unwrap().number;
+        (headers.call_id().unwrap().to_owned(), headers.from_tag(), headers.to_tag(), cseq)
+    };
+    let (call_id, from_tag, to_tag, cseq) = known(&first);
+    assert_eq!(known(again), (call_id, from_tag, to_tag, cseq + 1), "RFC 3261 section 8.1.3.5");
+    let branch = |invite: &sip::Request| invite.headers.text(Name::Via).unwrap().to_owned();
+    assert_ne!(branch(again), branch(&first));
+    assert_eq!(again.headers.text(Name::SessionExpires), Some("2000"));
+    assert_eq!(again.headers.text(Name::MinSe), Some("2000"));
+    assert_eq!(again.body, first.body);
+    // Once: whoever wants still more is no callee for us.
+    callee.invite = again.clone();
+    callee.answer(&mut world, "422 Session Interval Too Small", "t", "Min-SE: 4000\r\n|");
+    let refused = responses(&mut world).pop().unwrap();
+    assert_eq!(refused.headers.call_id(), Ok(caller.call_id.as_str()));
+    assert_eq!(refused.status.code(), 502);
+    world.assert_quiet();
 }

@@ -180,6 +180,8 @@ fn a_call_that_rings_is_picked_up_by_a_colleague_of_whom_it_rings_at() {
     take_over(&mut world, &mut colleague, &replaces, &offer());
     let (ok, sent) = split(&mut world);
     assert_eq!((ok.status.code(), methods(&sent)), (200, vec!["CANCEL"]));
+    let why = sent[0].headers.reasons().remove(0);
+    assert_eq!((&*why.protocol, why.cause), ("SIP", Some(200)), "answered elsewhere");
     callee.answer(&mut world, "487 Request Terminated", "tag-callee", "|");
     world.take();
     colleague.follow(&ok);

@@ -102,6 +102,7 @@ impl Ledger for Book {
             Observed {
                 wall,
                 edge_calls: counts.calls,
+                edge_calls_most: None,
                 trunks: [("acme".to_owned(), acme)].into(),
                 draining: counts.draining,
             }
@@ -210,6 +211,7 @@ pub(super) fn setup(policy: &str) -> Arc<Setup> {
         transcript: true,
         advertise: None,
         media_advertise: None,
+        browser_media: Vec::new(),
     })
 }
 
@@ -418,7 +420,8 @@ fn found(need: Need) -> Reserved {
     Reserved {
         rtp: at(20_000),
         rtcp: need.separate_rtcp.then(|| at(20_001)),
-        ice_tcp: need.dtls.then(|| at(9_443)),
+        beside: need.beside.map(|address| SocketAddr::new(address, 20_000)),
+        ice_tcp: need.dtls.then(|| at(9_443)).into_iter().collect(),
         fingerprint: need.dtls.then(|| match need.fresh_identity {
             true => fresh_fingerprint(),
             false => our_fingerprint(),

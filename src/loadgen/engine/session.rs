@@ -48,6 +48,8 @@ pub(crate) struct Terms {
     pub(crate) repeats: bool,
     /// Milliseconds of a packet.
     pub(crate) ptime_ms: u16,
+    /// Milliseconds from one packet to the next, where that is more.
+    pub(crate) every_ms: Option<u16>,
     /// When the first packet is sent; a stranger may be first.
     pub(crate) send_from: Instant,
     /// Of a browser.
@@ -169,6 +171,7 @@ struct Flow {
     repeats: bool,
     codec: Codec,
     payload_type: u8,
+    /// From one packet to the next.
     ptime: Duration,
     step: u32,
     /// When a packet was last expected to follow the one before: reset by each change.
@@ -253,11 +256,12 @@ impl Session {
         self.outcome.suite = terms.agreed.keys.as_ref().map(|it| it.send.suite().name());
         self.last_packet = None;
         self.upkeep = terms.upkeep;
+        let every_ms = u32::from(terms.every_ms.unwrap_or(terms.ptime_ms));
         self.flow = Some(Flow {
             codec,
             payload_type: first.payload_type,
-            ptime: Duration::from_millis(terms.ptime_ms.into()),
-            step: codec.timestamp_step(terms.ptime_ms.into()),
+            ptime: Duration::from_millis(every_ms.into()),
+            step: codec.timestamp_step(every_ms),
             is_listening: negotiated.direction.receives(),
             clip: terms.clip,
             repeats: terms.repeats,

@@ -118,8 +118,15 @@ impl World {
     fn agree(&mut self, end: usize) {
         let agreed = Box::new(self.agreed[end].clone());
         let send_from = Instant::ZERO + TICK;
-        let terms =
-            Terms { agreed, clip: None, repeats: false, ptime_ms: 20, send_from, upkeep: None };
+        let terms = Terms {
+            agreed,
+            clip: None,
+            repeats: false,
+            ptime_ms: 20,
+            every_ms: None,
+            send_from,
+            upkeep: None,
+        };
         self.ends[end].flow(self.now, terms).unwrap();
     }
 
@@ -386,7 +393,15 @@ fn every_packet_of_a_clip_is_told_apart_by_its_stamp() {
         let keys = Keys { send: key(suite, send), receive: key(suite, receive) };
         let agreed = Box::new(agreed(end, &Described::pcma(), 8, Some(keys)));
         let (clip, send_from) = (Some(Arc::clone(&clip)), Instant::ZERO);
-        let terms = Terms { agreed, clip, repeats: true, ptime_ms: 20, send_from, upkeep: None };
+        let terms = Terms {
+            agreed,
+            clip,
+            repeats: true,
+            ptime_ms: 20,
+            every_ms: None,
+            send_from,
+            upkeep: None,
+        };
         session.flow(Instant::ZERO, terms).unwrap();
         session
     });

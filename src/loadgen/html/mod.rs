@@ -3,6 +3,7 @@
 
 mod plot;
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use self::plot::{Line, Plot, bars};
@@ -104,6 +105,12 @@ fn head(out: &mut String, report: &RunReport) {
         ways.join(", "),
         report.scenario.seed
     );
+    saturation(out, report);
+    tiles(out, report);
+}
+
+/// Whether the load tester kept up: what all the figures hang on.
+fn saturation(out: &mut String, report: &RunReport) {
     if !report.is_valid {
         let _ = writeln!(
             out,
@@ -111,7 +118,21 @@ fn head(out: &mut String, report: &RunReport) {
              {}.</p>",
             escape(&report.invalid_because.join("; "))
         );
+    } else if report.own.ticks > 0 || report.callers.is_some() {
+        let late = |part: u64, all: u64| part as f64 * 100.0 / all.max(1) as f64;
+        let placed = report.callers.as_ref().map_or(0, |it| it.placed.into());
+        let _ = writeln!(
+            out,
+            "<p class=\"note kept\">The load tester kept up: {} % of its media ticks and {} % \
+             of its \
+             calls came late, and it dropped nothing. The figures are the edge's.</p>",
+            figure(late(report.own.behind, report.own.ticks)),
+            figure(late(report.own.late_starts, placed))
+        );
     }
+}
+
+fn tiles(out: &mut String, report: &RunReport) {
     out.push_str("<section class=\"tiles\">\n");
     let mut tile = |value: String, unit: &str, name: &str| {
         let _ = writeln!(
@@ -204,19 +225,24 @@ fn plots(out: &mut String, report: &RunReport) {
     bars(out, "Jitter by call", "ms", &values(|it| it.jitter_ms));
     bars(out, "Loss by call", "%", &values(|it| it.loss_percent));
     bars(out, "Set-up by call", "ms", &values(|it| it.setup_ms));
-    failures(out, &ends);
+    let of = |lists: &mut dyn Iterator<Item = &BTreeMap<String, u32>>| -> Vec<(String, u32)> {
+        lists.flatten().map(|(name, count)| (name.clone(), *count)).collect()
+    };
+    ranked(out, "Failures by reason", true, of(&mut ends.iter().map(|it| &it.failures)));
+    for (title, part) in [("callers", &report.callers), ("callees", &report.callees)] {
+        let title = format!("How calls of {title} were ended, and with which cause");
+        ranked(out, &title, false, of(&mut part.iter().map(|it| &it.farewells)));
+    }
 }
 
-fn failures(out: &mut String, ends: &[&Report]) {
-    let all = ends.iter().flat_map(|it| &it.failures);
-    let mut failures: Vec<(String, u32)> =
-        all.map(|(name, count)| (name.clone(), *count)).collect();
-    if failures.is_empty() {
+/// The most frequent of these.
+fn ranked(out: &mut String, title: &str, is_bad: bool, mut counts: Vec<(String, u32)>) {
+    if counts.is_empty() {
         return;
     }
-    failures.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
-    failures.truncate(10);
-    plot::ranked(out, "Failures by reason", &failures);
+    counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    counts.truncate(10);
+    plot::ranked(out, title, is_bad, &counts);
 }
 
 fn row(out: &mut String, name: &str, unit: &str, spread: Option<Spread>) {
@@ -230,7 +256,7 @@ fn row(out: &mut String, name: &str, unit: &str, spread: Option<Spread>) {
 
 fn times(out: &mut String, report: &RunReport) {
     out.push_str(
-        "<h2>Times</h2><div class=\"wide\"><table><thead><tr><th></th><th></th>\
+        "<h2>Times</h2><div class=\"wide times\"><table><thead><tr><th></th><th></th>\
          <th class=\"n\">p50</th><th class=\"n\">p95</th><th class=\"n\">p99</th>\
          <th class=\"n\">max</th><th class=\"n\">of</th></tr></thead><tbody>\n",
     );
@@ -253,7 +279,7 @@ fn times(out: &mut String, report: &RunReport) {
 
 fn counts(out: &mut String, report: &RunReport) {
     out.push_str(
-        "<h2>Calls</h2><div class=\"wide\"><table><thead><tr><th>side</th><th>kind</th>\
+        "<h2>Calls</h2><div class=\"wide kinds\"><table><thead><tr><th>side</th><th>kind</th>\
          <th class=\"n\">calls</th><th class=\"n\">answered</th>\
          <th class=\"n\">ended as planned</th><th class=\"n\">failed</th></tr></thead><tbody>\n",
     );
@@ -274,8 +300,12 @@ fn counts(out: &mut String, report: &RunReport) {
     for (side, part) in [("Callers", &report.callers), ("Callees", &report.callees)] {
         let Some(part) = part else { continue };
         let media = &part.media;
-        let lists =
-            [("failed", &part.failures), ("ended by", &part.endings), ("media", &part.codecs)];
+        let lists = [
+            ("failed", &part.failures),
+            ("ended by", &part.endings),
+            ("farewell", &part.farewells),
+            ("media", &part.codecs),
+        ];
         let _ = writeln!(out, "<div><h3>{side}</h3><table><tbody>");
         for (title, list) in lists {
             for (name, count) in list {
@@ -302,6 +332,11 @@ fn counts(out: &mut String, report: &RunReport) {
         }
         out.push_str("</tbody></table></div>\n");
     }
+    through(out, report);
+    out.push_str("</div>\n");
+}
+
+fn through(out: &mut String, report: &RunReport) {
     if let Some(through) = report.through.as_ref().filter(|_| report.callees.is_some()) {
         out.push_str("<div><h3>Through the edge</h3><table><tbody>\n");
         for (name, value) in [
@@ -312,12 +347,13 @@ fn counts(out: &mut String, report: &RunReport) {
             ("replayed", through.replayed as f64),
             ("without a stamp (transcoded)", through.unstamped as f64),
             ("cut off at the beginning, packets by end", through.clipped_per_end),
+            ("causes told by one end", f64::from(through.causes_told)),
+            ("of them heard by the other", f64::from(through.causes_kept)),
         ] {
             let _ = writeln!(out, "<tr><td>{name}</td><td class=\"n\">{}</td></tr>", figure(value));
         }
         out.push_str("</tbody></table></div>\n");
     }
-    out.push_str("</div>\n");
 }
 
 fn actors(out: &mut String, actors: &[ActorReport]) {
@@ -356,7 +392,7 @@ fn own(out: &mut String, report: &RunReport) {
     let own = &report.own;
     let list =
         |values: &[f64]| values.iter().map(|it| format!("{it:.0} %")).collect::<Vec<_>>().join(" ");
-    out.push_str("<h2>The load tester itself</h2><table><tbody>\n");
+    out.push_str("<h2>The load tester itself</h2><table class=\"own\"><tbody>\n");
     let ticks = format!(
         "{} of {} (worst {} ms), {} skipped",
         own.behind,

@@ -217,7 +217,8 @@ pub(super) fn bars(out: &mut String, title: &str, unit: &str, values: &[f64]) {
 }
 
 /// Counts by name, the largest first.
-pub(super) fn ranked(out: &mut String, title: &str, counts: &[(String, u32)]) {
+pub(super) fn ranked(out: &mut String, title: &str, is_bad: bool, counts: &[(String, u32)]) {
+    let class = if is_bad { "fail" } else { "count" };
     let most = f64::from(counts.iter().map(|(_, count)| *count).max().unwrap_or(1).max(1));
     let height = 30.0 * counts.len() as f64 + 4.0;
     let _ = writeln!(
@@ -233,7 +234,7 @@ pub(super) fn ranked(out: &mut String, title: &str, counts: &[(String, u32)]) {
         let _ = writeln!(
             out,
             "<text class=\"name\" x=\"0\" y=\"{:.1}\">{}</text>\
-             <rect class=\"fail\" x=\"0\" y=\"{:.1}\" width=\"{width:.1}\" height=\"7\"/>\
+             <rect class=\"{class}\" x=\"0\" y=\"{:.1}\" width=\"{width:.1}\" height=\"7\"/>\
              <text x=\"{:.1}\" y=\"{:.1}\">{count}</text>",
             y + 13.0,
             escape(name),

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
+use crate::cause::{Cause, Farewell, FarewellBy};
 use crate::report::{CallOutcome, CallReport, Frame, Tally};
 use crate::run::{OwnLoad, RunReport, ScenarioSummary, Through};
 use crate::scenario::ActorKind;
@@ -33,6 +34,11 @@ fn report() -> RunReport {
             setup_ms: Some(f64::from(index)),
             jitter_ms: Some(0.1 * f64::from(index)),
             loss_percent: Some(0.0),
+            farewell: Some(Farewell {
+                by_us: index % 2 == 0,
+                by: FarewellBy::Bye,
+                cause: (index % 4 == 0).then_some(Cause::Q850(16)),
+            }),
             ..CallReport::default()
         });
     }
@@ -94,6 +100,9 @@ fn the_page_is_whole_and_needs_nothing_else() {
     for part in ["<title>a &amp; b", "setup p99 &lt;= 250 ms", "withstood", "404 policy.no_route"] {
         assert!(page.contains(part), "{part}");
     }
+    for part in ["The load tester kept up", "us, BYE, Q.850 16", "far end, BYE, no cause"] {
+        assert!(page.contains(part), "{part}");
+    }
     assert!(page.contains("prefers-color-scheme:dark"));
     for foreign in ["<script", "http:", "https:", "url(", "<link", "<img", "@import"] {
         assert!(!page.contains(foreign), "{foreign}");
@@ -125,6 +134,7 @@ fn a_run_that_measured_nothing_is_a_page_too() {
     };
     let page = html(&empty);
     assert!(page.contains("not valid") && page.contains("it slept"));
+    assert!(!page.contains("The load tester kept up"));
 }
 
 #[test]

@@ -198,6 +198,7 @@ async fn attempt(line: Option<Arc<Line>>, far: &Far, uri: Uri) -> (String, bool)
         port: local.port(),
         is_reliable: far.transport.is_reliable(),
         offer: OfferMode::Early,
+        cause: None,
     };
     let call_id = ids::new_call_id(&mut OsRandom);
     let mut inbox = line.register(&call_id);

@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 
 use super::driver::is_of_actor;
 use super::{Shared, browser};
+use crate::cause::Cause;
 use crate::config::{OfferMode, Target, Transport};
 use crate::engine::attack::Attack;
 use crate::engine::live::Live;
@@ -84,6 +85,13 @@ impl Kind {
         match self {
             Self::Caller(kind) => &kind.voice,
             Self::Callee(kind) => &kind.voice,
+        }
+    }
+
+    const fn cause(&self) -> Option<Cause> {
+        match self {
+            Self::Caller(kind) => kind.cause,
+            Self::Callee(kind) => kind.cause,
         }
     }
 }
@@ -229,6 +237,7 @@ impl Leg {
             target: target.uri.clone(),
             from,
             offer: kind.offer,
+            cause: kind.cause,
             ..parties(local, target.transport, &target.uri)
         };
         let inbox = line.register(&call_id);
@@ -252,7 +261,8 @@ impl Leg {
         let (description, media) =
             prepare(shared, &kind.voice, local.ip(), token, Role::Callee).await.ok()?;
         let call_id = invite.headers.call_id().ok()?.to_owned();
-        let parties = parties(local, callee.transport, &invite.uri);
+        let parties =
+            Parties { cause: kind.cause, ..parties(local, callee.transport, &invite.uri) };
         let now = OsClock.now();
         let ua = UserAgent::arrived(now, parties, description, Box::new(OsRandom), invite)?;
         let report = CallReport { index: token, call_id, ..CallReport::default() };
@@ -351,7 +361,8 @@ impl Leg {
             Act::Answer => self.ua.answer(now),
             Act::Refuse(status) => {
                 let status = Status::new(status).unwrap_or(Status::BUSY_HERE);
-                self.ua.refuse(now, status);
+                let cause = self.kind.cause();
+                self.ua.refuse(now, status, cause);
             }
             Act::Cancel => {
                 self.is_planned = true;
@@ -494,6 +505,7 @@ impl Leg {
         }
         report.digits_heard.insert_str(0, &digits);
         report.status = self.ua.status();
+        report.farewell = self.ua.farewell();
         if let Some(end) = self.end.take() {
             end.tell(&mut report);
         }
@@ -534,7 +546,8 @@ pub(super) fn terms(
         }
         Says::Script(_) => (None, false, 20),
     };
-    Ok(Terms { agreed, clip, repeats, ptime_ms, send_from: now, upkeep: None })
+    let every_ms = voice.every_ms;
+    Ok(Terms { agreed, clip, repeats, ptime_ms, every_ms, send_from: now, upkeep: None })
 }
 
 /// Over UDP an answer or ACK of ours may be lost; it is repeated for a while.
@@ -620,6 +633,7 @@ fn parties(local: SocketAddr, transport: Transport, target: &Uri) -> Parties {
         port,
         is_reliable: transport.is_reliable(),
         offer: OfferMode::Early,
+        cause: None,
     }
 }
 

@@ -10,6 +10,7 @@ use super::board::Sample;
 use super::driver::is_of_actor;
 use super::leg::LegEnd;
 use super::{ACTOR_TOKENS, TOKENS_PER_ACTOR};
+use crate::cause::Causes;
 use crate::config::Transport;
 use crate::engine::Totals;
 use crate::report::{self, CallOutcome, Report, Spread, Tally, millis};
@@ -78,6 +79,10 @@ pub struct Through {
     pub delay_ms: Option<Spread>,
     /// The longest time without a packet, by end, in milliseconds.
     pub gap_ms: Option<Spread>,
+    /// Calls whose one end told a cause with its goodbye, and whose other end heard a goodbye.
+    pub causes_told: u32,
+    /// Those of them in which that was the same cause.
+    pub causes_kept: u32,
 }
 
 /// What a bad actor achieved.
@@ -227,6 +232,7 @@ pub(super) struct Driven {
     callers: Side,
     callees: Side,
     through: Through,
+    causes: Causes,
     ends: u64,
     clipped: u64,
     gaps: Vec<f64>,
@@ -261,6 +267,9 @@ impl Driven {
                 found.is_watched |= seen.unique > 0;
             }
             return;
+        }
+        if let Some(farewell) = end.report.farewell {
+            self.causes.add(end.token, farewell);
         }
         let side = if is_caller { &mut self.callers } else { &mut self.callees };
         side.calls += 1;
@@ -404,7 +413,9 @@ impl Driven {
         through.delay_ms = totals.delay.spread();
         through.gap_ms = Spread::of(std::mem::take(&mut self.gaps));
         through.clipped_per_end = self.clipped as f64 / self.ends.max(1) as f64;
-        (self.ends > 0 || through.gap_ms.is_some()).then_some(through)
+        (through.causes_told, through.causes_kept) = (self.causes.told, self.causes.kept);
+        let is_there = self.ends > 0 || through.gap_ms.is_some() || through.causes_told > 0;
+        is_there.then_some(through)
     }
 
     fn judge_actors(&mut self, scenario: &Scenario) -> Vec<ActorReport> {
@@ -603,6 +614,9 @@ impl RunReport {
             Measure::DelayMax => delay.map(|it| it.max),
             Measure::ThroughLoss => through.and_then(|it| percent(it.lost, it.lost + it.packets)),
             Measure::GapMax => through.and_then(|it| it.gap_ms).map(|it| it.max),
+            Measure::CausesKept => {
+                through.and_then(|it| percent(it.causes_kept.into(), it.causes_told.into()))
+            }
             Measure::Paired => through.and_then(|it| percent(it.paired.into(), answered.into())),
             Measure::Injected => {
                 Some((through.map_or(0, |it| it.injected) + sum(|it| it.injected)) as f64)
@@ -651,6 +665,10 @@ impl fmt::Display for RunReport {
                 through.unstamped,
                 through.clipped_per_end
             )?;
+            if through.causes_told > 0 {
+                let Through { causes_told, causes_kept, .. } = through;
+                writeln!(f, "causes     {causes_told} told, {causes_kept} of them came through")?;
+            }
             row(f, "one way, ms", through.delay_ms)?;
             row(f, "longest gap, ms", through.gap_ms)?;
         }

@@ -28,6 +28,7 @@ use super::{
     Actor, ActorKind, Called, Callee, CalleeKind, CallerKind, KeyForm, Keys, Limits, Outward, Says,
     Scenario, Stage, TOKEN, TOKEN_DIGITS, Taking, Times, Voice,
 };
+use crate::cause::Cause;
 use crate::config::{Authorities, Identity, OfferMode, Protection, Target, Tls, Transport};
 
 const CODECS: &[(&str, Codec)] =
@@ -51,6 +52,9 @@ const ACTORS: &[(&str, ActorKind)] = &[
 ];
 /// Who hangs up: whether the caller waits for it.
 const HANG_UP: &[(&str, bool)] = &[("caller", false), ("callee", true)];
+/// Longest time between two packets: a relay that hears nothing for longer may take a path for
+/// lost.
+const EVERY_MOST: Duration = Duration::from_secs(20);
 const PTIMES: &[u16] = &[10, 20, 30, 40, 60];
 
 /// Bounds that a scenario has without saying so.
@@ -69,6 +73,7 @@ struct Compiler<'a> {
 struct VoiceFile {
     codecs: Option<Vec<Text>>,
     ptime: Option<Spanned<u16>>,
+    every: Option<Text>,
     media: Option<Text>,
     suites: Option<Vec<Text>>,
     rtcp_mux: bool,
@@ -125,9 +130,11 @@ pub(super) fn compile(source: &Source<'_>, file: ScenarioFile) -> Result<Scenari
     for kind in scenario.callers.iter().filter(|kind| is_browser(&scenario, kind)) {
         let keys = kind.keys.as_ref().is_some_and(|keys| keys.form != KeyForm::Rfc4733);
         let is_late = kind.offer == OfferMode::Late;
-        if keys || is_late || kind.on_hold.is_some() || kind.cancel_after.is_some() {
+        let tells = kind.cancel_after.is_some() || kind.cause.is_some();
+        if keys || is_late || kind.on_hold.is_some() || tells {
             let message = format!("`{}` is a browser", kind.name);
-            let help = "leave out late_offer, on_hold and cancel_after, and press by rfc4733";
+            let help =
+                "leave out late_offer, on_hold, cancel_after and cause, and press by rfc4733";
             errors.0.push(source.diagnostic(0..0, message, Some(help.to_owned())));
         }
     }
@@ -351,9 +358,18 @@ impl Compiler<'_> {
         let after = self.time(file.say_after.as_ref(), &CALL_DURATION_MS, Duration::ZERO);
         let pause = self.time(file.pause.as_ref(), &CALL_DURATION_MS, Duration::ZERO);
         let sound = self.sound(Sound::Pieces { after, pause, pieces });
+        let every_ms = file.every.and_then(|text| {
+            let every = self.text(&text, time)?;
+            if every < Duration::from_millis(ptime_ms.into()) || every > EVERY_MOST {
+                let help = Some("write it as in every = \"1s\"; 20 s at most".to_owned());
+                self.error(text.span(), "packets are not that far apart", help);
+            }
+            u16::try_from(every.as_millis()).ok()
+        });
         Voice {
             codecs,
             ptime_ms,
+            every_ms,
             protection: protection.unwrap_or_default(),
             suites: match &file.suites {
                 Some(list) => self.texts(list, |it| word(it, &suites)),
@@ -373,9 +389,14 @@ impl Compiler<'_> {
     }
 
     fn caller(&mut self, index: usize, file: CallerFile) -> CallerKind {
+        if let (Some(every), Some(_)) = (&file.every, &file.keys) {
+            let help = Some("a press is packets in a row: leave one of them out".to_owned());
+            self.error(every.span(), "somebody who presses keys is not mostly silent", help);
+        }
         let voice = self.voice(VoiceFile {
             codecs: file.codecs,
             ptime: file.ptime,
+            every: file.every,
             media: file.media,
             suites: file.suites,
             rtcp_mux: file.rtcp_mux.unwrap_or(true),
@@ -404,6 +425,7 @@ impl Compiler<'_> {
                 .hang_up
                 .and_then(|it| self.text(&it, |it| word(it, HANG_UP)))
                 .unwrap_or(false),
+            cause: file.cause.and_then(|it| self.text(&it, Cause::parse)),
             cancel_after: self.times(file.cancel_after.as_ref()),
             keys: file.keys.map(|keys| self.keys(&keys)),
             on_hold,
@@ -494,9 +516,11 @@ impl Compiler<'_> {
             early_media: file.early_media.unwrap_or(false),
             taking,
             hang_up_after: self.times(file.hang_up_after.as_ref()),
+            cause: file.cause.and_then(|it| self.text(&it, Cause::parse)),
             voice: self.voice(VoiceFile {
                 codecs: file.codecs,
                 ptime: file.ptime,
+                every: file.every,
                 media: file.media,
                 suites: file.suites,
                 rtcp_mux: true,

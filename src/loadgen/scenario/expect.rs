@@ -26,6 +26,7 @@ const MEASURES: &[(&str, Measure)] = &[
     ("through loss", Measure::ThroughLoss),
     ("gap max", Measure::GapMax),
     ("paired", Measure::Paired),
+    ("causes kept", Measure::CausesKept),
     ("injected", Measure::Injected),
     ("replayed", Measure::Replayed),
     ("to strangers", Measure::ToStrangers),
@@ -70,6 +71,8 @@ pub enum Measure {
     GapMax,
     /// Calls whose caller and callee found each other, of the answered ones, in percent.
     Paired,
+    /// Calls whose one end heard the very cause that the other end told, in percent.
+    CausesKept,
     /// Strangers' packets that reached a caller or callee.
     Injected,
     /// Packets that reached a caller or callee twice.
@@ -98,9 +101,12 @@ impl Measure {
     #[must_use]
     pub const fn unit(self) -> &'static str {
         match self {
-            Self::Answered | Self::Loss | Self::ThroughLoss | Self::Paired | Self::LateStarts => {
-                "%"
-            }
+            Self::Answered
+            | Self::Loss
+            | Self::ThroughLoss
+            | Self::Paired
+            | Self::CausesKept
+            | Self::LateStarts => "%",
             Self::Failed
             | Self::Rejected
             | Self::Injected

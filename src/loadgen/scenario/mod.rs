@@ -25,6 +25,7 @@ use rtp::Suite;
 pub use self::expect::{Comparison, Expectation, Measure};
 pub(crate) use self::sound::Sound;
 pub use self::sound::SoundError;
+use crate::cause::Cause;
 use crate::config::{OfferMode, Protection, Target, Tls, Transport};
 use crate::script::Script;
 
@@ -215,6 +216,8 @@ impl Times {
 pub(crate) struct Voice {
     pub(crate) codecs: Vec<Codec>,
     pub(crate) ptime_ms: u16,
+    /// From one packet to the next, of one who is mostly silent.
+    pub(crate) every_ms: Option<u16>,
     pub(crate) protection: Protection,
     pub(crate) suites: Vec<Suite>,
     pub(crate) rtcp_mux: bool,
@@ -290,6 +293,8 @@ pub(crate) struct CallerKind {
     pub(crate) talk: Times,
     /// Whether it waits for the far end to hang up, for `talk` at most.
     pub(crate) waits: bool,
+    /// What it tells with its BYE or CANCEL.
+    pub(crate) cause: Option<Cause>,
     pub(crate) cancel_after: Option<Times>,
     pub(crate) keys: Option<Keys>,
     pub(crate) on_hold: Option<(Duration, Duration)>,
@@ -325,6 +330,8 @@ pub(crate) struct CalleeKind {
     pub(crate) early_media: bool,
     pub(crate) taking: Taking,
     pub(crate) hang_up_after: Option<Times>,
+    /// What it tells with its BYE or refusal.
+    pub(crate) cause: Option<Cause>,
     pub(crate) voice: Voice,
 }
 

@@ -38,7 +38,7 @@ fn every_shipped_scenario_is_read() {
         }
     }
     names.sort();
-    let shipped = ["busy-hour", "first", "hostile", "ramp", "soak", "trunk-to-trunk"];
+    let shipped = ["busy-hour", "first", "hostile", "ramp", "soak", "thousands", "trunk-to-trunk"];
     assert_eq!(names, shipped.map(|it| format!("{it}.toml")));
 }
 
@@ -213,4 +213,31 @@ fn what_is_said_becomes_sound() {
     let mut mute = |_: &str| -> Result<Arc<[i16]>, String> { Err("no helper".into()) };
     let error = super::sounds(&scenario, &mut mute).unwrap_err().to_string();
     assert_eq!(error, "\"a b\" cannot be spoken: no helper");
+}
+
+#[test]
+fn causes_are_told_by_callers_and_callees_and_never_by_browsers() {
+    let both = format!(
+        "{GOOD}[[caller]]\ncause = \"Q.850 16\"\n[callee]\nlisten = \"127.0.0.1:1\"\n\
+         [[callee.kind]]\nrefuse = 486\ncause = \"SIP 486\"\n"
+    );
+    let scenario = read(&both, &[]).unwrap();
+    assert_eq!(scenario.callers[0].cause, Some(crate::Cause::Q850(16)));
+    assert_eq!(scenario.callee.unwrap().kinds[0].cause, Some(crate::Cause::Sip(486)));
+    let wrong = read(&both, &["caller.0.cause=Q.850 160"]).unwrap_err();
+    assert!(wrong.contains("causes of Q.850 are 1 to 127"), "{wrong}");
+    let browser = GOOD.replace("sip:reception@127.0.0.1:5061", "https://h:8443/whip/a");
+    let wrong = read(&format!("{browser}[[caller]]\ncause = \"SIP 200\"\n"), &[]).unwrap_err();
+    assert!(wrong.contains("is a browser") && wrong.contains("cause"), "{wrong}");
+}
+
+#[test]
+fn who_is_mostly_silent_sends_a_packet_now_and_then_and_presses_no_keys() {
+    let sparse = |more: &str| read(&format!("{GOOD}[[caller]]\nevery = \"1s\"\n{more}"), &[]);
+    assert_eq!(sparse("").unwrap().callers[0].voice.every_ms, Some(1_000));
+    assert!(sparse("keys = { digits = \"1\" }\n").unwrap_err().contains("mostly silent"));
+    for wrong in ["caller.0.every=10ms", "caller.0.every=21s"] {
+        let text = format!("{GOOD}[[caller]]\nevery = \"1s\"\n");
+        assert!(read(&text, &[wrong]).unwrap_err().contains("that far apart"), "{wrong}");
+    }
 }

@@ -9,6 +9,7 @@ use sip::{
 
 use super::UserAgentOutput;
 use super::{AGENT, ALLOW, Confirming, Description, End, FLOW, Parties, Phase, UserAgent};
+use crate::cause::{Cause, FarewellBy};
 
 /// An INVITE without a final answer.
 pub(super) struct Arrived {
@@ -89,15 +90,21 @@ impl UserAgent {
         response
     }
 
-    /// Refuses the call.
-    pub(crate) fn refuse(&mut self, now: Instant, status: Status) {
-        self.refuse_for(now, status, "refused");
+    /// Refuses the call, with a cause (RFC 6432) where there is one.
+    pub(crate) fn refuse(&mut self, now: Instant, status: Status, cause: Option<Cause>) {
+        self.refuse_with(now, status, "refused", cause);
     }
 
     fn refuse_for(&mut self, now: Instant, status: Status, reason: &str) {
+        self.refuse_with(now, status, reason, None);
+    }
+
+    fn refuse_with(&mut self, now: Instant, status: Status, reason: &str, cause: Option<Cause>) {
         let Some(arrived) = self.arrived.take() else { return };
         let mut response = Response::to(&arrived.request, status, Some(&arrived.tag));
         response.headers.push(Name::UserAgent, AGENT);
+        cause.into_iter().for_each(|it| response.headers.push_header(it.header()));
+        self.told(FarewellBy::Refusal(status.code()), cause);
         let _ = self.transactions.respond(now, arrived.key, &response);
         self.status = Some(status);
         self.pump(now);
@@ -105,8 +112,9 @@ impl UserAgent {
     }
 
     /// The caller gave up: 487 (RFC 3261 section 9.2).
-    pub(super) fn on_cancel(&mut self, now: Instant, invite: ServerKey) {
+    pub(super) fn on_cancel(&mut self, now: Instant, invite: ServerKey, cancel: &Request) {
         let Some(arrived) = self.arrived.take_if(|it| it.key == invite) else { return };
+        self.heard(FarewellBy::Cancel, Cause::of(&cancel.headers));
         let status = Status::REQUEST_TERMINATED;
         let response = Response::to(&arrived.request, status, Some(&arrived.tag));
         let _ = self.transactions.respond(now, arrived.key, &response);

@@ -8,6 +8,7 @@ use sip::{
 };
 
 use super::{AGENT, ALLOW, Confirming, End, Phase, UserAgent, UserAgentOutput};
+use crate::cause::{Cause, FarewellBy};
 use crate::report::Ending;
 
 impl UserAgent {
@@ -22,6 +23,7 @@ impl UserAgent {
         match &request.method {
             Method::Bye => {
                 self.reply(now, key, request, Status::OK);
+                self.heard(FarewellBy::Bye, Cause::of(&request.headers));
                 match &self.phase {
                     // Both hung up at the same time.
                     Phase::Leaving(end) => self.finish(end.clone()),

@@ -27,6 +27,7 @@ use sip::{
 
 use self::arrive::Arrived;
 pub(crate) use self::describe::{Agreed, Description, Keys};
+use crate::cause::{Cause, Farewell, FarewellBy};
 use crate::config::OfferMode;
 use crate::report::{CallOutcome, CallReport, Ending};
 
@@ -58,6 +59,8 @@ pub(crate) struct Parties {
     pub(crate) is_reliable: bool,
     /// When our description travels.
     pub(crate) offer: OfferMode,
+    /// The cause that we tell where we end the call as planned.
+    pub(crate) cause: Option<Cause>,
 }
 
 /// How a call ended.
@@ -162,6 +165,8 @@ pub(crate) struct UserAgent {
     peer_takes_update: bool,
     /// When to stop waiting for the answer to CANCEL or BYE.
     give_up_at: Option<Instant>,
+    /// Which message ended the call.
+    farewell: Option<Farewell>,
     outputs: VecDeque<UserAgentOutput>,
 }
 
@@ -190,6 +195,7 @@ impl UserAgent {
             session_timer: None,
             peer_takes_update: false,
             give_up_at: None,
+            farewell: None,
             outputs: VecDeque::new(),
         }
     }
@@ -202,6 +208,29 @@ impl UserAgent {
     /// The last status to our INVITE.
     pub(crate) fn status(&self) -> Option<u16> {
         self.status.map(Status::code)
+    }
+
+    /// By whom, by what and with which cause the call was ended.
+    pub(crate) const fn farewell(&self) -> Option<Farewell> {
+        self.farewell
+    }
+
+    /// Notes what the far end ended the call with; the first word stands.
+    fn heard(&mut self, by: FarewellBy, cause: Option<Cause>) {
+        self.farewell.get_or_insert(Farewell { by_us: false, by, cause });
+    }
+
+    /// Notes what we end the call with.
+    fn told(&mut self, by: FarewellBy, cause: Option<Cause>) {
+        self.farewell = Some(Farewell { by_us: true, by, cause });
+    }
+
+    /// The cause of an end of ours: none where it is no plan of ours.
+    const fn cause_of(&self, end: &End) -> Option<Cause> {
+        match end {
+            End::Over(Ending::Lost) | End::Failed { .. } => None,
+            End::Over(_) | End::Cancelled => self.parties.cause,
+        }
     }
 
     /// Sends the INVITE.
@@ -249,7 +278,7 @@ impl UserAgent {
                 self.transactions.send(FLOW, &response.into());
             }
             // A re-INVITE is answered at once, so that nothing is left to cancel.
-            Received::Cancelled { invite, .. } => self.on_cancel(now, invite),
+            Received::Cancelled { invite, request } => self.on_cancel(now, invite, &request),
             Received::Stray(_) | Received::Absorbed(_) => {}
         }
         self.pump(now);
@@ -274,15 +303,17 @@ impl UserAgent {
     pub(crate) fn end(&mut self, now: Instant, end: End) {
         match &self.phase {
             Phase::Inviting => {
+                let cause = self.cause_of(&end);
                 if let Some((key, _)) = &self.invite {
-                    self.transactions.cancel(now, *key, None);
+                    self.transactions.cancel(now, *key, cause.map(Cause::header));
                 }
+                self.told(FarewellBy::Cancel, cause);
                 let end = if matches!(end, End::Over(_)) { End::Cancelled } else { end };
                 self.phase = Phase::Cancelling(end);
                 self.give_up_at = Some(now + GOODBYE);
             }
             Phase::Up => self.leave(now, end),
-            Phase::Ringing => self.refuse(now, Status::TEMPORARILY_UNAVAILABLE),
+            Phase::Ringing => self.refuse(now, Status::TEMPORARILY_UNAVAILABLE, None),
             Phase::Cancelling(_) | Phase::Leaving(_) | Phase::Done => {}
         }
         self.pump(now);
@@ -342,7 +373,13 @@ impl UserAgent {
 
     fn leave(&mut self, now: Instant, end: End) {
         self.release();
-        self.bye = self.request_within(now, Method::Bye, |bye| bye).map(|(key, _)| key);
+        let cause = self.cause_of(&end);
+        let bye = self.request_within(now, Method::Bye, |mut bye| {
+            cause.into_iter().for_each(|it| bye.headers.push_header(it.header()));
+            bye
+        });
+        self.bye = bye.map(|(key, _)| key);
+        self.told(FarewellBy::Bye, cause);
         self.phase = Phase::Leaving(end);
         self.give_up_at = Some(now + GOODBYE);
     }
@@ -389,7 +426,11 @@ impl UserAgent {
         }
         match &self.phase {
             Phase::Cancelling(end) => self.finish(end.clone()),
-            _ => self.finish(End::failed(Some(response.status), &refusal(response))),
+            _ => {
+                let by = FarewellBy::Refusal(response.status.code());
+                self.heard(by, Cause::of(&response.headers));
+                self.finish(End::failed(Some(response.status), &refusal(response)));
+            }
         }
     }
 

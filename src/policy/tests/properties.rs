@@ -41,7 +41,8 @@ fn any_observed() -> impl Strategy<Value = Observed> {
     let draining = proptest::bool::weighted(0.1);
     (0..2_100_u32, trunks, draining, 0..400_u64).prop_map(|(edge_calls, trunks, draining, days)| {
         let wall = day(2026, 11, 23) + core::time::Duration::from_secs(days * 86_400);
-        Observed { wall, edge_calls, trunks, draining }
+        let edge_calls_most = (days % 2 == 0).then_some(1_000 + days as u32 * 3);
+        Observed { wall, edge_calls, edge_calls_most, trunks, draining }
     })
 }
 

@@ -116,7 +116,12 @@ fn limits_of_the_trunk_refuse_with_retry_after() {
 #[test]
 fn a_full_or_draining_edge_takes_no_new_calls() {
     let full = Observed { edge_calls: limit::CALL_CONCURRENT.value as u32, ..idle() };
+    let small = Observed { edge_calls: 5, edge_calls_most: Some(5), ..idle() };
+    let large = Observed { edge_calls_most: Some(9_000), ..full.clone() };
     assert_eq!(refusal(&decide(&policy(POLICY), &good_call(), &full)), Reason::EdgeCallLimit);
+    // As its owner has set it.
+    assert_eq!(refusal(&decide(&policy(POLICY), &good_call(), &small)), Reason::EdgeCallLimit);
+    assert!(decide(&policy(POLICY), &good_call(), &large).refusal().is_none());
     let draining = Observed { draining: true, ..idle() };
     let decision = decide(&policy(POLICY), &good_call(), &draining);
     assert_eq!(refusal(&decision), Reason::Draining);

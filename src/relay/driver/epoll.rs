@@ -155,6 +155,18 @@ impl Epoll {
         epoll::add(&self.poll, socket, data, epoll::EventFlags::IN).is_ok()
     }
 
+    /// Opens a socket that a descriptor has been taken for.
+    fn add_open(&mut self, token: Token, address: SocketAddr) -> bool {
+        let socket = MediaSocket::open(address).ok();
+        let Some(socket) = socket.filter(|socket| self.watch(socket, token, false)) else {
+            self.files.give_back();
+            return false;
+        };
+        self.make_room(token);
+        self.places[token] = Some(Place { open: Some(Leg::new(socket)), ..Place::default() });
+        true
+    }
+
     /// A second socket for this peer; where it cannot be had, one socket does.
     fn add_connected(&mut self, token: Token, peer: SocketAddr) {
         if !self.files.take_extra() {
@@ -247,17 +259,11 @@ impl Network for Epoll {
     }
 
     fn open(&mut self, token: Token, address: SocketAddr) -> bool {
-        if !self.files.take() {
-            return false;
-        }
-        let socket = MediaSocket::open(address).ok();
-        let Some(socket) = socket.filter(|socket| self.watch(socket, token, false)) else {
-            self.files.give_back();
-            return false;
-        };
-        self.make_room(token);
-        self.places[token] = Some(Place { open: Some(Leg::new(socket)), ..Place::default() });
-        true
+        self.files.take() && self.add_open(token, address)
+    }
+
+    fn open_spare(&mut self, token: Token, address: SocketAddr) -> bool {
+        self.files.take_extra() && self.add_open(token, address)
     }
 
     fn share(&mut self, socket: OwnedFd) -> Option<usize> {

@@ -35,6 +35,9 @@ pub trait Network {
     fn wall(&self) -> WallTime;
     /// Opens a socket; `false` where the port is taken or no descriptor is left.
     fn open(&mut self, token: Token, address: SocketAddr) -> bool;
+    /// Opens a socket that its session can do without; `false` also where there is little room left
+    /// for descriptors.
+    fn open_spare(&mut self, token: Token, address: SocketAddr) -> bool;
     /// Takes a faster way to and from this peer, where there is one: a socket of its own on the
     /// same port, connected to it. The first socket goes on hearing everybody else.
     fn connect(&mut self, _token: Token, _peer: SocketAddr) {}

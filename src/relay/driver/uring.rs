@@ -392,6 +392,17 @@ impl Uring {
         self.close(token);
     }
 
+    /// Opens a socket that a descriptor has been taken for.
+    fn add_open(&mut self, token: Token, address: SocketAddr) -> bool {
+        let Ok(socket) = MediaSocket::open(address) else {
+            self.files.give_back();
+            return false;
+        };
+        self.make_room(token);
+        self.places[token] = Place { open: Some(self.add(socket, token)), ..Place::default() };
+        true
+    }
+
     fn add_connected(&mut self, token: Token, peer: SocketAddr) {
         let open = self.places.get(token).and_then(|place| place.open);
         let Some(open) = open.filter(|_| self.files.take_extra()) else { return };
@@ -457,16 +468,11 @@ impl Network for Uring {
     }
 
     fn open(&mut self, token: Token, address: SocketAddr) -> bool {
-        if !self.files.take() {
-            return false;
-        }
-        let Ok(socket) = MediaSocket::open(address) else {
-            self.files.give_back();
-            return false;
-        };
-        self.make_room(token);
-        self.places[token] = Place { open: Some(self.add(socket, token)), ..Place::default() };
-        true
+        self.files.take() && self.add_open(token, address)
+    }
+
+    fn open_spare(&mut self, token: Token, address: SocketAddr) -> bool {
+        self.files.take_extra() && self.add_open(token, address)
     }
 
     fn share(&mut self, socket: OwnedFd) -> Option<usize> {

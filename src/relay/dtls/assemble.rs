@@ -10,11 +10,6 @@ use base::limit;
 
 use super::record::Piece;
 
-/// Messages that may be begun at one time; a flight has five plaintext ones.
-const AHEAD: u16 = 8;
-/// A shorter piece is taken only as the end of its message: honest peers fill their datagrams.
-const PIECE_BYTES_MIN: usize = 64;
-
 /// A whole message.
 #[derive(Debug)]
 pub(crate) struct Message {
@@ -58,9 +53,9 @@ impl Assembler {
         if piece.message < self.next {
             return Taken::Old;
         }
-        if piece.message - self.next >= AHEAD
+        if usize::from(piece.message - self.next) >= limit::DTLS_MESSAGES.get()
             || piece.length > limit::DTLS_MESSAGE_BYTES.get()
-            || (piece.body.len() < PIECE_BYTES_MIN && !piece.is_last())
+            || (piece.body.len() < limit::DTLS_PIECE_BYTES.get() && !piece.is_last())
         {
             return Taken::Refused;
         }

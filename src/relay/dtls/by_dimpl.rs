@@ -17,8 +17,6 @@ use super::guard::GuardForm;
 
 /// First wait for an answer; it doubles. A browser's own is 50 to 400 ms.
 const FIRST_WAIT: Duration = Duration::from_millis(250);
-/// Repetitions of a flight: the last one 8 s after the first.
-const REPETITIONS: usize = 5;
 /// A wait this long is none.
 const FOREVER: Duration = Duration::from_secs(86_400);
 /// ChaCha20-Poly1305 adds a tag and no nonce (RFC 7905 section 2).
@@ -38,7 +36,7 @@ impl DimplConfigs {
                 .require_client_certificate(true)
                 .use_server_cookie(has_cookie)
                 .flight_start_rto(FIRST_WAIT)
-                .flight_retries(REPETITIONS)
+                .flight_retries(limit::DTLS_UNASKED_REPEATS.get())
                 // The association's deadline comes first.
                 .handshake_timeout(2 * limit::DTLS_HANDSHAKE_MS.millis())
                 .build()

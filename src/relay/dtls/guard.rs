@@ -58,10 +58,6 @@ pub enum Refusal {
     NoProfile,
 }
 
-/// Records that one datagram for a back end holds; `dimpl` takes no more.
-const RECORDS_MAX: usize = 8;
-/// Protected records that pass after completion: one in this time.
-const PASS_EVERY: Duration = Duration::from_millis(10);
 /// Datagrams that lie closer together are of one flight.
 const FLIGHT_GAP: Duration = Duration::from_millis(100);
 
@@ -241,7 +237,7 @@ impl Guard {
 
     fn walk_complete(&mut self, now: Instant, datagram: &[u8], passing: &mut Passing) {
         // More records are no peer's last words; what is left of them is not looked at.
-        for next in Records(datagram).take(RECORDS_MAX) {
+        for next in Records(datagram).take(limit::DTLS_DATAGRAM_RECORDS.get()) {
             match next {
                 Next::Unified(bytes) if self.form.has_13 && self.may_pass(now) => {
                     passing.push(bytes);
@@ -266,7 +262,7 @@ impl Guard {
 
     /// Whether a protected record may have the back end's time.
     fn may_pass(&mut self, now: Instant) -> bool {
-        let may = self.passed.is_none_or(|last| now.since(last) >= PASS_EVERY);
+        let may = self.passed.is_none_or(|last| now.since(last) >= limit::DTLS_PASS_MS.millis());
         if may {
             self.passed = Some(now);
         }
@@ -340,9 +336,9 @@ impl Guard {
 impl Passing {
     /// Adds a record to what the back end shall see.
     fn push(&mut self, record: &[u8]) {
-        let most = limit::DTLS_MESSAGE_BYTES.get();
+        let (most, records) = (limit::DTLS_MESSAGE_BYTES.get(), limit::DTLS_DATAGRAM_RECORDS.get());
         match self.datagrams.last_mut() {
-            Some(last) if self.records < RECORDS_MAX && last.len() + record.len() <= most => {
+            Some(last) if self.records < records && last.len() + record.len() <= most => {
                 last.extend_from_slice(record);
                 self.records += 1;
             }

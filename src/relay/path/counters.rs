@@ -91,6 +91,8 @@ counted! {
         NotCheck Ice "not_check",
         /// A check of another session or under a wrong password.
         Forged Ice "forged",
+        /// More checks than limit `ice.checks_per_session`.
+        CheckFlood Ice "flood",
         /// DTLS or media from where no check was proved.
         Unchecked Ice "unchecked",
         /// DTLS while no handshake is under way or complete.

@@ -16,7 +16,7 @@ pub(crate) enum Media {
 /// dropped on others; so is RTP at a port that is for RTCP.
 pub(crate) fn demux(port: Port, datagram: &[u8]) -> Result<Media, DropReason> {
     match (rtp::classify(datagram), port) {
-        (Datagram::Rtp, Port::Rtp | Port::Stream(_)) => Ok(Media::Rtp),
+        (Datagram::Rtp, Port::Rtp | Port::Beside | Port::Stream(_)) => Ok(Media::Rtp),
         (Datagram::Rtcp, _) => Ok(Media::Rtcp),
         _ => Err(DropReason::NotMedia),
     }

@@ -231,7 +231,7 @@ impl Flow {
         match latched {
             Latched::Stranger => return Err(DropReason::Stranger),
             Latched::Moved(moved) => {
-                driver.connect(source);
+                driver.connect(Port::Rtp, source);
                 driver.event(MediaEvent::Latched { source, moved });
             }
             Latched::Same | Latched::Elsewhere => {}
@@ -315,7 +315,7 @@ impl Flow {
                 // A peer that only listens is known by its reports.
                 (None, Port::Rtp) if !self.stream.latch.is_latched() => {
                     if let Latched::Moved(moved) = self.stream.latch.authentic(source, newest) {
-                        driver.connect(source);
+                        driver.connect(Port::Rtp, source);
                         driver.event(MediaEvent::Latched { source, moved });
                     }
                 }

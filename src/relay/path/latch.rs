@@ -14,10 +14,6 @@ use rtp::ice::Route;
 
 use super::Port;
 
-/// Packets in order from another source, none from the latched one in between, that move a plain
-/// latch: 400 ms of a stream at 20 ms.
-const STEADY: u8 = 20;
-
 /// Where we send.
 #[derive(Clone, Debug)]
 pub(crate) struct Latch {
@@ -28,7 +24,7 @@ pub(crate) struct Latch {
     candidate: Option<(SocketAddr, u16, u8)>,
     /// Packets sent to `told` before anything was learnt.
     sent: u64,
-    /// ICE says where we send, and by which connection; 0 is the socket.
+    /// ICE says where we send, and by which way, as [`Port::of_route`] numbers them.
     pinned: Option<u32>,
 }
 
@@ -60,7 +56,7 @@ impl Latch {
     pub(crate) const fn port(&self, port: Port) -> Port {
         match self.pinned {
             Some(0) | None => port,
-            Some(connection) => Port::Stream(connection),
+            Some(way) => Port::of_route(way),
         }
     }
 
@@ -110,7 +106,7 @@ impl Latch {
             }
             _ => 1,
         };
-        if steady < STEADY {
+        if u64::from(steady) < limit::RELAY_STEADY_PACKETS.value {
             self.candidate = Some((source, sequence, steady));
             return Latched::Stranger;
         }

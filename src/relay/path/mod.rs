@@ -65,8 +65,30 @@ pub enum Port {
     Rtp,
     /// RTCP alone.
     Rtcp,
-    /// A connection of ICE-TCP, by its number, which is not 0; with rtcp-mux.
+    /// What `Rtp` is, at an address of the other family; of a leg that ICE finds, with rtcp-mux.
+    Beside,
+    /// A connection of ICE-TCP, by its number, which is neither 0 nor 1; with rtcp-mux.
     Stream(u32),
+}
+
+impl Port {
+    /// As ICE numbers the ways to a peer.
+    const fn route(self) -> u32 {
+        match self {
+            Self::Rtp | Self::Rtcp => 0,
+            Self::Beside => 1,
+            Self::Stream(connection) => connection,
+        }
+    }
+
+    /// The way of that number.
+    const fn of_route(number: u32) -> Self {
+        match number {
+            0 => Self::Rtp,
+            1 => Self::Beside,
+            connection => Self::Stream(connection),
+        }
+    }
 }
 
 /// What a session wants of the thread of handshakes.
@@ -86,8 +108,9 @@ pub trait Driver {
     fn send(&mut self, port: Port, to: SocketAddr, datagram: &[u8]) -> bool;
     /// Something happened.
     fn event(&mut self, event: MediaEvent);
-    /// The peer's packets come from there from now on: there may be a faster way to it.
-    fn connect(&mut self, _source: SocketAddr) {}
+    /// The peer's packets come from there to that port from now on: there may be a faster way to
+    /// it.
+    fn connect(&mut self, _port: Port, _source: SocketAddr) {}
     /// Asks something of the thread of handshakes, for the handshake of this number; `false` where
     /// there is no such thread, or it has no room now.
     fn handshake(&mut self, _number: u32, _ask: Ask<'_>) -> bool {
@@ -333,6 +356,11 @@ impl Session {
     /// Whether this is a check of the peer's.
     pub(crate) fn is_authentic(&self, check: &[u8]) -> bool {
         self.secure.as_ref().is_some_and(|secure| secure.is_authentic(check))
+    }
+
+    /// Which port the second of its sockets is.
+    pub(crate) const fn second_port(&self) -> Port {
+        if self.has_rtcp_port { Port::Rtcp } else { Port::Beside }
     }
 
     /// When a check proved that the peer is there, the latest time.

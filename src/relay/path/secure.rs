@@ -20,9 +20,8 @@ use rtp::ice::{Change, Lite, Refused, Route};
 use super::counters::{DropReason, Meter};
 use super::{Ask, Driver, PlanError, Port, Session, receive};
 use crate::dtls::{Failure, Identity, Keys, News, PREFERENCE, Setup};
+use crate::rate::Rate;
 
-/// Time in which `relay.dtls_datagrams` are counted.
-const WINDOW: Duration = Duration::from_millis(100);
 /// Pause before a handshake that found no room is begun again.
 const AGAIN: Duration = Duration::from_millis(50);
 /// How much longer than the handshake itself we wait for word of its end.
@@ -44,8 +43,10 @@ pub(super) struct Secure {
     early: Vec<(Port, SocketAddr, Vec<u8>)>,
     /// Where DTLS was heard last, and is answered.
     heard: Option<Route>,
-    /// When DTLS datagrams began to be counted, and how many there were.
-    window: (Instant, u64),
+    /// DTLS datagrams, checks from where some were proved, and checks from elsewhere.
+    dtls: Rate,
+    checks: Rate,
+    strange_checks: Rate,
     /// When to see whether something is late; moved only then, so that a check costs no timer.
     look: Option<Instant>,
     is_lost: bool,
@@ -78,7 +79,9 @@ impl Secure {
             waiting: None,
             early: Vec::new(),
             heard: None,
-            window: (now, 0),
+            dtls: Rate::default(),
+            checks: Rate::default(),
+            strange_checks: Rate::default(),
             look: None,
             is_lost: false,
             is_ringing: false,
@@ -219,8 +222,15 @@ impl Secure {
         datagram: &[u8],
         driver: &mut dyn Driver,
     ) -> Result<Option<Route>, DropReason> {
+        let route = route(port, source);
+        // Strangers take nothing of what is left for the peer.
+        let known = self.ice.knows(route);
+        let rate = if known { &mut self.checks } else { &mut self.strange_checks };
+        if !rate.admits(now, limit::ICE_CHECKS_PER_SESSION.value) {
+            return Err(DropReason::CheckFlood);
+        }
         let mut answer = [0; rtp::ice::stun::ANSWER_BYTES];
-        let taken = self.ice.handle(now, route(port, source), datagram, &mut answer);
+        let taken = self.ice.handle(now, route, datagram, &mut answer);
         let taken = taken.map_err(|refused| match refused {
             Refused::Malformed | Refused::NotRequest => DropReason::NotCheck,
             Refused::Credentials => DropReason::Forged,
@@ -247,8 +257,9 @@ impl Secure {
 
     fn tell_selected(&mut self, route: Route, driver: &mut dyn Driver) {
         let moved = std::mem::replace(&mut self.was_selected, true);
-        if route.socket == 0 {
-            driver.connect(route.remote);
+        let port = Port::of_route(route.socket);
+        if matches!(port, Port::Rtp | Port::Beside) {
+            driver.connect(port, route.remote);
         }
         driver.event(MediaEvent::Latched { source: route.remote, moved });
     }
@@ -267,9 +278,7 @@ impl Secure {
         if !matches!(self.state, State::Under(_) | State::Complete) {
             return Err(DropReason::Unexpected);
         }
-        let (began, count) = self.window;
-        self.window = if now.since(began) < WINDOW { (began, count + 1) } else { (now, 1) };
-        if self.window.1 > limit::RELAY_DTLS_DATAGRAMS.value {
+        if !self.dtls.admits(now, limit::RELAY_DTLS_DATAGRAMS.value) {
             return Err(DropReason::Flood);
         }
         self.heard = Some(route);
@@ -302,8 +311,7 @@ impl Secure {
         let Some(route) = self.heard.or(self.ice.selected()) else {
             return driver.tally().drop(DropReason::Unlatched);
         };
-        let port = if route.socket == 0 { Port::Rtp } else { Port::Stream(route.socket) };
-        match driver.send(port, route.remote, datagram) {
+        match driver.send(Port::of_route(route.socket), route.remote, datagram) {
             true => driver.tally().count(Meter::Sent, 1),
             false => driver.tally().drop(DropReason::Refused),
         }
@@ -316,13 +324,8 @@ impl Secure {
     }
 }
 
-/// The socket is route 0.
 const fn route(port: Port, source: SocketAddr) -> Route {
-    let socket = match port {
-        Port::Rtp | Port::Rtcp => 0,
-        Port::Stream(connection) => connection,
-    };
-    Route { socket, remote: source }
+    Route { socket: port.route(), remote: source }
 }
 
 impl Session {

@@ -36,7 +36,7 @@ impl Driver for World {
     fn event(&mut self, event: MediaEvent) {
         self.events.push(event);
     }
-    fn connect(&mut self, source: SocketAddr) {
+    fn connect(&mut self, _: Port, source: SocketAddr) {
         self.connected.push(source);
     }
     fn handshake(&mut self, number: u32, ask: Ask<'_>) -> bool {
@@ -300,6 +300,34 @@ fn wrong_credentials_and_forged_stun_are_met_with_silence() {
     assert!(rig.world.sent.is_empty() && rig.world.events.is_empty());
     assert_eq!(rig.dropped(DropReason::Forged) + rig.dropped(DropReason::NotCheck), 4);
     assert_eq!(rig.world.begun, 0);
+}
+
+#[test]
+fn a_flood_of_checks_is_bounded_and_takes_nothing_from_the_peer() {
+    let mut rig = Rig::secured();
+    let (most, right) = (limit::ICE_CHECKS_PER_SESSION.value, rig.browser.remote.clone());
+    rig.now += Duration::from_millis(100);
+    rig.browser.remote.pwd = super::browser::credentials(55).pwd;
+    for last in 0..most as u8 + 20 {
+        let forged = rig.browser.check(true);
+        rig.deliver_from(address(last.max(2)), &forged);
+    }
+    rig.browser.remote = right;
+    assert_eq!((rig.dropped(DropReason::Forged), rig.dropped(DropReason::CheckFlood)), (most, 20));
+    rig.check(true);
+    assert_eq!(rig.world.sent.len(), 1, "the peer's own is answered");
+    // From where it was never heard it waits for its turn among the strangers.
+    let check = rig.browser.check(false);
+    rig.deliver_from(address(250), &check);
+    assert_eq!((rig.world.sent.len(), rig.dropped(DropReason::CheckFlood)), (1, 21));
+    rig.now += Duration::from_millis(100);
+    rig.deliver_from(address(250), &check);
+    assert_eq!(rig.world.sent.len(), 2);
+    // Where it was heard is bounded, too.
+    for _ in 0..2 * most {
+        rig.check(false);
+    }
+    assert_eq!(rig.dropped(DropReason::CheckFlood), 21 + most);
 }
 
 #[test]

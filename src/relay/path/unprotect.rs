@@ -2,9 +2,8 @@
 //! network is known (DESIGN 4.3).
 
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
 
-use base::Instant;
+use base::{Instant, limit};
 use ipnet::IpNet;
 use media::Protection;
 use rtp::sdes::{KeySalt, Suite};
@@ -12,9 +11,6 @@ use rtp::sdes::{KeySalt, Suite};
 use super::counters::DropReason;
 use crate::driver::ahead::{Depth, prefetch};
 use crate::srtp::{Receiver, SrtpError};
-
-/// How long packets under the keys before a re-key are still taken: they are in flight.
-const OVERLAP: Duration = Duration::from_secs(2);
 
 /// The receiving side of one leg.
 pub(crate) enum Unprotect {
@@ -71,7 +67,7 @@ impl Unprotect {
         };
         let before = core::mem::replace(self, fresh);
         if let (Self::Srtp(keyed), Self::Srtp(before)) = (self, before) {
-            keyed.previous = Some((before.receiver, now + OVERLAP));
+            keyed.previous = Some((before.receiver, now + limit::RELAY_OLD_KEYS_MS.millis()));
         }
         Ok(())
     }

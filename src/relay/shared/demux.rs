@@ -10,14 +10,12 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
 
 use base::{Instant, SessionId, limit};
 
 use crate::ice_tcp::{asked, network};
+use crate::rate::{Rate, WINDOW};
 
-/// Time in which `ice.port_checks_per_source` and `ice.port_datagrams_per_session` are counted.
-const WINDOW: Duration = Duration::from_millis(100);
 /// Names, and routes, of as many sessions as there may be, with some to spare for those whose end
 /// has not been heard of yet.
 const NAMES: usize = 4 * limit::RELAY_SESSIONS.get();
@@ -50,23 +48,6 @@ pub(super) enum Cause {
     Stranger,
     /// Above a limit.
     Flood,
-}
-
-/// So much in this window.
-#[derive(Clone, Copy, Debug, Default)]
-struct Rate {
-    began: Instant,
-    count: u64,
-}
-
-impl Rate {
-    fn admits(&mut self, now: Instant, most: u64) -> bool {
-        if now.since(self.began) >= WINDOW {
-            *self = Self { began: now, count: 0 };
-        }
-        self.count += 1;
-        self.count <= most
-    }
 }
 
 #[derive(Debug)]

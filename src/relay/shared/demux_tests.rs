@@ -2,6 +2,8 @@ use base::Random;
 use base::SeededRandom;
 use rtp::ice::stun::{Class, Writer};
 
+use std::time::Duration;
+
 use super::*;
 
 const FIRST: SessionId = SessionId::new(1, 0);

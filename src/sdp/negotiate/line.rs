@@ -10,7 +10,7 @@ use super::{
     AcceptError, AnswerError, ComfortNoise, Keying, Local, Negotiated, NegotiatedCodec,
     TelephoneEvent,
 };
-use crate::audio::{self, Codec, PayloadFormat};
+use crate::audio::{self, Codec, NOISE, PayloadFormat};
 use crate::opaque::{Opaque, OpaqueCodec};
 use crate::session::{Attribute, Direction, Host, Media, MediaKind, Session};
 
@@ -21,7 +21,6 @@ const PTIME_MIN: u16 = 10;
 const PTIME_MAX: u16 = 60;
 
 const TELEPHONE_EVENT: &str = "telephone-event";
-const NOISE: &str = "CN";
 /// The events that we take: the keys (RFC 4733 section 3.2).
 const KEYS: &str = "0-15";
 /// Where dynamic payload types begin (RFC 3551 section 3), and the usual number for key presses.
@@ -134,10 +133,8 @@ pub(super) fn answered_keying(
 ) -> Result<Keying, AnswerError> {
     let media = &offer.media[index];
     let has_crypto = media.crypto().next().is_some();
-    let is_dtls = offer.fingerprint_of(media).is_some()
-        && (media.protocol.is_dtls() || !has_crypto)
-        && want.dtls.contains_key(&index);
-    if is_dtls {
+    // Whoever asks says for which lines a handshake is at hand; it goes before keys in the clear.
+    if offer.fingerprint_of(media).is_some() && want.dtls.contains_key(&index) {
         return Ok(Keying::Dtls);
     }
     if let Some(local) = want.crypto.get(&index)
@@ -219,7 +216,7 @@ pub(super) fn accepted_codecs(ours: &Media, theirs: &Media) -> Vec<NegotiatedCod
                 && known.clock_rate == format.clock_rate
                 && known.channels == format.channels
                 && !is_event(known)
-                && !is_noise(known)
+                && !known.is_comfort_noise()
         });
         if OpaqueCodec::from_name(&format.name).is_none() {
             if let Some(known) = alike.next() {
@@ -305,7 +302,7 @@ fn is_event(format: &PayloadFormat) -> bool {
 
 /// Comfort noise of the offered line, where the codec to be used leaves room for it.
 pub(super) fn answered_noise(theirs: &Media, codecs: &[NegotiatedCodec]) -> Option<ComfortNoise> {
-    let format = theirs.payload_formats().into_iter().find(is_noise)?;
+    let format = theirs.payload_formats().into_iter().find(PayloadFormat::is_comfort_noise)?;
     is_g711(&codecs.first()?.name).then_some(ComfortNoise {
         payload_type: format.payload_type,
         receive_payload_type: format.payload_type,
@@ -315,16 +312,13 @@ pub(super) fn answered_noise(theirs: &Media, codecs: &[NegotiatedCodec]) -> Opti
 /// Comfort noise of the answered line.
 pub(super) fn accepted_noise(ours: &Media, theirs: &Media) -> Option<ComfortNoise> {
     let offered = ours.payload_formats();
-    let known = offered.iter().find(|format| is_noise(format))?;
-    let answered = answered_formats(&offered, theirs).into_iter().find(is_noise)?;
+    let known = offered.iter().find(|format| format.is_comfort_noise())?;
+    let answered =
+        answered_formats(&offered, theirs).into_iter().find(PayloadFormat::is_comfort_noise)?;
     Some(ComfortNoise {
         payload_type: answered.payload_type,
         receive_payload_type: known.payload_type,
     })
-}
-
-fn is_noise(format: &PayloadFormat) -> bool {
-    format.name.eq_ignore_ascii_case(NOISE) && format.clock_rate == 8_000 && format.channels == 1
 }
 
 fn is_g711(name: &str) -> bool {

@@ -137,9 +137,9 @@ impl Hands {
     /// A datagram arrives at one of our ports.
     pub(super) fn receive(&mut self, from: SocketAddr, to: SocketAddr, datagram: &mut [u8]) {
         let now = self.now;
-        let found = self.sessions.iter().find_map(|(id, running)| match running.ports {
-            Reserved { rtp, .. } if rtp == to => Some((*id, Port::Rtp)),
-            Reserved { rtcp, .. } if rtcp == Some(to) => Some((*id, Port::Rtcp)),
+        let found = self.sessions.iter().find_map(|(id, running)| match &running.ports {
+            Reserved { rtp, .. } if *rtp == to => Some((*id, Port::Rtp)),
+            Reserved { rtcp, .. } if *rtcp == Some(to) => Some((*id, Port::Rtcp)),
             _ => None,
         });
         // Late packets of a call that is over find nobody.
@@ -206,7 +206,7 @@ impl Hands {
         let rtp = SocketAddr::new(ip, 10_000 + self.ports);
         let rtcp = need.separate_rtcp.then(|| SocketAddr::new(ip, 10_001 + self.ports));
         let session = Session::new(self.now, self.wall, id.number(), need.separate_rtcp);
-        let ports = Reserved { rtp, rtcp, ice_tcp: None, fingerprint: None };
+        let ports = Reserved { rtp, rtcp, beside: None, ice_tcp: Vec::new(), fingerprint: None };
         let event = MediaEvent::Reserved(ports.clone());
         self.sessions.insert(id, Running { session, ports });
         let input = Input::Media { session: id, event };
@@ -398,7 +398,7 @@ impl relay::path::Driver for Acting<'_> {
         let from = match port {
             Port::Rtp => self.ports.rtp,
             Port::Rtcp => self.ports.rtcp.unwrap_or(self.ports.rtp),
-            Port::Stream(_) => return false, // nobody here speaks ICE-TCP
+            Port::Beside | Port::Stream(_) => return false, // nobody here speaks ICE
         };
         self.media.push((from, to, datagram.to_vec()));
         true

@@ -157,6 +157,7 @@ impl World {
             transcript: true,
             advertise: None,
             media_advertise: None,
+            browser_media: Vec::new(),
         });
         let ledger = SharedLedger::default();
         let random = |part: u64| Box::new(SeededRandom::new(seed ^ 0xed6e ^ part << 32));

@@ -102,12 +102,33 @@ pub fn md5_key(user: &str, realm: &str, password: &Secret<String>) -> Secret<Str
     Secret::new(Algorithm::Md5.hash(&[user, realm, password.expose()]))
 }
 
-/// The value of a WWW-Authenticate that asks for MD5, the only algorithm that browsers' clients
-/// know; for TLS alone. `is_stale` tells a client that only its nonce was too old.
-#[must_use]
-pub fn challenge(realm: &str, nonce: &str, is_stale: bool) -> String {
-    let stale = if is_stale { ", stale=true" } else { "" };
-    format!("Digest realm={}, nonce=\"{nonce}\", algorithm=MD5, qop=\"auth\"{stale}", quote(realm))
+/// An algorithm that a client is asked for, the weaker first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Asked {
+    /// MD5, the only one that browsers' clients know; for TLS alone.
+    Md5,
+    /// SHA-256.
+    Sha256,
+}
+
+impl Asked {
+    /// The value of a WWW-Authenticate that asks for it. `is_stale` tells a client that only its
+    /// nonce was too old.
+    ///
+    /// A response has one of them: RFC 8760 section 2.4 would have one for each algorithm, but of
+    /// several SIP.js and JsSIP see none but the last, and others none but the first.
+    #[must_use]
+    pub fn challenge(self, realm: &str, nonce: &str, is_stale: bool) -> String {
+        let stale = if is_stale { ", stale=true" } else { "" };
+        let algorithm = match self {
+            Self::Md5 => "MD5",
+            Self::Sha256 => "SHA-256",
+        };
+        let realm = quote(realm);
+        format!(
+            "Digest realm={realm}, nonce=\"{nonce}\", algorithm={algorithm}, qop=\"auth\"{stale}"
+        )
+    }
 }
 
 /// Credentials as a client sent them. Texts are as written between their quotes, since that is
@@ -178,10 +199,14 @@ impl Answer {
         })
     }
 
-    /// Whether it was made with MD5.
+    /// The algorithm that it was made with; `None` for one that is never asked for.
     #[must_use]
-    pub fn is_md5(&self) -> bool {
-        self.algorithm == Algorithm::Md5
+    pub const fn algorithm(&self) -> Option<Asked> {
+        match self.algorithm {
+            Algorithm::Md5 => Some(Asked::Md5),
+            Algorithm::Sha256 => Some(Asked::Sha256),
+            Algorithm::Sha512_256 => None,
+        }
     }
 
     /// Whether it was made for this method by somebody who knows `key`: the hash, by the same

@@ -59,20 +59,25 @@ fn the_published_answers_are_right_and_others_are_not() {
 
 #[test]
 fn our_own_client_answers_our_challenge() {
-    let nonce = nonces(1).issue(NOW, 7);
-    let field = challenge("edge \"one\"", &nonce, false);
-    let headers: Headers = [Header::new(Name::WwwAuthenticate, &field)].into_iter().collect();
-    let asked = Challenge::all(&headers).remove(0);
-    let password = Secret::new("s3cret".to_owned());
-    let login = Login { user: "alice".to_owned(), password, realm: None };
-    let mut session = Session::new(asked, &login, &mut SeededRandom::new(2));
-    for count in 1..3 {
-        let header = session.authorize(&Method::Register, "sip:edge.example");
-        let answer = Answer::parse(header.text().unwrap()).unwrap();
-        assert_eq!((answer.count, &*answer.user, &*answer.nonce), (count, "alice", &*nonce));
-        assert!(answer.is_md5());
-        let key = self::key("alice", &answer.realm, "s3cret");
-        assert!(answer.is_by(&key, &Method::Register));
+    let sha_key = |realm: &str| Secret::new(Algorithm::Sha256.hash(&["alice", realm, "s3cret"]));
+    let all = [Asked::Md5, Asked::Sha256];
+    for asks in all {
+        let nonce = nonces(1).issue(NOW, 7);
+        let field = asks.challenge("edge \"one\"", &nonce, false);
+        let headers: Headers = [Header::new(Name::WwwAuthenticate, &field)].into_iter().collect();
+        let asked = Challenge::all(&headers).remove(0);
+        let password = Secret::new("s3cret".to_owned());
+        let login = Login { user: "alice".to_owned(), password, realm: None };
+        let mut session = Session::new(asked, &login, &mut SeededRandom::new(2));
+        for count in 1..3 {
+            let header = session.authorize(&Method::Register, "sip:edge.example");
+            let answer = Answer::parse(header.text().unwrap()).unwrap();
+            assert_eq!((answer.count, &*answer.user, &*answer.nonce), (count, "alice", &*nonce));
+            assert_eq!(answer.algorithm(), Some(asks));
+            let keys = [key("alice", &answer.realm, "s3cret"), sha_key(&answer.realm)];
+            let fits = keys.map(|key| answer.is_by(&key, &Method::Register));
+            assert_eq!(fits, all.map(|it| it == asks), "the hash of its algorithm alone");
+        }
     }
 }
 

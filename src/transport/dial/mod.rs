@@ -59,7 +59,8 @@ pub struct Reached {
 /// What became of a request at a target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// The flow is gone, or nothing came back (RFC 3261 timers B and F).
+    /// The flow is gone, or nothing came back (RFC 3261 timers B and F). Of a flow that is gone the
+    /// same target is tried once more, over a new connection: it may just have been restarted.
     Silent,
     /// It answered 503, with this `Retry-After`.
     Unavailable(Option<Duration>),
@@ -77,9 +78,15 @@ pub enum DialError {
     /// Every target failed.
     #[error("no target of the trunk takes a connection")]
     Unreachable,
+    /// Every target that is left has asked to be left alone (RFC 3261 section 21.5.4).
+    #[error("the trunk has asked to be left alone for a while")]
+    Unavailable,
     /// The last target did not prove who it is, and none did better.
     #[error("the trunk does not prove who it is")]
     Untrusted,
+    /// The last target does not take our certificate, and none was better.
+    #[error("the trunk does not take our certificate")]
+    Unwelcome,
     /// Limit `transport.connections_per_trunk` or `transport.connections` is reached.
     #[error("there are too many connections")]
     Full,
@@ -94,7 +101,9 @@ impl DialError {
     pub const fn reason(self) -> Reason {
         match self {
             Self::Resolve(_) => Reason::TrunkUnresolved,
+            Self::Unavailable => Reason::TrunkUnavailable,
             Self::Untrusted => Reason::TrunkUntrusted,
+            Self::Unwelcome => Reason::CertificateRefused,
             Self::Full => Reason::ConnectionLimit,
             Self::Unreachable | Self::UnknownTrunk => Reason::TrunkUnreachable,
             Self::Ended => Reason::Draining,

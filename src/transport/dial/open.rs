@@ -148,6 +148,9 @@ async fn open(
     };
     let (config, judge) = client.ok_or(Cause::Untrusted)?.judging(wanted);
     let stream = TlsConnector::from(config).connect(name, stream).await.map_err(|error| {
+        if tls::refuses_us(&error) {
+            return Cause::Unwelcome;
+        }
         let error = error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>());
         match error {
             Some(rustls::Error::InvalidCertificate(_)) => Cause::Untrusted,

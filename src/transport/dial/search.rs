@@ -11,7 +11,7 @@ use tokio::time::sleep;
 
 use super::open::{dialled, stream};
 use super::{Dial, DialError, Failure, Reached};
-use crate::connection::{Cause, Dialled};
+use crate::connection::{Cause, Connection, Dialled};
 use crate::flow::{Flow, Transport};
 use crate::handle::Shared;
 use crate::health::{Place, Standing};
@@ -31,9 +31,20 @@ pub(super) struct Search {
     group: VecDeque<Target>,
     /// Targets that failed lately: tried when nothing else is left.
     later: Vec<Target>,
-    current: Option<Target>,
+    /// Targets that have asked to be left alone: tried now and then when nothing else is left.
+    told: Vec<Target>,
+    current: Option<Current>,
+    /// The target that is tried once more since its connection was lost.
+    renewed: Option<Target>,
     /// What the last of them failed of.
     last: DialError,
+}
+
+/// The target that was reached last.
+struct Current {
+    target: Target,
+    /// `None` of datagrams.
+    connection: Option<Arc<Connection>>,
 }
 
 struct Found {
@@ -50,7 +61,9 @@ impl Search {
             found: None,
             group: VecDeque::new(),
             later: Vec::new(),
+            told: Vec::new(),
             current: None,
+            renewed: None,
             last: DialError::Unreachable,
         }
     }
@@ -67,17 +80,30 @@ impl Search {
         found
     }
 
-    pub(super) fn note_failure(&self, why: Failure) {
-        let Some(target) = self.current else { return };
+    pub(super) fn note_failure(&mut self, why: Failure) {
+        let Some(Current { target, connection }) = self.current.take() else { return };
+        let lost_by = connection.and_then(|connection| connection.cause());
+        if lost_by == Some(Cause::Unwelcome) {
+            return self.note(target, Cause::Unwelcome);
+        }
+        if why == Failure::Silent && lost_by.is_some() && self.renewed != Some(target) {
+            // Nothing was heard of the target itself; its connection may be older than its server.
+            self.renewed = Some(target);
+            return self.group.push_front(target);
+        }
         let retry_after = match why {
             Failure::Silent => None,
             Failure::Unavailable(after) => after,
+        };
+        self.last = match retry_after {
+            Some(_) => DialError::Unavailable,
+            None => DialError::Unreachable,
         };
         self.shared.health.failed(&self.dial.trunk, Place::Target(target), retry_after);
     }
 
     pub(super) fn note_success(&self) {
-        let Some(target) = self.current else { return };
+        let Some(Current { target, .. }) = self.current else { return };
         self.shared.health.worked(&self.dial.trunk, Place::Target(target));
         if let Some(uri) = self.uri() {
             self.shared.health.worked(&self.dial.trunk, uri);
@@ -102,7 +128,8 @@ impl Search {
                 return Err(self.last);
             }
             if let Some(reached) = self.race().await {
-                self.current = Some(reached.target);
+                let connection = self.shared.connections.find(reached.flow.id);
+                self.current = Some(Current { target: reached.target, connection });
                 return Ok(reached);
             }
         }
@@ -146,7 +173,7 @@ impl Search {
                 match self.shared.health.begin(&self.dial.trunk, Place::Target(target)) {
                     Standing::Up | Standing::Trial => self.group.push_back(target),
                     Standing::Down => self.later.push(target),
-                    Standing::Told => self.last = DialError::Unreachable,
+                    Standing::Told => self.told.push(target),
                 }
             }
             if !self.group.is_empty() {
@@ -154,6 +181,12 @@ impl Search {
             }
         }
         self.group.extend(self.later.drain(..));
+        if self.group.is_empty() && !self.told.is_empty() {
+            let (health, trunk) = (&self.shared.health, &self.dial.trunk);
+            let told = self.told.drain(..);
+            self.group.extend(told.filter(|it| health.trickles(trunk, Place::Target(*it))));
+            self.last = DialError::Unavailable;
+        }
         !self.group.is_empty()
     }
 
@@ -240,6 +273,7 @@ impl Search {
     fn note(&mut self, target: Target, cause: Cause) {
         self.last = match cause {
             Cause::Untrusted => DialError::Untrusted,
+            Cause::Unwelcome => DialError::Unwelcome,
             Cause::Limit => DialError::Full,
             Cause::Drain => DialError::Ended,
             _ => DialError::Unreachable,

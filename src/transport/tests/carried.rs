@@ -82,7 +82,7 @@ async fn a_fault_ends_a_carried_flow_alone_and_a_full_queue_too() {
 #[tokio::test]
 async fn whip_sessions_of_one_source_have_its_places() {
     let edge = Edge::with(Setup {
-        bounds: Bounds { connections_per_source: 1, ..Bounds::default() },
+        bounds: Bounds { browsers_per_source: 1, ..Bounds::default() },
         ..Setup::default()
     })
     .await;
@@ -137,7 +137,6 @@ async fn a_web_listener_serves_tls_and_plaintext_and_survives_faults() {
         assert_eq!(rest(&mut client).await, heard);
     }
     assert!(edge.handle.listeners().iter().all(|it| it.transport != Transport::Wss));
-    assert!(edge.handle.close_web(Web::Http, http) && !edge.handle.close_web(Web::Http, http));
 }
 
 #[tokio::test]
@@ -159,7 +158,7 @@ async fn a_web_listener_speaks_http_1_1_only_and_asks_for_no_certificate() {
 #[tokio::test]
 async fn a_source_with_too_many_web_streams_is_turned_away() {
     let mut edge = Edge::with(Setup {
-        bounds: Bounds { connections_per_source: 1, ..Bounds::default() },
+        bounds: Bounds { browsers_per_source: 1, ..Bounds::default() },
         ..Setup::default()
     })
     .await;

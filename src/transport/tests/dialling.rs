@@ -135,14 +135,123 @@ async fn after_503_the_next_server_is_tried_until_none_is_left() {
     assert_eq!(call.reached().await.target.address, at(3, port));
     assert!(edge.handle.health().down().is_empty());
     call.dialling.failed(Failure::Unavailable(minute));
-    assert_eq!(call.error().await, DialError::Unreachable);
+    assert_eq!(call.error().await, DialError::Unavailable);
 
     let acme = TrunkName::new("acme");
     assert_eq!(edge.handle.health().down().into_iter().collect::<Vec<_>>(), [acme]);
     assert!(edge.has_event("transport.trunk.health"));
     let mut again = dial(&edge, "acme", "sip:acme.example");
-    assert_eq!(again.error().await, DialError::Unreachable, "both asked to be left alone");
+    assert_eq!(again.error().await, DialError::Unavailable, "both asked to be left alone");
+    assert_eq!(DialError::Unavailable.reason().code(), "trunk.unavailable");
     drop((first, second));
+}
+
+/// A trunk with one server, and the connections that have come to it. Where it is a stranger, it
+/// believes its own authority alone, which has not issued what we show.
+async fn with_one_server(is_stranger: bool) -> (Edge, tokio::sync::mpsc::Receiver<()>, String) {
+    let (authority, port) = (Authority::new(), free_port().await);
+    let edge = Edge::start().await;
+    let uri = format!("sip:127.0.0.2:{port}");
+    let mut acme = line(&edge, "acme");
+    acme.authorities = Some(authority.file.clone());
+    acme.send_to = vec![uri.clone()];
+    edge.handle.set_lines(vec![acme.load().unwrap()]);
+    let identity = authority.issue(&["127.0.0.2"]);
+    let believed = if is_stranger { &authority.file } else { &edge.certificates.authority };
+    let peer = Peer::at(at(2, port), &identity, believed).await;
+    (edge, peer.keep_accepting(), uri)
+}
+
+#[tokio::test]
+async fn the_only_server_of_a_trunk_is_tried_by_every_call_whatever_failed_there() {
+    let (edge, _peer, uri) = with_one_server(false).await;
+    let mut call = dial(&edge, "acme", &uri);
+    call.reached().await;
+    // It took the connection and said nothing for `first_response`.
+    call.dialling.failed(Failure::Silent);
+    assert_eq!(call.error().await, DialError::Unreachable);
+    assert_eq!(edge.handle.health().down().len(), 1, "the operator is told");
+    for _ in 0..20 {
+        dial(&edge, "acme", &uri).reached().await;
+    }
+    let mut call = dial(&edge, "acme", &uri);
+    call.reached().await;
+    call.dialling.worked();
+    assert!(edge.handle.health().down().is_empty());
+}
+
+#[tokio::test]
+async fn the_only_server_of_a_trunk_that_asks_to_be_left_alone_is_tried_by_one_call_a_second() {
+    let (edge, _peer, uri) = with_one_server(false).await;
+    let mut call = dial(&edge, "acme", &uri);
+    call.reached().await;
+    call.dialling.failed(Failure::Unavailable(Some(Duration::from_secs(300))));
+    assert_eq!(call.error().await, DialError::Unavailable, "not merely unreachable");
+    let began = tokio::time::Instant::now();
+    let trickled = loop {
+        let mut call = dial(&edge, "acme", &uri);
+        match call.answer().await {
+            Ok(_) => break call,
+            Err(error) => assert_eq!(error, DialError::Unavailable),
+        }
+        assert!(began.elapsed() < Duration::from_secs(20), "nobody tries it");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    assert!(began.elapsed() > Duration::from_millis(500), "it was left alone for a while");
+    trickled.dialling.worked();
+    for _ in 0..5 {
+        dial(&edge, "acme", &uri).reached().await;
+    }
+}
+
+#[tokio::test]
+async fn a_call_whose_connection_was_lost_goes_on_over_a_new_one_to_the_same_server_once() {
+    let (mut edge, mut peer, uri) = with_one_server(false).await;
+    let mut call = dial(&edge, "acme", &uri);
+    let first = call.reached().await.flow.id;
+    for round in 0..2 {
+        let flow = if round == 0 { first } else { call.reached().await.flow.id };
+        assert_eq!(flow == first, round == 0);
+        edge.handle.close(flow);
+        assert_eq!(edge.closed().await, flow);
+        call.dialling.failed(Failure::Silent);
+    }
+    assert_eq!(call.error().await, DialError::Unreachable, "once, and not for ever");
+    for _ in 0..2 {
+        peer.recv().await.unwrap();
+    }
+    assert!(peer.try_recv().is_err(), "two connections");
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_take_our_certificate_is_told_from_one_that_is_gone() {
+    let (edge, mut came, uri) = with_one_server(true).await;
+    let mut call = dial(&edge, "acme", &uri);
+    call.reached().await;
+    edge.until_closed("certificate_refused", 1).await;
+    call.dialling.failed(Failure::Silent);
+    let error = call.error().await;
+    assert_eq!((error, error.reason().code()), (DialError::Unwelcome, "trunk.certificate_refused"));
+    came.recv().await.unwrap();
+    assert!(came.try_recv().is_err(), "it is not asked again");
+}
+
+#[tokio::test]
+async fn a_burst_of_calls_to_one_server_finds_room_in_its_one_connection() {
+    let (edge, _names) = edge_with(Bounds::default(), |_| ()).await;
+    edge.handle.set_lines(vec![line(&edge, "lab").load().unwrap()]);
+    let peer = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let uri = format!("sip:{};transport=tcp", peer.local_addr().unwrap());
+    let flow = dial(&edge, "lab", &uri).reached().await.flow;
+    let mut stream = peer.accept().await.unwrap().0;
+    // The edge stood still for two seconds, and then has it all at once; nothing is written
+    // meanwhile, since this is the only thread.
+    let message = request("burst", "");
+    for number in 0..1_200 {
+        let sent = edge.handle.send(flow.id, message.clone().into());
+        assert_eq!(sent, Ok(()), "message {number}");
+    }
+    expect(&mut stream, message.repeat(1_200).as_bytes()).await;
 }
 
 #[tokio::test]

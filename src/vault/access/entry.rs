@@ -1,12 +1,12 @@
 //! What is kept of a key, an account and a token, and its sealed form.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use base::{Personal, Secret, WallTime};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use zeroize::Zeroizing;
 
-use super::{Account, ApiKey, Hashes, KeyId, Locks, Token, TokenId, TokenUse};
+use super::{Account, ApiKey, Hashes, KeyId, Locks, Token, TokenId, TokenScope, TokenUse};
 use crate::seal;
 use crate::store::StoreError;
 use crate::store::access::Row;
@@ -104,11 +104,16 @@ pub(crate) struct AccountEntry {
 }
 
 impl AccountEntry {
+    pub(super) const fn takes_md5(&self) -> bool {
+        self.hashes.md5.is_some()
+    }
+
     pub(super) fn shown(&self) -> Account {
         Account {
             name: Personal::new(self.name.clone()),
             display: self.display.clone().map(Personal::new),
             caller: self.caller.clone().map(Personal::new),
+            takes_md5: self.takes_md5(),
             realm: self.realm.clone(),
             created: WallTime::from_unix_millis(self.created),
             changed: WallTime::from_unix_millis(self.changed),
@@ -120,6 +125,8 @@ impl AccountEntry {
 #[derive(Clone, Serialize, Deserialize)]
 pub(crate) struct TokenEntry {
     pub(super) called: Option<String>,
+    #[serde(default = "TokenScope::of_old")]
+    pub(super) scopes: BTreeSet<TokenScope>,
     pub(super) origin: Option<String>,
     pub(super) name: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -146,6 +153,7 @@ impl TokenEntry {
         Token {
             id,
             called: self.called.clone(),
+            scopes: self.scopes.clone(),
             origin: self.origin.clone(),
             name: self.name.clone().map(Personal::new),
             caller: self.caller.clone().map(Personal::new),
@@ -282,11 +290,11 @@ mod hashes {
     use super::{Deserialize, Deserializer, Hashes, Secret, Serialize, Serializer};
 
     pub(super) fn serialize<S: Serializer>(hashes: &Hashes, to: S) -> Result<S::Ok, S::Error> {
-        (hashes.md5.expose(), hashes.sha256.expose()).serialize(to)
+        (hashes.md5.as_ref().map(Secret::expose), hashes.sha256.expose()).serialize(to)
     }
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Hashes, D::Error> {
-        let (md5, sha256) = <(String, String)>::deserialize(from)?;
-        Ok(Hashes { md5: Secret::new(md5), sha256: Secret::new(sha256) })
+        let (md5, sha256) = <(Option<String>, String)>::deserialize(from)?;
+        Ok(Hashes { md5: md5.map(Secret::new), sha256: Secret::new(sha256) })
     }
 }

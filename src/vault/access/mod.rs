@@ -12,7 +12,9 @@
 
 mod entry;
 mod plan;
+mod scope;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
@@ -36,6 +38,7 @@ use crate::store::{self, StoreError};
 
 pub(crate) use entry::{Entry, Held, Id};
 pub(crate) use plan::{Done, Plan};
+pub use scope::{NotAScope, TokenScope};
 
 /// What an API key begins with.
 pub const KEY_PREFIX: &str = "sk_call2me_";
@@ -167,6 +170,8 @@ pub struct Account {
     pub display: Option<Personal<String>>,
     /// The number or user that others than browsers see of the person.
     pub caller: Option<Personal<String>>,
+    /// Whether it signs in by MD5, which is all that SIP.js and JsSIP know, or by SHA-256 alone.
+    pub takes_md5: bool,
     /// The realm that its password is for.
     pub realm: String,
     /// When it was made.
@@ -181,8 +186,8 @@ pub struct Account {
 /// hexadecimal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hashes {
-    /// MD5 of `user:realm:password`.
-    pub md5: Secret<String>,
+    /// MD5 of `user:realm:password`; `None` where it is not taken, and not kept either.
+    pub md5: Option<Secret<String>>,
     /// SHA-256 of the same.
     pub sha256: Secret<String>,
 }
@@ -195,7 +200,7 @@ impl Hashes {
         let sha256 = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes());
         let password = Secret::new(password.to_owned());
         Self {
-            md5: sip::digest::server::md5_key(user, realm, &password),
+            md5: Some(sip::digest::server::md5_key(user, realm, &password)),
             sha256: Secret::new(hex::encode(sha256.as_ref())),
         }
     }
@@ -208,6 +213,8 @@ pub struct Token {
     pub id: TokenId,
     /// The only address it may call, `None` for whatever policy allows.
     pub called: Option<String>,
+    /// What it may do.
+    pub scopes: BTreeSet<TokenScope>,
     /// The only origin (RFC 6454) that may use it; `None` for those of the configuration.
     pub origin: Option<String>,
     /// What the caller is called.
@@ -237,6 +244,9 @@ pub enum TokenUse {
 pub struct TokenTerms {
     /// See [`Token::called`].
     pub called: Option<String>,
+    /// See [`Token::scopes`]; all of them where nothing is said of a token that may call one
+    /// address only. One that may call any has to be told.
+    pub scopes: Option<BTreeSet<TokenScope>>,
     /// See [`Token::origin`].
     pub origin: Option<String>,
     /// See [`Token::name`].
@@ -308,6 +318,7 @@ pub(crate) enum Change {
         display: Option<String>,
         caller: Option<String>,
     },
+    ForgetMd5(String),
     RemoveAccount(String),
     CreateToken(TokenTerms),
     RevokeToken(TokenId),
@@ -608,6 +619,15 @@ impl Keys {
     ) -> Result<(), AccessError> {
         let change = Change::PresentAccount { name: name.to_owned(), display, caller };
         self.change(change, actor).await.map(drop)
+    }
+
+    /// Forgets the MD5 hash of an account's password: from now on it signs in by SHA-256 alone,
+    /// also with its next password.
+    ///
+    /// # Errors
+    /// There is no such account, or the disk failed.
+    pub async fn forget_md5(&self, name: &str, actor: String) -> Result<(), AccessError> {
+        self.change(Change::ForgetMd5(name.to_owned()), actor).await.map(drop)
     }
 
     /// Removes an account.

@@ -1,13 +1,15 @@
 //! What a change comes to: rows, an audit record and an answer. Decided by the writer's thread
 //! from what is in memory, which only it changes.
 
+use std::collections::BTreeSet;
+
 use base::{Personal, Secret, WallTime, limit};
 use base64::Engine as _;
 
 use super::entry::{self, AccountEntry, KeyEntry, TokenEntry};
 use super::{
     AccessError, BASE64, Change, Entry, Held, Id, KEY_PREFIX, KEY_RATE, KeyId, KeyTerms, Locks,
-    NewKey, NewToken, SHOWN, TOKEN_SECONDS, TokenId, TokenTerms, random, token_longest,
+    NewKey, NewToken, SHOWN, TOKEN_SECONDS, TokenId, TokenScope, TokenTerms, random, token_longest,
 };
 use crate::audit::{AuditDetails, AuditEntry};
 use crate::store::access::Row;
@@ -87,12 +89,14 @@ pub(super) fn plan(
             if known.is_none() && held.accounts.len() >= limit::VAULT_ACCOUNTS.get() {
                 return Err(AccessError::TooMany(limit::VAULT_ACCOUNTS.name));
             }
+            let mut hashes = hashes.clone();
+            hashes.md5 = hashes.md5.filter(|_| known.is_none_or(AccountEntry::takes_md5));
             let entry = AccountEntry {
                 name: name.clone(),
                 display: known.and_then(|known| known.display.clone()),
                 caller: known.and_then(|known| known.caller.clone()),
                 realm: realm.clone(),
-                hashes: hashes.clone(),
+                hashes,
                 created: known.map_or(wall.unix_millis(), |known| known.created),
                 changed: wall.unix_millis(),
                 last_used: known.and_then(|known| known.last_used),
@@ -104,6 +108,7 @@ pub(super) fn plan(
         Change::PresentAccount { name, display, caller } => {
             present_account(locks, held, name, (display.as_deref(), caller.as_deref()), actor)
         }
+        Change::ForgetMd5(name) => forget_md5(locks, held, name, actor),
         Change::RemoveAccount(name) => {
             let index = locks.account(name);
             held.accounts.get(&index).ok_or(AccessError::Unknown)?;
@@ -184,6 +189,15 @@ fn revoke_key(
     Ok(plan.told("key.revoked", actor, AuditDetails::Plain(id.to_string())))
 }
 
+fn forget_md5(locks: &Locks, held: &Held, name: &str, actor: &str) -> Result<Plan, AccessError> {
+    let index = locks.account(name);
+    let mut entry = held.accounts.get(&index).ok_or(AccessError::Unknown)?.clone();
+    entry.hashes.md5 = None;
+    let mut plan = Plan::nothing();
+    plan.put(locks, Id::Account(index), Entry::Account(entry))?;
+    Ok(plan.told("account.strengthened", actor, sealed(name)))
+}
+
 fn present_account(
     locks: &Locks,
     held: &Held,
@@ -217,7 +231,7 @@ fn create_token(
     actor: &str,
     wall: WallTime,
 ) -> Result<Plan, AccessError> {
-    let TokenTerms { called, origin, name, caller, lasts } = terms;
+    let TokenTerms { called, scopes, origin, name, caller, lasts } = terms;
     for (field, value) in [("called", called.as_deref()), ("name", name.as_ref().map(text))] {
         value.map_or(Ok(()), |value| check_name(field, value))?;
     }
@@ -231,6 +245,7 @@ fn create_token(
         let why = "must be between 1 and 86400 seconds";
         return Err(AccessError::Invalid { field: "expires_in", why });
     }
+    let scopes = granted(scopes.as_ref(), called.as_deref())?;
     let mut plan = Plan::nothing();
     let expired = held.tokens.iter().filter(|(_, entry)| entry.expires() <= wall);
     // As many as go into one short transaction.
@@ -243,6 +258,7 @@ fn create_token(
     let id = TokenId::random()?;
     let entry = TokenEntry {
         called: called.clone(),
+        scopes,
         origin: origin.clone(),
         name: name.as_ref().map(|name| name.expose().clone()),
         caller: caller.as_ref().map(|caller| caller.expose().clone()),
@@ -252,10 +268,26 @@ fn create_token(
         used: None,
     };
     let token = entry.shown(id);
+    let words: Vec<_> = token.scopes.iter().map(|scope| scope.word()).collect();
+    let details = format!("{id} seconds={} scopes={}", lasts.as_secs(), words.join(","));
     plan.put(locks, Id::Token(id), Entry::Token(entry))?;
     plan.done = Done::Token(NewToken { token, secret: locks.token(id) });
-    let details = format!("{id} seconds={}", lasts.as_secs());
     Ok(plan.told("token.created", actor, AuditDetails::Plain(details)))
+}
+
+/// What a token may do. Nothing is open to one of which nothing was said: neither whom it may call
+/// nor what it may do.
+fn granted(
+    scopes: Option<&BTreeSet<TokenScope>>,
+    called: Option<&str>,
+) -> Result<BTreeSet<TokenScope>, AccessError> {
+    let invalid = |why| Err(AccessError::Invalid { field: "scopes", why });
+    match scopes {
+        Some(scopes) if scopes.is_empty() => invalid("must name call, register or both"),
+        Some(scopes) => Ok(scopes.clone()),
+        None if called.is_some() => Ok(TokenScope::ALL.into()),
+        None => invalid("must be given where called is not: call, register or both"),
+    }
 }
 
 /// Writes when something was last used, and what for, which memory knows already.

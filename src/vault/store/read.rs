@@ -102,11 +102,14 @@ pub(crate) async fn calls(
     number: Option<[u8; BLIND_BYTES]>,
 ) -> Result<Vec<CallRow>, StoreError> {
     let mut conditions = String::from("WHERE started >= ? ");
+    let marks = vec!["?"; filter.reasons.len()].join(", ");
+    let among = format!("AND (reason IN ({marks}) OR (? AND lost = 1)) ");
     let optional = [
         (number.is_some(), "AND (caller_index = ? OR callee_index = ?) "),
         (filter.trunk.is_some(), "AND trunk = ? "),
         (filter.voice_agent.is_some(), "AND voice_agent = ? "),
         (filter.in_progress, "AND ended IS NULL AND lost = 0 "),
+        (!filter.reasons.is_empty(), &*among),
         (filter.after.is_some(), "AND (started < ? OR (started = ? AND id > ?)) "),
     ];
     optional.iter().filter(|(is_asked, _)| *is_asked).for_each(|it| conditions.push_str(it.1));
@@ -118,6 +121,10 @@ pub(crate) async fn calls(
     }
     for name in [&filter.trunk, &filter.voice_agent].into_iter().flatten() {
         query = query.bind(name.as_str());
+    }
+    if !filter.reasons.is_empty() {
+        query = filter.reasons.iter().fold(query, |query, reason| query.bind(*reason));
+        query = query.bind(filter.lost);
     }
     if let Some((started, id)) = filter.after {
         let started = stored_time(started);

@@ -1,5 +1,6 @@
 //! Keys, accounts and tokens: what opens, what does not, and what is left of them on the disk.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -7,7 +8,7 @@ use std::time::Duration;
 use base::{Clock, Instant, Secret, WallTime, limit};
 
 use super::{Place, WALL, personal, until, wait};
-use crate::{AccessError, Hashes, KeyTerms, Reader, TokenTerms, TokenUse, Vault};
+use crate::{AccessError, Hashes, KeyTerms, Reader, TokenScope, TokenTerms, TokenUse, Vault};
 
 const NOW: WallTime = WallTime::from_unix_millis(WALL);
 
@@ -17,6 +18,11 @@ fn later(seconds: u64) -> WallTime {
 
 fn who() -> String {
     "operator:tester".to_owned()
+}
+
+/// The terms of a token for one callee.
+fn calling() -> TokenTerms {
+    TokenTerms { called: Some("reception".into()), ..TokenTerms::default() }
 }
 
 /// Kinds, actors and details of the audit log, without what is not about access.
@@ -133,6 +139,7 @@ fn a_token_is_its_id_and_a_hash_and_holds_for_its_time() {
     let keys = vault.handle().keys();
     let terms = TokenTerms {
         called: Some("reception".into()),
+        scopes: None,
         origin: Some("https://shop.example".into()),
         name: Some(personal("Ada")),
         caller: Some(personal("+498912345678")),
@@ -161,6 +168,24 @@ fn a_token_is_its_id_and_a_hash_and_holds_for_its_time() {
 }
 
 #[test]
+fn a_token_may_do_what_it_was_made_for() {
+    let place = Place::new();
+    let vault = place.open();
+    let keys = vault.handle().keys();
+    let made = |terms| wait(keys.create_token(terms, who())).unwrap();
+    let usual = made(calling());
+    assert_eq!(usual.token.scopes, TokenScope::ALL.into());
+    let only = |scope: TokenScope, terms| TokenTerms { scopes: Some([scope].into()), ..terms };
+    let caller = made(only(TokenScope::Call, TokenTerms::default()));
+    assert_eq!((caller.token.called, caller.token.scopes), (None, [TokenScope::Call].into()));
+    let called = made(only(TokenScope::Register, calling()));
+    finish(vault);
+    let keys = place.open().handle().keys();
+    let kept = keys.token(called.secret.expose(), NOW).unwrap();
+    assert_eq!(kept.scopes, [TokenScope::Register].into());
+}
+
+#[test]
 fn terms_that_are_not_allowed_are_refused_by_name() {
     let place = Place::new();
     let vault = place.open();
@@ -171,20 +196,23 @@ fn terms_that_are_not_allowed_are_refused_by_name() {
     };
     let token = |terms| field(wait(keys.create_token(terms, who())).unwrap_err());
     let day = limit::VAULT_TOKEN_MS.millis();
-    let lasts = |lasts| TokenTerms { lasts: Some(lasts), ..TokenTerms::default() };
+    let lasts = |lasts| TokenTerms { lasts: Some(lasts), ..calling() };
     assert_eq!(token(lasts(day + Duration::from_secs(1))), "expires_in");
     assert_eq!(token(lasts(Duration::ZERO)), "expires_in");
     for origin in
         ["shop.example", "https://", "https://a/path", "http://shop.example", "https://a:443"]
     {
-        let terms = TokenTerms { origin: Some(origin.into()), ..TokenTerms::default() };
+        let terms = TokenTerms { origin: Some(origin.into()), ..calling() };
         assert_eq!(token(terms), "origin", "{origin}");
     }
     let terms = TokenTerms { called: Some(String::new()), ..TokenTerms::default() };
     assert_eq!(token(terms), "called");
+    assert_eq!(token(TokenTerms::default()), "scopes", "nothing is said of it");
+    let terms = TokenTerms { scopes: Some(BTreeSet::new()), ..calling() };
+    assert_eq!(token(terms), "scopes", "it would open nothing");
     for caller in ["", "+49 89", "+1", "+4912345678901234", "a@b", "a b", "\u{e9}", &"x".repeat(65)]
     {
-        let terms = TokenTerms { caller: Some(personal(caller)), ..TokenTerms::default() };
+        let terms = TokenTerms { caller: Some(personal(caller)), ..calling() };
         assert_eq!(token(terms), "caller", "{caller}");
     }
     for name in ["", "a\nb", &"x".repeat(101)] {
@@ -265,11 +293,34 @@ fn an_account_answers_with_the_hashes_of_its_password_for_its_realm_only() {
     assert_eq!(said, kinds.map(about));
 }
 
+#[test]
+fn an_account_without_md5_has_no_hash_of_it_and_gets_none_with_another_password() {
+    let place = Place::new();
+    let vault = place.open();
+    let keys = vault.handle().keys();
+    let unknown = wait(keys.forget_md5("alice", who()));
+    assert!(matches!(unknown, Err(AccessError::Unknown)));
+    let first = wait(keys.set_account("alice", "callgate", None, who())).unwrap();
+    assert!(keys.account("alice", "callgate").unwrap().0.takes_md5);
+    wait(keys.forget_md5("alice", who())).unwrap();
+    let strong = |keys: &crate::Keys, password: &Secret<String>| {
+        let (account, hashes) = keys.account("alice", "callgate").unwrap();
+        let sha256 = Hashes::of("alice", "callgate", password.expose()).sha256;
+        !account.takes_md5 && hashes == Hashes { md5: None, sha256 }
+    };
+    assert!(strong(&keys, &first));
+    let next = wait(keys.set_account("alice", "callgate", None, who())).unwrap();
+    finish(vault);
+    let vault = place.open();
+    assert!(strong(&vault.handle().keys(), &next));
+    assert!(audit(&place).iter().any(|it| it.0 == "account.strengthened"));
+}
+
 /// The example of RFC 7616 section 3.9.1.
 #[test]
 fn hashes_are_those_of_the_rfc() {
     let hashes = Hashes::of("Mufasa", "http-auth@example.org", "Circle of Life");
-    assert_eq!(hashes.md5.expose(), "3d78807defe7de2157e2b0b6573a855f");
+    assert_eq!(hashes.md5.unwrap().expose(), "3d78807defe7de2157e2b0b6573a855f");
     assert_eq!(
         hashes.sha256.expose(),
         "7987c64c30e25f1b74be53f966b49b90f2808aa92faf9a00262392d7b4794232"
@@ -282,12 +333,12 @@ fn nothing_on_the_disk_is_a_key_a_token_a_password_or_a_persons_name() {
     let vault = place.open();
     let keys = vault.handle().keys();
     let key = wait(keys.create_key(KeyTerms::named("laptop of Grace"), who())).unwrap();
-    let terms = TokenTerms { name: Some(personal("Ada Lovelace")), ..TokenTerms::default() };
+    let terms = TokenTerms { name: Some(personal("Ada Lovelace")), ..calling() };
     let token = wait(keys.create_token(terms, who())).unwrap();
     let password = wait(keys.set_account("edsger.w", "callgate", None, who())).unwrap();
     finish(vault);
     let bytes = disk(&place);
-    let md5 = Hashes::of("edsger.w", "callgate", password.expose()).md5;
+    let md5 = Hashes::of("edsger.w", "callgate", password.expose()).md5.unwrap();
     let token = token.secret.expose().split_once('.').unwrap().1;
     let key = key.secret.expose().strip_prefix("sk_call2me_").unwrap();
     for text in [key, token, password.expose(), md5.expose(), "Ada Love", "edsger", "Grace"] {
@@ -329,7 +380,7 @@ fn what_a_token_has_opened_is_known_at_once_and_at_the_next_start() {
     let place = Place::new();
     let vault = place.open();
     let keys = vault.handle().keys();
-    let made = wait(keys.create_token(TokenTerms::default(), who())).unwrap();
+    let made = wait(keys.create_token(calling(), who())).unwrap();
     let (id, secret) = (made.token.id, made.secret.expose());
     assert_eq!(keys.token(secret, NOW).unwrap().used, None);
     assert!(keys.token_opened(id, TokenUse::Whip, NOW));
@@ -361,8 +412,7 @@ fn expired_tokens_are_swept_by_new_ones() {
     let (place, clock) = (Place::new(), SetClock::default());
     let vault = Vault::open(place.config(), clock.clone(), Box::new(|_| {})).unwrap();
     let keys = vault.handle().keys();
-    let terms =
-        |seconds| TokenTerms { lasts: Some(Duration::from_secs(seconds)), ..TokenTerms::default() };
+    let terms = |seconds| TokenTerms { lasts: Some(Duration::from_secs(seconds)), ..calling() };
     for seconds in [1, 1, 1, 60] {
         wait(keys.create_token(terms(seconds), who())).unwrap();
     }

@@ -81,6 +81,9 @@ fn calls_are_found_by_number_in_any_spelling_and_by_time() {
     assert_eq!(found(CallFilter { after, count: 1, ..filter(None) }), [call_id(2)]);
     let (trunk, agent) = (Some("acme".to_owned()), Some("reception".to_owned()));
     assert!(found(CallFilter { in_progress: true, ..filter(None) }).is_empty());
+    let ended = |reasons: &[&'static str]| CallFilter { reasons: reasons.to_vec(), ..filter(None) };
+    assert_eq!(found(ended(&["call.caller_hung_up", "policy.no_route"])), found(filter(None)));
+    assert!(found(CallFilter { lost: true, ..ended(&["policy.no_route"]) }).is_empty());
     let named = CallFilter { trunk, voice_agent: agent, ..filter(None) };
     assert_eq!(found(named.clone()), found(filter(None)));
     assert!(found(CallFilter { trunk: Some("other".into()), ..named }).is_empty());

@@ -1,11 +1,12 @@
 // Talks with a voice agent: WHIP (RFC 9725) for the audio, server-sent events for what is said.
-import { line } from "./turns.js";
+import { clock, line } from "./turns.js";
 
 const $ = (id) => document.getElementById(id);
 const ui = {
   start: $("start"), agent: $("agent"), about: $("about"), call: $("call"), state: $("state"), mute: $("mute"),
   end: $("end"), keypad: $("keypad"), transcript: $("transcript"), silent: $("silent"),
   details: $("details"), more: $("more"), voice: $("voice"), me: $("me"), other: $("other"),
+  clock: $("clock"), log: $("log"), sent: $("sent"),
 };
 const SPEAKS = 0.02; // Above it somebody is heard.
 const LINGERS = 400; // Milliseconds of silence within a sentence.
@@ -13,7 +14,38 @@ const BEARS = 3000; // Milliseconds without a way to the edge, after which anoth
 const TRIES_AGAIN = 4000; // Milliseconds after which it is looked for once more.
 const GIVES_UP = 40000; // Longer than the edge keeps a call whose caller it does not hear.
 const NAMES = { caller: "You", agent: "Agent" };
+// Why a call ended, to who was in it.
+const ENDS = {
+  "call.caller_hung_up": "You hung up.",
+  "call.agent_hung_up": "The agent hung up.",
+  "call.operator_hung_up": "An operator ended the call.",
+  "call.caller_silent": "The agent ended the call: it heard nothing from you.",
+  "call.maximum_duration": "The call reached the longest time that is allowed.",
+  "call.transferred": "The call was carried to somebody else.",
+  "edge.draining": "The edge is shutting down.",
+};
+// Why there is no microphone.
+const DEAF = {
+  NotAllowedError: "The microphone is not allowed for this page. Allow it beside the address, then press Call again.",
+  NotFoundError: "There is no microphone. Connect one, then press Call again.",
+  NotReadableError: "The microphone cannot be used: another program may hold it.",
+};
+// Why a call is not taken.
+const FULL = /_limit$|_full$|no_media_port$|flood$/;
+const REFUSALS = {
+  "token.used": "This page has made its call already. Press Call again.",
+  "agent.unavailable": "The voice agent could not start. Its reason is in the edge's log.",
+  "edge.draining": "The edge is shutting down, and takes no more calls.",
+  "policy.no_route": "The policy sends calls for this voice agent nowhere.",
+};
+const LEFT = "left"; // The call that this tab left, in the store of its session.
+const cannot = ui.start.dataset.can !== "yes"; // There is no agent, or the key may only look.
 let now = null; // The call that goes on.
+
+function link(call) {
+  ui.more.href = `/console/calls/${encodeURIComponent(call)}`;
+  ui.more.hidden = false;
+}
 
 function say(text, isWrong = false) {
   if (ui.state.textContent === text) return;
@@ -22,23 +54,27 @@ function say(text, isWrong = false) {
 }
 
 function offer(isIn) {
-  const cannot = ui.agent.options.length === 0 || ui.agent.addEventListener("change", () => {
-  ui.about.textContent = ui.agent.selectedOptions[0]?.dataset.about ?? "";
-});
-ui.call.dataset.never === "yes";
   ui.call.disabled = isIn || cannot;
   ui.agent.disabled = isIn;
   ui.mute.disabled = ui.end.disabled = ui.keypad.disabled = !isIn;
-  if (!isIn) {
-    ui.mute.setAttribute("aria-pressed", "false");
-    ui.mute.textContent = "Mute";
+  ui.mute.setAttribute("aria-pressed", "false");
+}
+
+// A network's failure has other words in every browser, and none that help.
+async function reach(path, options) {
+  try {
+    return await fetch(path, options);
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Error("The edge cannot be reached: it does not run, or the network is gone.");
   }
 }
 
 async function ask(path, body) {
   const headers = { "Content-Type": "application/json" };
-  const answer = await fetch(path, { method: "POST", headers, body: JSON.stringify(body) });
+  const answer = await reach(path, { method: "POST", headers, body: JSON.stringify(body) });
   if (answer.status === 401) {
+    now?.close("You are signed out.", true);
     location.assign("/console?to=/console/talk");
     throw new Error("You are signed out.");
   }
@@ -46,15 +82,14 @@ async function ask(path, body) {
   return answer.json();
 }
 
-// What a problem says (RFC 9457).
+// What a problem says (RFC 9457), to somebody who wants to talk.
 async function why(answer) {
-  try {
-    const { detail } = await answer.json();
-    if (Array.isArray(detail)) return detail.map((it) => it.msg).join("; ");
-    return detail || `The edge answered ${answer.status}.`;
-  } catch {
-    return `The edge answered ${answer.status}.`;
-  }
+  const { code, detail } = await answer.json().catch(() => ({}));
+  const text = Array.isArray(detail) ? detail.map((it) => it.msg).join("; ") : detail;
+  const told = text ? ` (${text})` : "";
+  if (FULL.test(code)) return `There is no room for another call now. Try again in a moment.${told}`;
+  if (answer.status === 401) return `The edge does not know this page any more. Load it again.${told}`;
+  return REFUSALS[code] ? `${REFUSALS[code]}${told}` : text || `The edge answered ${answer.status}.`;
 }
 
 // STUN and TURN servers of the owner's, from the beginning. The edge checks no candidate of ours, so
@@ -81,8 +116,11 @@ class Call {
       throw new Error("The browser gives no microphone here: open this page by HTTPS with a certificate that it trusts.");
     }
     const audio = { echoCancellation: true, noiseSuppression: true, autoGainControl: true };
-    this.mine = await navigator.mediaDevices.getUserMedia({ audio });
+    this.mine = await navigator.mediaDevices.getUserMedia({ audio }).catch((error) => {
+      throw new Error(DEAF[error.name] ?? `The microphone cannot be used: ${error.message}`);
+    });
     if (this.isOver) return this.release();
+    this.hush();
     say("Calling …");
     const terms = await ask("/console/talk/token", { agent });
     if (this.isOver) return this.release();
@@ -100,11 +138,12 @@ class Call {
     const body = this.peer.localDescription.sdp;
     this.asking = new AbortController();
     const { signal } = this.asking;
-    const answer = await fetch(terms.whip, { method: "POST", headers, body, signal });
+    const answer = await reach(terms.whip, { method: "POST", headers, body, signal });
     if (answer.status !== 201) throw new Error(await why(answer));
     this.place = new URL(answer.headers.get("Location"), location.href).href;
     this.answer = await answer.text();
     if (this.isOver) return this.release();
+    if (this.reason) return this.ended();
     await this.peer.setRemoteDescription({ type: "answer", sdp: this.answer });
     this.meter("me", this.mine);
     this.timers.push(setInterval(() => this.look(), 1000));
@@ -119,7 +158,11 @@ class Call {
     on("answered", ({ call }) => this.known(call));
     on("turn", (turn) => this.said(turn));
     on("missed", () => this.said({ role: "edge", text: "Some of the transcript was left out here." }));
-    on("ended", () => this.close("The call is over."));
+    on("ended", ({ reason }) => {
+      this.reason = reason;
+      // Of a call that was refused, the answer to our offer says more.
+      if (this.place) this.ended();
+    });
     events.addEventListener("error", () => {
       const text = "The transcript cannot be followed any more.";
       if (events.readyState === EventSource.CLOSED) this.said({ role: "edge", text });
@@ -131,16 +174,19 @@ class Call {
     });
   }
 
+  ended() {
+    this.close(ENDS[this.reason] ?? `The call ended: ${this.reason}.`, !(this.reason in ENDS));
+  }
+
   known(call) {
-    ui.more.href = `/console/calls/${encodeURIComponent(call)}`;
-    ui.more.hidden = false;
+    this.id = call;
+    link(call);
   }
 
   said(turn) {
     ui.silent.hidden = true;
-    const fresh = line(turn, NAMES);
-    ui.transcript.append(fresh);
-    fresh.scrollIntoView({ block: "nearest" });
+    ui.transcript.append(line(turn, NAMES));
+    ui.log.scrollTop = ui.log.scrollHeight;
   }
 
   hears({ track, streams }) {
@@ -168,8 +214,21 @@ class Call {
   mended() {
     clearTimeout(this.again);
     if (this.peer.connectionState !== "connected") return;
+    this.count();
     say(this.broken ? "Connected and encrypted again." : "Connected and encrypted.");
     this.broken = null;
+  }
+
+  // How long the talk is.
+  count() {
+    if (this.began) return;
+    this.began = performance.now();
+    const show = () => {
+      ui.clock.textContent = clock(performance.now() - this.began).slice(0, -2);
+      ui.clock.hidden = false;
+    };
+    show();
+    this.timers.push(setInterval(show, 500));
   }
 
   breaks(wait) {
@@ -246,11 +305,12 @@ class Call {
       const loud = Math.sqrt(samples.reduce((sum, it) => sum + it * it, 0) / samples.length);
       bar.value = Math.min(1, Math.sqrt(loud) * 1.6);
       if (loud > SPEAKS) last = performance.now();
-      const speaks = performance.now() - last < LINGERS;
-      if (speaks !== this.heard[who]) {
-        this.heard[who] = speaks;
-        place.classList.toggle("speaks", speaks);
-        word.textContent = speaks ? "speaking" : "silent";
+      const is = who === "me" && this.isMuted ? "muted"
+        : performance.now() - last < LINGERS ? "speaking" : "silent";
+      if (is !== this.heard[who]) {
+        this.heard[who] = is;
+        place.classList.toggle("speaks", is === "speaking");
+        word.textContent = is;
       }
     }, 60));
   }
@@ -294,14 +354,21 @@ class Call {
   }
 
   mute() {
-    const [track] = this.mine.getAudioTracks();
-    track.enabled = !track.enabled;
-    ui.mute.setAttribute("aria-pressed", String(!track.enabled));
-    ui.mute.textContent = track.enabled ? "Mute" : "Muted";
+    this.isMuted = !this.isMuted;
+    this.hush();
+    ui.mute.setAttribute("aria-pressed", String(this.isMuted));
+  }
+
+  // Also of a microphone that was muted before it was there.
+  hush() {
+    for (const track of this.mine?.getAudioTracks() ?? []) track.enabled = !this.isMuted;
   }
 
   press(key) {
-    if (this.sender?.dtmf?.canInsertDTMF) this.sender.dtmf.insertDTMF(this.sender.dtmf.toneBuffer + key, 120, 70);
+    const tones = this.sender?.dtmf;
+    if (!tones?.canInsertDTMF) return;
+    tones.insertDTMF(tones.toneBuffer + key, 120, 70);
+    ui.sent.textContent = `${ui.sent.textContent || "Sent:"} ${key}`;
   }
 
   close(text, isWrong = false) {
@@ -343,21 +410,20 @@ class Call {
 ui.agent.addEventListener("change", () => {
   ui.about.textContent = ui.agent.selectedOptions[0]?.dataset.about ?? "";
 });
-ui.call.dataset.never = ui.call.disabled ? "yes" : "no";
 ui.start.addEventListener("submit", async (event) => {
   event.preventDefault();
   if (now) return;
   const call = now = new Call();
   ui.transcript.replaceChildren();
   ui.silent.hidden = false;
-  ui.more.hidden = true;
+  ui.more.hidden = ui.clock.hidden = true;
+  ui.sent.textContent = "";
   offer(true);
   ui.end.focus();
   try {
     await call.open(ui.agent.value);
   } catch (error) {
-    const denied = error.name === "NotAllowedError";
-    call.close(denied ? "The microphone is not allowed for this page." : error.message, true);
+    call.close(error.message, true);
     ui.call.focus();
   }
 });
@@ -365,7 +431,7 @@ ui.end.addEventListener("click", () => {
   now?.close("You hung up.");
   ui.call.focus();
 });
-ui.mute.addEventListener("click", () => now?.mine && now.mute());
+ui.mute.addEventListener("click", () => now?.mute());
 ui.keypad.addEventListener("click", ({ target }) => target.dataset.key && now?.press(target.dataset.key));
 ui.keypad.addEventListener("keydown", (event) => {
   if (now && /^[0-9*#]$/.test(event.key) && !event.ctrlKey && !event.metaKey) {
@@ -375,5 +441,15 @@ ui.keypad.addEventListener("keydown", (event) => {
 });
 // Another network is there.
 addEventListener("online", () => now?.broken && now.restart());
-addEventListener("pagehide", () => now?.close("You left the page."));
+// Somebody who leaves, or loads the page again, ends the call, and is asked before.
+addEventListener("beforeunload", (event) => now && event.preventDefault());
+addEventListener("pagehide", () => {
+  if (!now) return;
+  sessionStorage.setItem(LEFT, now.id ?? "");
+  now.close("You left the page, and the call has ended.");
+});
 offer(false);
+const left = sessionStorage.getItem(LEFT);
+sessionStorage.removeItem(LEFT);
+if (left !== null) say("You left the page, and the call has ended. Press Call to begin anew.");
+if (left) link(left);
